@@ -1,0 +1,2 @@
+//! Parse, call, report.
+fn main() {}

@@ -1,0 +1,230 @@
+//! The documents that name blobs: descriptors, manifests and indexes.
+//!
+//! Follows the OCI image specification, `descriptor.md`, `manifest.md` and `image-index.md`; Docker's
+//! schema 2 documents have the same shape under other media types. Maps are ordered, so that equal
+//! values serialise to equal bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{DiffId, Digest};
+
+/// Media types, as the OCI image specification and Docker's image manifest V2 schema 2 spell them.
+pub mod media_type {
+    #![expect(missing_docs, reason = "each name says what it is")]
+    pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+}
+
+/// What names a blob everywhere: its media type, digest and size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// One of [`media_type`] for everything that this tool makes.
+    pub media_type: String,
+    /// Of the stored bytes.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// Set on the entries of an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// In the order of their keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// A descriptor without platform and annotations.
+    #[must_use]
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+/// A layer as the stages pass it on: the stored blob and its uncompressed identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The stored blob.
+    pub descriptor: Descriptor,
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+}
+
+/// What an image runs on, as `os/architecture[/variant]`, in Go's names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// `linux` for every image that this tool builds.
+    pub os: String,
+    /// `amd64`, `arm64`, ….
+    pub architecture: String,
+    /// `v7`, `v8`, …; absent for most architectures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+/// A text that is not a platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a platform of the form `os/architecture[/variant]`, such as `linux/amd64`")]
+pub struct InvalidPlatform(pub String);
+
+impl Platform {
+    /// The platform of this machine.
+    #[must_use]
+    pub fn host() -> Self {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", None),
+            "aarch64" => ("arm64", Some("v8")),
+            "x86" => ("386", None),
+            "arm" => ("arm", Some("v7")),
+            "powerpc64" => ("ppc64le", None),
+            other => (other, None),
+        };
+        Self {
+            os: "linux".to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        }
+    }
+
+    /// Whether an image for `other` is one for `self`: an absent variant on either side matches.
+    #[must_use]
+    pub fn accepts(&self, other: &Self) -> bool {
+        self.os == other.os
+            && self.architecture == other.architecture
+            && match (&self.variant, &other.variant) {
+                (Some(wanted), Some(given)) => wanted == given,
+                _ => true,
+            }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Platform {
+    type Err = InvalidPlatform;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
+        let lower = text.to_ascii_lowercase();
+        let parts: Vec<&str> = lower.split('/').collect();
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(InvalidPlatform(text.to_owned())),
+        };
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err(InvalidPlatform(text.to_owned()));
+        }
+        let architecture = match architecture {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Ok(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        })
+    }
+}
+
+/// An image manifest, OCI's or Docker's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// Absent in manifests of old OCI tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The config blob.
+    pub config: Descriptor,
+    /// Lowest layer first.
+    pub layers: Vec<Descriptor>,
+    /// In the order of their keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An image index, or Docker's manifest list; also the `index.json` of an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u32,
+    /// Absent in indexes of old OCI tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// One a platform or a tag.
+    pub manifests: Vec<Descriptor>,
+    /// In the order of their keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// An index that names nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_INDEX.to_owned()),
+            manifests: Vec::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+/// The annotation by which an OCI layout's index names a tag (image-spec `annotations.md`).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_read_in_every_usual_spelling() {
+        let parse = |text: &str| text.parse::<Platform>().map(|platform| platform.to_string());
+        assert_eq!(parse("linux/amd64"), Ok("linux/amd64".to_owned()));
+        assert_eq!(parse("Linux/x86_64"), Ok("linux/amd64".to_owned()));
+        assert_eq!(parse("linux/arm/v7"), Ok("linux/arm/v7".to_owned()));
+        for wrong in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x"] {
+            assert_eq!(parse(wrong), Err(InvalidPlatform(wrong.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a build tells while it runs, as events, and how it is told to stop.
+//!
+//! The library prints nothing. Whoever calls it passes a [`Progress`] down; the binary draws bars,
+//! lines or JSON from the events.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A part of the build began; `label` is for people, such as ``pull `python:3.11-slim` ``.
+    Started {
+        /// Tells the parts apart that run side by side.
+        id: u64,
+        /// What it does.
+        label: String,
+        /// Bytes to come, where that is known.
+        total: Option<u64>,
+        /// Whether it is a part of another one, such as one layer of a pull.
+        nested: bool,
+    },
+    /// Bytes done so far, all in all.
+    Advanced {
+        /// Of the part.
+        id: u64,
+        /// Bytes.
+        done: u64,
+    },
+    /// A part of the build ended well.
+    Finished {
+        /// Of the part.
+        id: u64,
+        /// How long it took.
+        elapsed: Duration,
+        /// What came of it, in a few words; may be empty.
+        outcome: String,
+    },
+    /// A line that a step printed.
+    Output {
+        /// Without its line break.
+        line: String,
+    },
+    /// Something that the user may want to change.
+    Warning(String),
+    /// Something that the user may want to know.
+    Note(String),
+}
+
+/// The build was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Cancelled;
+
+/// Where events go, and whether to stop. Cheap to clone.
+#[derive(Clone)]
+pub struct Progress {
+    sink: Arc<dyn Fn(Event) + Send + Sync>,
+    cancelled: Arc<AtomicBool>,
+    next: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// Sends events to `sink`; the build stops soon after `cancelled` becomes true.
+    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static, cancelled: Arc<AtomicBool>) -> Self {
+        Self { sink: Arc::new(sink), cancelled, next: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Tells nobody, and never stops.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(|_| (), Arc::default())
+    }
+
+    /// An error if the build was told to stop.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
+    }
+
+    /// The flag behind [`check`](Self::check).
+    #[must_use]
+    pub fn cancelled(&self) -> &AtomicBool {
+        &self.cancelled
+    }
+
+    /// Begins a part of the build.
+    #[must_use]
+    pub fn start(&self, label: impl Into<String>) -> Part {
+        self.begin(label.into(), None, false)
+    }
+
+    /// Begins a part of a part, of `total` bytes where that is known.
+    #[must_use]
+    pub fn transfer(&self, label: impl Into<String>, total: Option<u64>) -> Part {
+        self.begin(label.into(), total, true)
+    }
+
+    fn begin(&self, label: String, total: Option<u64>, nested: bool) -> Part {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.send(Event::Started { id, label, total, nested });
+        Part { progress: self.clone(), id, began: Instant::now() }
+    }
+
+    /// Something that the user may want to change.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.send(Event::Warning(text.into()));
+    }
+
+    /// Something that the user may want to know.
+    pub fn note(&self, text: impl Into<String>) {
+        self.send(Event::Note(text.into()));
+    }
+
+    /// A line that a step printed.
+    pub fn output(&self, line: impl Into<String>) {
+        self.send(Event::Output { line: line.into() });
+    }
+
+    fn send(&self, event: Event) {
+        (self.sink)(event);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
+}
+
+/// A part of the build that is under way.
+#[derive(Debug)]
+pub struct Part {
+    progress: Progress,
+    id: u64,
+    began: Instant,
+}
+
+impl Part {
+    /// `done` bytes are done, all in all.
+    pub fn advance(&self, done: u64) {
+        self.progress.send(Event::Advanced { id: self.id, done });
+    }
+
+    /// The part ended well; `outcome` says in a few words what came of it.
+    pub fn finish(self, outcome: impl Into<String>) {
+        let event = Event::Finished { id: self.id, elapsed: self.began.elapsed(), outcome: outcome.into() };
+        self.progress.send(event);
+    }
+}

@@ -1,0 +1,419 @@
+//! The content-addressed store: one folder that *is* an OCI image layout, with unpacked root file
+//! systems and scratch space beside it.
+//!
+//! ```text
+//! STORE/              mode 0700: rootfs and scratch hold setuid files
+//!   oci-layout, index.json, blobs/sha256/…    images, bases and layers (image-spec `image-layout.md`)
+//!   resolved/…        which digest a tag had, and when the registry said so
+//!   rootfs/…          unpacked bases, named by chainID
+//!   tmp/…             scratch, one folder a running build, each with a locked file in it
+//!   lock              held while index.json is replaced
+//! ```
+//!
+//! A blob is written to a temporary file, verified, and renamed: nothing half-written is ever visible
+//! under its digest. Reads verify too, so a blob damaged on disk is an error and not a wrong image.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use fs_err as fs;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ChainId, Digest, Hashing};
+use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system's own words, with the path.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Stored bytes are not those that their name promises.
+    #[error("blob `{expected}` holds other bytes: `{found}`")]
+    Damaged {
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what is there.
+        found: Digest,
+    },
+    /// Stored or received bytes are not as many as the descriptor says.
+    #[error("blob `{digest}` has {found} bytes instead of {expected}")]
+    Size {
+        /// The digest asked for.
+        digest: Digest,
+        /// Bytes promised.
+        expected: u64,
+        /// Bytes there.
+        found: u64,
+    },
+    /// A document of the store that is not what it should be.
+    #[error("`{path}` is not readable as JSON")]
+    Json {
+        /// The file, or the digest of a blob.
+        path: String,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Documents (manifests, configs, indexes) larger than this are refused; registries use the same limit.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// An open store. Cheap to clone; several processes may have the same one open.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Which digest a tag had.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The reference that was asked for.
+    pub reference: String,
+    /// The platform that was asked for.
+    pub platform: Platform,
+    /// The manifest that it named.
+    pub manifest: Descriptor,
+    /// When the registry said so, in seconds since 1970.
+    pub at: u64,
+}
+
+impl Resolved {
+    /// How long ago the registry said so; zero if the clock was set back.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(self.at);
+        SystemTime::now().duration_since(then).unwrap_or_default()
+    }
+}
+
+impl Store {
+    /// Opens the store at `root`, and makes it if it is not there.
+    pub fn open(root: &Path) -> Result<Self> {
+        let root = std::path::absolute(root)?;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        for directory in ["", "blobs/sha256", "resolved", "rootfs", "tmp"] {
+            let path = root.join(directory);
+            builder
+                .create(&path)
+                .map_err(|source| io::Error::new(source.kind(), format!("failed to create directory `{}`: {source}", path.display())))?;
+        }
+        let store = Self { root };
+        let marker = store.root.join("oci-layout");
+        if !marker.exists() {
+            store.replace(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
+        let index = store.root.join("index.json");
+        if !index.exists() {
+            let _lock = store.lock()?;
+            if !index.exists() {
+                store.replace(&index, &json(&Index::empty()))?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// The store's folder, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the blob is, or would be.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Whether the blob is there with the size that its descriptor says.
+    #[must_use]
+    pub fn has(&self, descriptor: &Descriptor) -> bool {
+        fs::metadata(self.blob_path(&descriptor.digest))
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == descriptor.size)
+    }
+
+    /// A writer for a blob whose digest is not known yet.
+    pub fn writer(&self) -> Result<BlobWriter> {
+        let file = tempfile::Builder::new()
+            .prefix("blob-")
+            .tempfile_in(self.root.join("tmp"))?;
+        Ok(BlobWriter { store: self.clone(), file: Hashing::new(file) })
+    }
+
+    /// Stores `bytes`.
+    pub fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
+        let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        if !self.has(&descriptor) {
+            let mut writer = self.writer()?;
+            writer.write_all(bytes)?;
+            writer.complete(media_type)?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Stores `value` as JSON with ordered keys.
+    pub fn put_json(&self, media_type: &str, value: &impl Serialize) -> Result<Descriptor> {
+        self.put(media_type, &json(value))
+    }
+
+    /// Renames a verified temporary file to its blob's name. The file has to lie on the store's file
+    /// system, and its bytes have to be those of `digest`.
+    pub fn adopt(&self, file: &Path, digest: &Digest) -> Result<()> {
+        Ok(fs::rename(file, self.blob_path(digest))?)
+    }
+
+    /// Opens a blob for reading; the reader fails at the end if the bytes were not the promised ones.
+    pub fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        let file = fs::File::open(self.blob_path(&descriptor.digest))?;
+        Ok(BlobReader::new(file, descriptor.clone()))
+    }
+
+    /// Reads a whole document, verified; at most [`MAX_DOCUMENT`] bytes.
+    pub fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let file = fs::File::open(self.blob_path(&descriptor.digest))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
+        let found = Digest::of(&bytes);
+        if found != descriptor.digest {
+            return Err(Error::Damaged { expected: descriptor.digest, found });
+        }
+        Ok(bytes)
+    }
+
+    /// Reads and parses a document.
+    pub fn read_json<T: serde::de::DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T> {
+        let bytes = self.read(descriptor)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Json { path: descriptor.digest.to_string(), source })
+    }
+
+    /// The images of the store, under their tags.
+    pub fn index(&self) -> Result<Index> {
+        let path = self.root.join("index.json");
+        let bytes = fs::read(&path)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Json { path: path.display().to_string(), source })
+    }
+
+    /// Puts `manifest` under `tag`, which names nothing else from then on.
+    pub fn tag(&self, manifest: &Descriptor, tag: Option<&str>) -> Result<()> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        tag_in(&mut index, manifest, tag);
+        self.replace(&self.root.join("index.json"), &json(&index))
+    }
+
+    /// What `tag` names.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
+        let index = self.index()?;
+        Ok(index
+            .manifests
+            .into_iter()
+            .find(|entry| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag)))
+    }
+
+    /// What a tag of a registry named when it was last asked.
+    #[must_use]
+    pub fn resolved(&self, reference: &str, platform: &Platform) -> Option<Resolved> {
+        let bytes = fs::read(self.resolved_path(reference, platform)).ok()?;
+        let resolved: Resolved = serde_json::from_slice(&bytes).ok()?;
+        (resolved.reference == reference && &resolved.platform == platform).then_some(resolved)
+    }
+
+    /// Remembers what a tag of a registry names now.
+    pub fn remember(&self, reference: &str, platform: &Platform, manifest: &Descriptor) -> Result<()> {
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let resolved = Resolved {
+            reference: reference.to_owned(),
+            platform: platform.clone(),
+            manifest: manifest.clone(),
+            at: at.as_secs(),
+        };
+        self.replace(&self.resolved_path(reference, platform), &json(&resolved))
+    }
+
+    fn resolved_path(&self, reference: &str, platform: &Platform) -> PathBuf {
+        let name = Digest::of(format!("{reference}\n{platform}").as_bytes()).hex();
+        self.root.join("resolved").join(name)
+    }
+
+    /// Where the unpacked layers of a chain are kept. `variant` tells trees apart that differ in how
+    /// owners were set, since a tree unpacked by an ordinary user cannot carry them.
+    #[must_use]
+    pub fn rootfs_path(&self, chain: &ChainId, variant: &str) -> PathBuf {
+        self.root.join("rootfs").join(format!("{}.{variant}", chain.0.hex()))
+    }
+
+    /// A new scratch folder, locked as long as the value lives.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let directory = tempfile::Builder::new()
+            .prefix("build-")
+            .tempdir_in(self.root.join("tmp"))?
+            .keep();
+        let lock = open_lock(&directory.join("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
+        Ok(Scratch { path: directory, _lock: lock })
+    }
+
+    /// Scratch that a killed build left behind: folders that nobody holds locked, and temporary files
+    /// of blobs older than a day. The caller removes them, in the user namespace that made them.
+    pub fn abandoned(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.root.join("tmp"))? {
+            let path = entry?.path();
+            let abandoned = if path.is_dir() {
+                match open_lock(&path.join("lock")) {
+                    // Between making the folder and locking it a build is a moment old.
+                    Ok(lock) => {
+                        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+                            && older_than(&path, Duration::from_secs(2))
+                    }
+                    Err(_) => older_than(&path, Duration::from_secs(60)),
+                }
+            } else {
+                older_than(&path, Duration::from_secs(24 * 60 * 60))
+            };
+            if abandoned {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    fn lock(&self) -> Result<fs::File> {
+        let lock = open_lock(&self.root.join("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(io::Error::from)?;
+        Ok(lock)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(self.root.join("tmp"))?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+/// Puts `manifest` into `index` under `tag`; without a tag, once.
+pub fn tag_in(index: &mut Index, manifest: &Descriptor, tag: Option<&str>) {
+    let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
+    index.manifests.retain(|entry| match (tag, name(entry)) {
+        (Some(tag), Some(name)) => name != tag,
+        (None, None) => entry.digest != manifest.digest,
+        _ => true,
+    });
+    let mut entry = manifest.clone();
+    entry.annotations = tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())).into_iter().collect::<BTreeMap<_, _>>();
+    index.manifests.push(entry);
+}
+
+/// Canonical JSON: no white space, and keys in the order of the types or of their names.
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("values with string keys always serialise")
+}
+
+fn open_lock(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
+fn older_than(path: &Path, age: Duration) -> bool {
+    fs::symlink_metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
+
+/// Scratch space of one build. It is not removed on drop, because only the user namespace that made
+/// its files may be able to remove them: see [`crate::rootfs::remove`].
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Scratch {
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Writes one blob; dropped without [`complete`](Self::complete) it leaves nothing behind.
+#[derive(Debug)]
+pub struct BlobWriter {
+    store: Store,
+    file: Hashing<tempfile::NamedTempFile>,
+}
+
+impl BlobWriter {
+    /// Makes the blob visible under its digest.
+    pub fn complete(self, media_type: &str) -> Result<Descriptor> {
+        let (file, digest, size) = self.file.complete();
+        file.persist(self.store.blob_path(&digest)).map_err(|error| error.error)?;
+        Ok(Descriptor::new(media_type, digest, size))
+    }
+
+    /// Makes the blob visible if it is the one that `expected` describes.
+    pub fn complete_as(self, expected: &Descriptor) -> Result<()> {
+        let (file, digest, size) = self.file.complete();
+        verify(expected, digest, size)?;
+        file.persist(self.store.blob_path(&digest)).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.file.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads one blob; at its end, bytes that are not the promised ones are an error.
+#[derive(Debug)]
+pub struct BlobReader {
+    inner: Option<Hashing<BufReader<fs::File>>>,
+    expected: Descriptor,
+}
+
+impl BlobReader {
+    fn new(file: fs::File, expected: Descriptor) -> Self {
+        let inner = Hashing::new(BufReader::with_capacity(1 << 17, file));
+        Self { inner: Some(inner), expected }
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(inner) = &mut self.inner else { return Ok(0) };
+        let length = inner.read(buffer)?;
+        if length == 0 && !buffer.is_empty() {
+            if let Some(inner) = self.inner.take() {
+                let (_, digest, size) = inner.complete();
+                verify(&self.expected, digest, size).map_err(io::Error::other)?;
+            }
+        }
+        Ok(length)
+    }
+}
+
+fn verify(expected: &Descriptor, digest: Digest, size: u64) -> Result<()> {
+    if size != expected.size {
+        return Err(Error::Size { digest: expected.digest, expected: expected.size, found: size });
+    }
+    if digest != expected.digest {
+        return Err(Error::Damaged { expected: expected.digest, found: digest });
+    }
+    Ok(())
+}
