@@ -61,6 +61,25 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Some("make room, or choose another place with `--store DIR`".to_owned())
+            }
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Some("choose a place that you may write to with `--store DIR`".to_owned())
+            }
+            Self::Damaged { .. } | Self::Size { .. } => {
+                Some("remove the store and build again: its disk may be faulty".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, Error>;
 
 /// Documents (manifests, configs, indexes) larger than this are refused; registries use the same limit.
