@@ -68,7 +68,7 @@ pub enum OptionsError {
     /// No place for the store.
     #[error("there is no place for the store: neither `XDG_CACHE_HOME` nor `HOME` is set")]
     NoStore,
-    /// `%CPU` or similar: a command to run, without one.
+    /// Nothing to run.
     #[error("the image has neither an entrypoint nor a command, and none was given")]
     NoCommand,
     /// A mount that is not `HOST:IMAGE[:ro]`.
@@ -116,22 +116,18 @@ impl Error {
         }
     }
 
+    /// The last lines that a failed step printed.
+    #[must_use]
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Step(step::Error::Failed { tail, .. }) => tail,
+            _ => &[],
+        }
+    }
+
     /// Whether the request itself is wrong: the command line or the build file.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::BuildFile(_) | Self::Options(_))
-    }
-
-    /// Whether the user wanted to stop.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(current) = error {
-            if current.is::<Cancelled>() {
-                return true;
-            }
-            error = current.source();
-        }
-        matches!(self, Self::Cancelled(_))
     }
 }

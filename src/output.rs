@@ -193,6 +193,11 @@ pub fn write(
     Ok(())
 }
 
+/// Replaces the small file at `path`, at once or not at all.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_file(path, |file| Ok(file.write_all(bytes)?))
+}
+
 fn write_layout(
     image: &Image,
     references: &[String],

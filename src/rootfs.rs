@@ -13,8 +13,8 @@ use crate::digest::{ChainId, DiffId};
 use crate::layer::{self, ChangesRequest, UnpackRequest, Unpacked};
 use crate::manifest::Layer;
 use crate::progress::{Cancelled, Progress};
-use crate::runner::{self, Call, Rung};
-use crate::store::{self, Store};
+use crate::runner::{self, Call, RootFs, Rung};
+use crate::store::{self, Scratch, Store};
 
 /// What can go wrong with a root file system.
 #[derive(Debug, thiserror::Error)]
@@ -106,12 +106,11 @@ pub fn unpack(layers: &[Layer], rung: Rung, store: &Store, progress: &Progress) 
         return Ok(in_place(&kept));
     }
     let part = progress.start("unpack the base");
-    let scratch = store.scratch()?;
+    let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
     fs::create_dir(&fresh)?;
     let new = in_place(&fresh);
-    fs::create_dir(&new.path)?;
-    fs::set_permissions(&new.path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    make(&new.path)?;
     let request = UnpackRequest {
         layers: layers
             .iter()
@@ -161,9 +160,44 @@ pub fn remove(rung: Rung, path: &Path) -> Result<(), Error> {
     call(rung, Task::Remove, &path, &Progress::silent())
 }
 
+/// A root file system over `lower` (topmost first) that takes writes in `directory`: an overlay, or a copy
+/// of the one lower tree where no overlay can be had.
+pub fn writable(
+    rung: Rung,
+    lower: &[PathBuf],
+    directory: &Path,
+    progress: &Progress,
+) -> Result<RootFs, Error> {
+    if let Err(refusal) = runner::probe_overlay(rung, directory) {
+        progress.note(format!("working on a copy, since `{}` fails here: {}", refusal.call, refusal.reason));
+        let copy = make(&directory.join("tree"))?;
+        for tree in lower.iter().rev() {
+            self::copy(rung, tree, &copy, progress)?;
+        }
+        return Ok(RootFs::Directory(copy));
+    }
+    overlay(lower, directory)
+}
+
+/// An overlay over `lower` (topmost first) whose own directories are made in `directory`.
+pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
+    Ok(RootFs::Overlay {
+        lower: lower.to_vec(),
+        // Its mode becomes the root's.
+        upper: make(&directory.join("upper"))?,
+        work: make(&directory.join("work"))?,
+    })
+}
+
+fn make(directory: &Path) -> Result<PathBuf, Error> {
+    fs::create_dir(directory)?;
+    fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(directory.to_owned())
+}
+
 /// Removes the scratch that killed builds left behind. What another rung or user made may have to stay.
-pub fn sweep(rung: Rung, store: &Store) -> Result<(), Error> {
-    for path in store.abandoned()? {
+pub fn sweep(rung: Rung, directory: &Path) -> Result<(), Error> {
+    for path in store::abandoned(directory)? {
         // Another process may sweep at the same time.
         let _ = remove(rung, &path);
     }

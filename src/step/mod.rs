@@ -13,6 +13,8 @@ pub use stack::{Inputs, Stack};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use fs_err as fs;
+
 use crate::runner::Outcome;
 use crate::{layer, progress, rootfs, runner, secret};
 
@@ -196,9 +198,8 @@ pub fn with_defaults(image: &[(String, String)]) -> Vec<(OsString, OsString)> {
     env
 }
 
-/// The CA bundle of this machine, for the steps.
-#[must_use]
-pub fn ca_bundle() -> Option<PathBuf> {
+/// The CA bundle of this machine, for the steps; with the certificates of `extra` in a copy in `scratch`.
+pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option<PathBuf>> {
     const PLACES: [&str; 5] = [
         "/etc/ssl/certs/ca-certificates.crt",
         "/etc/pki/tls/certs/ca-bundle.crt",
@@ -206,12 +207,19 @@ pub fn ca_bundle() -> Option<PathBuf> {
         "/etc/ssl/ca-bundle.pem",
         "/etc/ssl/cert.pem",
     ];
-    std::env::var_os("SSL_CERT_FILE")
-        .map(PathBuf::from)
-        .into_iter()
-        .chain(PLACES.map(PathBuf::from))
-        .find(|path| path.is_file())
-        .and_then(|path| std::path::absolute(path).ok())
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let found = named.into_iter().chain(PLACES.map(PathBuf::from)).find(|path| path.is_file());
+    let Some(extra) = extra else {
+        return found.map(std::path::absolute).transpose();
+    };
+    let mut bundle = fs::read(extra)?;
+    if let Some(found) = found {
+        bundle.push(b'\n');
+        bundle.extend(fs::read(found)?);
+    }
+    let path = scratch.join("ca.pem");
+    fs::write(&path, bundle)?;
+    Ok(Some(path))
 }
 
 /// A command as people would type it; long scripts are left out, credentials masked.

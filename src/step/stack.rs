@@ -57,18 +57,11 @@ enum Tree {
 impl<'a> Stack<'a> {
     /// Stands on `base`, which no step changes.
     pub fn new(base: &Rootfs, inputs: Inputs<'a>) -> Result<Self, Error> {
-        let tree = match runner::probe_overlay(inputs.rung, inputs.scratch) {
-            Ok(()) => Tree::Overlay(vec![base.path.clone()]),
-            Err(refusal) => {
-                inputs.progress.note(format!(
-                    "steps work on a copy of the base, since `{}` fails here: {}",
-                    refusal.call, refusal.reason
-                ));
-                let copy = inputs.scratch.join("tree");
-                fs::create_dir(&copy)?;
-                rootfs::copy(inputs.rung, &base.path, &copy, inputs.progress)?;
-                Tree::InPlace(copy)
-            }
+        let lower = [base.path.clone()];
+        let tree = match rootfs::writable(inputs.rung, &lower, inputs.scratch, inputs.progress)? {
+            // Each step gets an overlay of its own, see `prepare`.
+            RootFs::Overlay { lower, .. } => Tree::Overlay(lower),
+            RootFs::Directory(copy) => Tree::InPlace(copy),
         };
         Ok(Self { inputs, owners: base.owners.clone(), tree, steps: 0 })
     }
@@ -131,17 +124,9 @@ impl<'a> Stack<'a> {
     fn prepare(&self, directory: &Path) -> Result<(RootFs, Changes), Error> {
         Ok(match &self.tree {
             Tree::Overlay(lower) => {
-                let (upper, work) = (directory.join("upper"), directory.join("work"));
-                for path in [&upper, &work] {
-                    fs::create_dir(path)?;
-                }
-                // The upper directory becomes the root's own mode and owner.
-                fs::set_permissions(&upper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-                let lower = lower.clone();
-                (
-                    RootFs::Overlay { lower: lower.clone(), upper: upper.clone(), work },
-                    Changes::Overlay { lower, upper },
-                )
+                let rootfs = rootfs::overlay(lower, directory)?;
+                let RootFs::Overlay { lower, upper, .. } = rootfs.clone() else { unreachable!() };
+                (rootfs, Changes::Overlay { lower, upper })
             }
             Tree::InPlace(root) => {
                 let snapshot = directory.join("snapshot");
