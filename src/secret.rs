@@ -44,9 +44,8 @@ pub fn split_credentials(text: &str) -> (String, bool) {
     static URL: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r#"([A-Za-z][A-Za-z0-9+.-]*)://([^\s/?#'"]*)@"#).expect("a constant")
     });
-    static VARIABLES: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^(?:\$\{[A-Za-z0-9_]+\}|:)*$").expect("a constant")
-    });
+    static VARIABLES: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^(?:\$\{[A-Za-z0-9_]+\}|:)*$").expect("a constant"));
     let mut removed = false;
     let text = URL.replace_all(text, |found: &regex::Captures<'_>| {
         let (scheme, user) = (&found[1], &found[2]);

@@ -21,7 +21,10 @@ pub(super) struct Workspace {
 impl Workspace {
     /// `path` is canonical and exists.
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, taken: Vec::new() }
+        Self {
+            path,
+            taken: Vec::new(),
+        }
     }
 
     /// The workspace on the host.
@@ -32,10 +35,13 @@ impl Workspace {
     /// Gives `destination` to the entry `name`: makes the directories on its way, and returns the
     /// path to write, which does not exist.
     pub(super) fn claim(&mut self, destination: &Path, name: &str) -> Result<PathBuf, Problem> {
-        let relative = normalise(destination)
-            .ok_or_else(|| Problem::Outside { destination: destination.to_owned() })?;
+        let relative = normalise(destination).ok_or_else(|| Problem::Outside {
+            destination: destination.to_owned(),
+        })?;
         let (Some(parent), Some(last)) = (relative.parent(), relative.file_name()) else {
-            return Err(Problem::NoName { path: destination.to_owned() });
+            return Err(Problem::NoName {
+                path: destination.to_owned(),
+            });
         };
         let mut directory = self.path.clone();
         for component in parent.components() {
@@ -46,14 +52,19 @@ impl Workspace {
         let target = directory.join(last);
         self.check_reserved(&target)?;
         if target == self.path.join(INSTALLATION) {
-            return Err(Problem::Reserved { destination: self.relative(&target) });
+            return Err(Problem::Reserved {
+                destination: self.relative(&target),
+            });
         }
         match fs::symlink_metadata(&target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             Err(error) => return Err(error.into()),
             Ok(_) => {
                 let owner = self.owner(&target);
-                return Err(Problem::Taken { destination: self.relative(&target), owner });
+                return Err(Problem::Taken {
+                    destination: self.relative(&target),
+                    owner,
+                });
             }
         }
         self.taken.push((self.relative(&target), name.to_owned()));
@@ -74,7 +85,10 @@ impl Workspace {
                 Ok(found) if found.starts_with(&self.path) => found,
                 _ => {
                     let link = self.relative(&directory);
-                    return Err(Problem::Escapes { destination: destination.to_owned(), link });
+                    return Err(Problem::Escapes {
+                        destination: destination.to_owned(),
+                        link,
+                    });
                 }
             }
         } else {
@@ -84,21 +98,36 @@ impl Workspace {
             Ok(found)
         } else {
             let owner = self.owner(&found);
-            Err(Problem::NotDirectory { path: self.relative(&found), owner })
+            Err(Problem::NotDirectory {
+                path: self.relative(&found),
+                owner,
+            })
         }
     }
 
     /// `installation` may be passed through, but neither it nor the tool's own files in it be taken.
     fn check_reserved(&self, path: &Path) -> Result<(), Problem> {
         let relative = self.relative(path);
-        let reserved = RESERVED.iter().any(|name| relative == Path::new(INSTALLATION).join(name));
-        if reserved { Err(Problem::Reserved { destination: relative }) } else { Ok(()) }
+        let reserved = RESERVED
+            .iter()
+            .any(|name| relative == Path::new(INSTALLATION).join(name));
+        if reserved {
+            Err(Problem::Reserved {
+                destination: relative,
+            })
+        } else {
+            Ok(())
+        }
     }
 
     fn owner(&self, path: &Path) -> Option<String> {
         let relative = self.relative(path);
         let owns = |taken: &Path| relative.starts_with(taken) || taken.starts_with(&relative);
-        self.taken.iter().rev().find(|(taken, _)| owns(taken)).map(|(_, name)| name.clone())
+        self.taken
+            .iter()
+            .rev()
+            .find(|(taken, _)| owns(taken))
+            .map(|(_, name)| name.clone())
     }
 
     fn relative(&self, path: &Path) -> PathBuf {

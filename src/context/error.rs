@@ -32,8 +32,8 @@ pub enum Error {
         glob: String,
     },
     /// A file of the tool's own, or a directory of the context, cannot be read or written.
-    #[error("failed to write the context")]
-    Write(#[source] io::Error),
+    #[error("failed to fill the context")]
+    Io(#[source] io::Error),
     /// The build was told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -97,7 +97,7 @@ pub enum Problem {
         owner: Option<String>,
     },
     /// Something on the way to the destination is a file.
-    #[error("`{}` on the way to the destination is not a directory{}", path.display(), by(owner.as_ref()))]
+    #[error("`{}` on the way to the destination is not a directory, but what {} put there", path.display(), put(owner.as_ref()))]
     NotDirectory {
         /// In the workspace.
         path: PathBuf,
@@ -118,9 +118,9 @@ pub enum Problem {
         /// What it is.
         kind: &'static str,
     },
-    /// The source is the context, or a part of what is being staged.
-    #[error("`{}` is the context that files are staged into", path.display())]
-    OwnContext {
+    /// The source is the context, a part of what is being staged, or another directory of the build.
+    #[error("`{}` is a directory of the build itself", path.display())]
+    OwnDirectory {
         /// The source.
         path: PathBuf,
     },
@@ -168,7 +168,10 @@ impl Error {
     pub(super) fn entry(name: &str, problem: Problem) -> Self {
         match problem {
             Problem::Cancelled(cancelled) => Self::Cancelled(cancelled),
-            source => Self::Entry { name: name.to_owned(), source },
+            source => Self::Entry {
+                name: name.to_owned(),
+                source,
+            },
         }
     }
 
@@ -177,16 +180,25 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Entry { source, .. } => source.hint(),
-            Self::Root { source: RootProblem::Foreign { name }, .. } => {
-                Some(format!("move `{name}` away, or give `--path` another directory"))
-            }
-            Self::Root { source: RootProblem::NotDirectory | RootProblem::Busy, .. } => {
-                Some("give `--path` another directory".to_owned())
-            }
+            Self::Root {
+                source: RootProblem::Foreign { name },
+                ..
+            } => Some(format!(
+                "move `{name}` away, or give `--path` another directory"
+            )),
+            Self::Root {
+                source: RootProblem::NotDirectory | RootProblem::Busy,
+                ..
+            } => Some("give `--path` another directory".to_owned()),
             Self::Glob { .. } => {
                 Some("write it relative to the workspace, such as `jobs/*.py`".to_owned())
             }
-            _ => None,
+            Self::Io(error)
+            | Self::Root {
+                source: RootProblem::Io(error),
+                ..
+            } => disk_hint(error),
+            Self::Cancelled(_) => None,
         }
     }
 }
@@ -194,8 +206,14 @@ impl Error {
 impl Problem {
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Missing { similar: Some(name), .. } => format!("did you mean `{name}`?"),
-            Self::Missing { path, similar: None } if path.is_relative() => {
+            Self::Missing {
+                similar: Some(name),
+                ..
+            } => format!("did you mean `{name}`?"),
+            Self::Missing {
+                path,
+                similar: None,
+            } if path.is_relative() => {
                 "local paths are relative to the current directory".to_owned()
             }
             Self::NoName { .. } => "give it a name: `- NAME: PATH`".to_owned(),
@@ -206,17 +224,26 @@ impl Problem {
                 "give the entry another name: `- NAME: PATH`".to_owned()
             }
             Self::Special { .. } => "name the files beside it one by one".to_owned(),
-            Self::OwnContext { .. } => "give `--path` a directory outside of it".to_owned(),
+            Self::OwnDirectory { .. } => {
+                "leave it out, or give `--path` or `--store` another directory".to_owned()
+            }
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "make it readable for the user who builds".to_owned()
             }
-            Self::Copy { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free space there, or choose another place with `--path` or `TMPDIR`".to_owned()
-            }
+            Self::Copy { source: error, .. } | Self::Io(error) => return disk_hint(error),
             _ => return None,
         };
         Some(text)
     }
+}
+
+fn disk_hint(error: &io::Error) -> Option<String> {
+    (error.kind() == io::ErrorKind::StorageFull)
+        .then(|| "free space there, or choose another place with `--path`".to_owned())
+}
+
+fn put(owner: Option<&String>) -> String {
+    owner.map_or_else(|| "somebody".to_owned(), |owner| format!("`{owner}`"))
 }
 
 fn by(owner: Option<&String>) -> String {

@@ -2,6 +2,7 @@
 //! `**` for any number of directories. There are no braces and no escapes, hidden files are like
 //! others, and case counts.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use regex::Regex;
@@ -19,8 +20,10 @@ impl Glob {
         let inner = in_workspace(text);
         let anchored = inner != text;
         let mut regex = String::from(if anchored { "(?s)^" } else { "(?s)^(?:.*/)?" });
-        let names: Vec<&str> =
-            inner.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+        let names: Vec<&str> = inner
+            .split('/')
+            .filter(|name| !name.is_empty() && *name != ".")
+            .collect();
         if inner.starts_with('/') || names.contains(&"..") || names.is_empty() {
             return None;
         }
@@ -87,13 +90,15 @@ fn push_class(regex: &mut String, inside: &[char]) {
         };
         // A range that runs backwards holds nothing.
         if low <= high {
-            items.push_str(&format!("\\x{{{:x}}}-\\x{{{:x}}}", u32::from(low), u32::from(high)));
+            let (low, high) = (u32::from(low), u32::from(high));
+            write!(items, "\\x{{{low:x}}}-\\x{{{high:x}}}").unwrap_or_default();
         }
         rest = after;
     }
-    match (negated, items.is_empty()) {
-        (true, _) => regex.push_str(&format!("[^/{items}]")),
-        (false, true) => regex.push_str("[a&&b]"),
-        (false, false) => regex.push_str(&format!("[{items}]")),
-    }
+    let class = match (negated, items.is_empty()) {
+        (true, _) => format!("[^/{items}]"),
+        (false, true) => "[a&&b]".to_owned(),
+        (false, false) => format!("[{items}]"),
+    };
+    regex.push_str(&class);
 }

@@ -42,32 +42,37 @@ pub(super) fn discover(
     workspace: &Path,
     progress: &Progress,
 ) -> Result<BTreeSet<PathBuf>, Error> {
-    let globs = jobfiles.globs.iter().map(|glob| {
-        Glob::parse(glob).ok_or_else(|| Error::Glob { glob: glob.clone() })
-    });
+    let globs = jobfiles
+        .globs
+        .iter()
+        .map(|glob| Glob::parse(glob).ok_or_else(|| Error::Glob { glob: glob.clone() }));
     let globs = globs.collect::<Result<Vec<Glob>, Error>>()?;
-    let matches = if jobfiles.matches.is_empty() { &*DEFAULT_MATCH } else { &*jobfiles.matches };
+    let matches = if jobfiles.matches.is_empty() {
+        &*DEFAULT_MATCH
+    } else {
+        &*jobfiles.matches
+    };
     let mut jobs = BTreeSet::new();
 
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         progress.check()?;
-        for entry in fs::read_dir(workspace.join(&directory)).map_err(Error::Write)? {
-            let entry = entry.map_err(Error::Write)?;
+        for entry in fs::read_dir(workspace.join(&directory)).map_err(Error::Io)? {
+            let entry = entry.map_err(Error::Io)?;
             let path = directory.join(entry.file_name());
             if path == Path::new(INSTALLATION) {
                 continue;
             }
-            if entry.file_type().map_err(Error::Write)?.is_dir() {
+            if entry.file_type().map_err(Error::Io)?.is_dir() {
                 directories.push(path);
                 continue;
             }
             let name = entry.file_name();
             let text = name.to_string_lossy();
-            let matched = || matches.iter().any(|regex| matches_from_start(regex, &text));
-            let globbed = || globs.iter().any(|glob| glob.matches(&path));
-            let marked = || name.as_bytes().ends_with(b".py") && is_marked(workspace, &path);
-            if matched() || globbed() || marked() {
+            let by_name = || matches.iter().any(|regex| matches_from_start(regex, &text));
+            let by_glob = || globs.iter().any(|glob| glob.matches(&path));
+            let by_marker = || name.as_bytes().ends_with(b".py") && is_marked(workspace, &path);
+            if by_name() || by_glob() || by_marker() {
                 jobs.insert(path);
             }
         }
@@ -92,7 +97,10 @@ pub(super) fn discover(
 /// Its reader is Python's `json`. Bytes that are not UTF-8 are written as the lone surrogates that
 /// Python keeps them as in paths (PEP 383), so that it can open the file.
 pub(super) fn json(jobs: &BTreeSet<PathBuf>) -> Option<String> {
-    let mut paths: Vec<&[u8]> = jobs.iter().map(|path| path.as_os_str().as_bytes()).collect();
+    let mut paths: Vec<&[u8]> = jobs
+        .iter()
+        .map(|path| path.as_os_str().as_bytes())
+        .collect();
     paths.sort_unstable();
     let paths: Vec<String> = paths
         .into_iter()

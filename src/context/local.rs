@@ -43,10 +43,12 @@ pub(super) fn stage(
             .file_name()
             .or_else(|| from.file_name())
             .map(PathBuf::from)
-            .ok_or_else(|| Problem::NoName { path: source.clone() })?,
+            .ok_or_else(|| Problem::NoName {
+                path: source.clone(),
+            })?,
     };
-    if copier.is_own(&from) {
-        return Err(Problem::OwnContext { path: source });
+    if copier.is_own(&from, &metadata) {
+        return Err(Problem::OwnDirectory { path: source });
     }
     if !metadata.is_dir() && !metadata.is_file() {
         return Err(special(&from, &metadata));
@@ -56,16 +58,25 @@ pub(super) fn stage(
 }
 
 /// `~` and `~user` become home directories; a trailing slash goes.
-fn expand(text: &str) -> Result<PathBuf, Problem> {
+pub(super) fn expand(text: &str) -> Result<PathBuf, Problem> {
     let Some(rest) = text.strip_prefix('~') else {
         return Ok(Path::new(text).components().collect());
     };
     let (user, tail) = rest.split_once('/').unwrap_or((rest, ""));
-    let home = if user.is_empty() { std::env::home_dir() } else { home_of(user) };
+    let home = if user.is_empty() {
+        std::env::home_dir()
+    } else {
+        home_of(user)
+    };
     let home = home
         .filter(|home| home.is_absolute())
-        .ok_or_else(|| Problem::NoHome { path: text.to_owned() })?;
-    Ok(home.join(tail.trim_start_matches('/')).components().collect())
+        .ok_or_else(|| Problem::NoHome {
+            path: text.to_owned(),
+        })?;
+    Ok(home
+        .join(tail.trim_start_matches('/'))
+        .components()
+        .collect())
 }
 
 /// From `/etc/passwd`, else from the system's name services.
@@ -78,7 +89,10 @@ fn home_of(user: &str) -> Option<PathBuf> {
         })
     };
     fs::read("/etc/passwd").ok().and_then(find).or_else(|| {
-        let output = Command::new("getent").args(["--", "passwd", user]).output().ok()?;
+        let output = Command::new("getent")
+            .args(["--", "passwd", user])
+            .output()
+            .ok()?;
         find(output.stdout)
     })
 }
@@ -89,8 +103,14 @@ fn missing(source: &Path, error: io::Error) -> Problem {
         return error.into();
     }
     match fs::read_link(source) {
-        Ok(target) => Problem::Dangling { path: source.to_owned(), target },
-        Err(_) => Problem::Missing { path: source.to_owned(), similar: similar(source) },
+        Ok(target) => Problem::Dangling {
+            path: source.to_owned(),
+            target,
+        },
+        Err(_) => Problem::Missing {
+            path: source.to_owned(),
+            similar: similar(source),
+        },
     }
 }
 
@@ -98,7 +118,11 @@ fn missing(source: &Path, error: io::Error) -> Problem {
 fn similar(source: &Path) -> Option<String> {
     let name = source.file_name()?.to_string_lossy();
     let parent = source.parent()?;
-    let listed = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let listed = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
     let limit = (name.chars().count() / 3).min(3);
     let nearest = fs::read_dir(listed)
         .ok()?
@@ -121,7 +145,15 @@ fn special(path: &Path, metadata: &Metadata) -> Problem {
     } else {
         "file of an unknown kind"
     };
-    Problem::Special { path: path.to_owned(), kind }
+    Problem::Special {
+        path: path.to_owned(),
+        kind,
+    }
+}
+
+/// What a directory is, by whatever name it is reached.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Copies trees into the context, and remembers what is left to do at the end.
@@ -130,8 +162,9 @@ pub(super) struct Copier<'a> {
     progress: &'a Progress,
     part: &'a Part,
     root: PathBuf,
-    /// Device and inode of the context: it is not copied into itself.
-    identity: (u64, u64),
+    /// Devices and inodes of the context, which is not copied into itself, and of what else is the
+    /// tool's own.
+    left_out: Vec<(u64, u64)>,
     /// Whether other users can enter the context.
     open_to_others: bool,
     /// Directories whose own mode would keep later entries out.
@@ -142,14 +175,24 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    /// `root` is the context's, canonical.
-    pub(super) fn new(root: &Path, progress: &'a Progress, part: &'a Part) -> io::Result<Self> {
+    /// `root` is the context's, canonical; it and the directories in `leave_out` are not copied.
+    pub(super) fn new(
+        root: &Path,
+        leave_out: &[&Path],
+        progress: &'a Progress,
+        part: &'a Part,
+    ) -> io::Result<Self> {
         let metadata = fs::metadata(root)?;
+        let left_out = leave_out.iter().filter_map(|path| fs::metadata(path).ok());
+        let left_out = left_out
+            .map(|other| identity(&other))
+            .chain([identity(&metadata)])
+            .collect();
         Ok(Self {
             progress,
             part,
             root: root.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            left_out,
             open_to_others: metadata.mode() & 0o011 != 0,
             unsealed: Vec::new(),
             files: 0,
@@ -158,9 +201,9 @@ impl<'a> Copier<'a> {
         })
     }
 
-    /// Whether `path`, canonical, is the context or a part of what is staged.
-    fn is_own(&self, path: &Path) -> bool {
-        path == self.root || path.starts_with(self.root.join("image"))
+    /// Whether `path`, canonical, is a directory of the build itself, or a part of what is staged.
+    fn is_own(&self, path: &Path, metadata: &Metadata) -> bool {
+        self.left_out.contains(&identity(metadata)) || path.starts_with(self.root.join("image"))
     }
 
     /// Copies whatever lies at `from` to `to`, which does not exist.
@@ -181,9 +224,9 @@ impl<'a> Copier<'a> {
     }
 
     fn directory(&mut self, from: &Path, to: &Path, metadata: &Metadata) -> Result<(), Problem> {
-        if (metadata.dev(), metadata.ino()) == self.identity {
+        if self.left_out.contains(&identity(metadata)) {
             self.progress.note(format!(
-                "`{}` is left out: it is the context that files are staged into",
+                "`{}` is left out of the image: it is a directory of the build itself",
                 from.display()
             ));
             return Ok(());
@@ -214,8 +257,11 @@ impl<'a> Copier<'a> {
         if !metadata.is_file() {
             return Err(special(from, &metadata));
         }
-        let target =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        let target = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)?;
         if rustix::fs::ioctl_ficlone(target.file(), source.file()).is_ok() {
             self.advance(metadata.len());
         } else {

@@ -88,23 +88,30 @@ pub struct Context {
 }
 
 /// Stages everything that `buildfile` names under `root`, which exists and holds no `image`. `env`
-/// is the image's environment with everything expanded.
+/// is the image's environment with everything expanded. Directories of the tool's own, such as the
+/// store, are given as `leave_out`: they stay out of the image when a source holds them.
 pub fn stage(
     buildfile: &BuildFile,
     env: &[(String, String)],
     root: &Path,
+    leave_out: &[&Path],
     progress: &Progress,
 ) -> Result<Context, Error> {
     let part = progress.start("stage files");
-    let root = fs::canonicalize(root).map_err(Error::Write)?;
+    let root = fs::canonicalize(root).map_err(Error::Io)?;
     let image = root.join("image");
     let installation = image.join("workspace").join(INSTALLATION);
-    for directory in [&image, &image.join("workspace"), &image.join("venv"), &installation] {
-        make_directory(directory).map_err(Error::Write)?;
+    for directory in [
+        &image,
+        &image.join("workspace"),
+        &image.join("venv"),
+        &installation,
+    ] {
+        make_directory(directory).map_err(Error::Io)?;
     }
 
     let mut workspace = Workspace::new(image.join("workspace"));
-    let mut copier = Copier::new(&root, progress, &part).map_err(Error::Write)?;
+    let mut copier = Copier::new(&root, leave_out, progress, &part).map_err(Error::Io)?;
     for entry in &buildfile.files {
         local::stage(entry, &mut workspace, &mut copier)
             .map_err(|problem| Error::entry(&entry.name, problem))?;
@@ -120,7 +127,10 @@ pub fn stage(
              image goes without them",
         );
     }
-    let pip_conf = buildfile.pip_config.as_deref().map(secret::split_credentials);
+    let pip_conf = buildfile
+        .pip_config
+        .as_deref()
+        .map(secret::split_credentials);
     let secret_pip_conf = match (&pip_conf, &buildfile.pip_config) {
         (Some((_, true)), Some(text)) => Some(Secret::new(text)),
         _ => None,
@@ -137,7 +147,11 @@ pub fn stage(
 
     let mut files = vec![
         (installation.join("build.yaml"), &*buildfile.masked, 0o644),
-        (installation.join("requirements.txt"), &shown_requirements, 0o644),
+        (
+            installation.join("requirements.txt"),
+            &shown_requirements,
+            0o644,
+        ),
         (installation.join("entrypoint.sh"), ENTRYPOINT, 0o755),
     ];
     let jobs = jobs::json(&jobs);
@@ -148,11 +162,15 @@ pub fn stage(
         files.push((image.join("venv/pip.conf"), text, 0o644));
     }
     for (path, text, mode) in files {
-        write_file(&path, text, mode).map_err(Error::Write)?;
+        write_file(&path, text, mode).map_err(Error::Io)?;
     }
 
-    let (files, bytes) = copier.complete().map_err(Error::Write)?;
-    part.finish(if files == 1 { "1 file".to_owned() } else { format!("{files} files") });
+    let (files, bytes) = copier.complete().map_err(Error::Io)?;
+    part.finish(if files == 1 {
+        "1 file".to_owned()
+    } else {
+        format!("{files} files")
+    });
     Ok(Context {
         root,
         pip_conf,
@@ -172,7 +190,11 @@ fn make_directory(path: &Path) -> io::Result<()> {
 
 /// Writes a file that is not there yet, with exactly this mode.
 fn write_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())?;
     file.set_permissions(PermissionsExt::from_mode(mode))
 }

@@ -39,8 +39,19 @@ const PATH_SETTINGS: [&str; 18] = [
 
 /// Endings by which pip takes a bare word for a file.
 const ARCHIVES: [&str; 13] = [
-    ".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tlz",
-    ".tar.lz", ".tar.lzma", ".txt",
+    ".whl",
+    ".zip",
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz",
+    ".tar.xz",
+    ".txz",
+    ".tlz",
+    ".tar.lz",
+    ".tar.lzma",
+    ".txt",
 ];
 
 /// The text of `requirements.txt`. `$WORKSPACE` and `$VIRTUAL_ENV` are replaced in both of their
@@ -50,8 +61,15 @@ pub(super) fn requirements(packages: &[String]) -> String {
     for package in packages {
         let package = package.trim_end();
         text.push_str(&DIRECTORY.replace_all(package, |found: &Captures<'_>| {
-            let name = found.get(1).or_else(|| found.get(2)).map_or("", |name| name.as_str());
-            if name == "WORKSPACE" { WORKSPACE } else { VIRTUAL_ENV }
+            let name = found
+                .get(1)
+                .or_else(|| found.get(2))
+                .map_or("", |name| name.as_str());
+            if name == "WORKSPACE" {
+                WORKSPACE
+            } else {
+                VIRTUAL_ENV
+            }
         }));
         text.push('\n');
     }
@@ -88,7 +106,9 @@ fn requirement_sees(line: &str) -> bool {
         return setting_sees(name, value);
     }
     // `-r file`, `-rfile`, and the same with the other options of one letter that take a path.
-    let short = ["-r", "-c", "-e", "-f"].iter().find_map(|option| line.strip_prefix(option));
+    let short = ["-r", "-c", "-e", "-f"]
+        .iter()
+        .find_map(|option| line.strip_prefix(option));
     match short {
         Some(value) => setting_sees("requirement", value),
         None => words(line).any(is_in_workspace),
@@ -123,7 +143,7 @@ fn setting_sees(name: &str, value: &str) -> bool {
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| letter.is_whitespace() || "\"'=,;".contains(letter))
+    text.split(|letter: char| letter.is_whitespace() || "\"'".contains(letter))
         .filter(|word| !word.is_empty())
 }
 

@@ -14,6 +14,7 @@ use fs_err as fs;
 use crate::progress::Progress;
 
 use super::error::{Error, RootProblem};
+use super::write_file;
 
 /// Says that `image` and `Dockerfile` beside it are a build's. Its lock says that a build is on.
 const MARKER: &str = ".pyats-image-build";
@@ -57,7 +58,10 @@ impl ContextRoot {
             None if keep => &temporary,
             None => scratch,
         };
-        let failed = |source| Error::Root { path: wanted.to_owned(), source };
+        let failed = |source| Error::Root {
+            path: wanted.to_owned(),
+            source,
+        };
         let mut made = Vec::new();
         let result = prepare(wanted, path.is_none(), &mut made);
         let (path, lock) = match result {
@@ -70,7 +74,12 @@ impl ContextRoot {
         if keep && !made.is_empty() {
             progress.note(format!("the context stays in `{}`", path.display()));
         }
-        Ok(Self { path, made, keep, _lock: lock })
+        Ok(Self {
+            path,
+            made,
+            keep,
+            _lock: lock,
+        })
     }
 
     /// The directory, absolute and without symlinks.
@@ -85,7 +94,10 @@ impl ContextRoot {
         if self.keep {
             return Ok(());
         }
-        let failed = |error| Error::Root { path: self.path.clone(), source: RootProblem::Io(error) };
+        let failed = |error| Error::Root {
+            path: self.path.clone(),
+            source: RootProblem::Io(error),
+        };
         remove(&made).map_err(failed)
     }
 }
@@ -126,15 +138,20 @@ fn prepare(
 /// Makes `path`, and the directories on its way, if it does not exist.
 fn make(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), RootProblem> {
     let path = std::path::absolute(path)?;
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|path| fs::symlink_metadata(path).is_err()).collect();
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|path| fs::symlink_metadata(path).is_err())
+        .collect();
     for directory in missing.iter().rev() {
         let mut builder = std::fs::DirBuilder::new();
         if *directory == path {
             builder.mode(0o700);
         }
         let failed = |error: io::Error| {
-            let text = format!("failed to create directory `{}`: {error}", directory.display());
+            let text = format!(
+                "failed to create directory `{}`: {error}",
+                directory.display()
+            );
             io::Error::new(error.kind(), text)
         };
         builder.create(directory).map_err(failed)?;
@@ -151,7 +168,7 @@ fn lock(path: &Path) -> Result<fs::File, RootProblem> {
         if let Some(name) = OURS.iter().find(exists) {
             return Err(RootProblem::Foreign { name });
         }
-        fs::write(&marker, MARKER_TEXT)?;
+        write_file(&marker, MARKER_TEXT, 0o644)?;
     }
     let lock = fs::File::open(&marker)?;
     match lock.try_lock() {
@@ -167,7 +184,9 @@ fn lock(path: &Path) -> Result<fs::File, RootProblem> {
 
 /// Removes the first with all that is in it, the others only if nothing else is in them.
 fn remove(made: &[PathBuf]) -> io::Result<()> {
-    let Some((path, parents)) = made.split_first() else { return Ok(()) };
+    let Some((path, parents)) = made.split_first() else {
+        return Ok(());
+    };
     remove_tree(path)?;
     for parent in parents {
         if fs::remove_dir(parent).is_err() {
