@@ -1,37 +1,25 @@
-//! A reference and a platform become a [`Base`]: config and layers in the store.
+//! A source and a platform become a [`Base`]: manifest, config and layers in the store.
+//!
+//! Wherever an image comes from, it ends as an OCI (or Docker schema 2) manifest in the store, and
+//! `load` makes the value out of that alone.
 
-use std::path::PathBuf;
+mod archive;
+mod docker_archive;
+mod document;
+mod error;
+mod layout;
+mod remote;
+mod source;
+#[cfg(test)]
+mod tests;
 
-use crate::manifest::{Descriptor, Layer, Platform};
+use crate::manifest::{Descriptor, Layer, Manifest, Platform};
 use crate::progress::Progress;
 use crate::registry;
 use crate::store::Store;
 
-/// Where a base comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A registry reference.
-    Registry(registry::Reference),
-    /// `oci:DIR[:TAG]`
-    OciDir(PathBuf, Option<String>),
-    /// `oci-archive:FILE[:TAG]`
-    OciArchive(PathBuf, Option<String>),
-    /// `docker-archive:FILE`
-    DockerArchive(PathBuf),
-}
-
-/// When a registry is asked for a tag that the store knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pull {
-    /// Ask unless the answer is less than an hour old.
-    Default,
-    /// Always ask.
-    Always,
-    /// Ask only for what is not there.
-    Missing,
-    /// Never ask.
-    Never,
-}
+pub use error::Error;
+pub use source::{InvalidPull, InvalidSource, Pull, Source};
 
 /// An image to build upon, with all its blobs in the store.
 #[derive(Debug, Clone)]
@@ -48,19 +36,59 @@ pub struct Base {
     pub platform: Platform,
 }
 
-/// What can go wrong with a base.
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct Error;
-
-/// Brings the base into the store.
+/// Brings the base into the store. `pull` says when a registry is asked; files are always read.
 pub fn pull(
-    _source: &Source,
-    _platform: &Platform,
-    _pull: Pull,
-    _client: &registry::Client,
-    _store: &Store,
-    _progress: &Progress,
+    source: &Source,
+    platform: &Platform,
+    pull: Pull,
+    client: &registry::Client,
+    store: &Store,
+    progress: &Progress,
 ) -> Result<Base, Error> {
-    unimplemented!()
+    if let Source::Registry(reference) = source {
+        return remote::pull(reference, platform, pull, client, store, progress);
+    }
+    let name = source.to_string();
+    let part = progress.start(format!("load `{name}`"));
+    let manifest = match source {
+        Source::OciDir(path, tag) => {
+            let layout = layout::Layout::Dir(path.clone());
+            layout::import(&name, &layout, tag.as_deref(), platform, store, progress)?
+        }
+        Source::OciArchive(path, tag) => {
+            let layout = layout::Layout::Archive(archive::Archive::open(path)?);
+            layout::import(&name, &layout, tag.as_deref(), platform, store, progress)?
+        }
+        Source::DockerArchive(path, tag) => {
+            let archive = archive::Archive::open(path)?;
+            docker_archive::import(&name, &archive, tag.as_deref(), platform, store, progress)?
+        }
+        Source::Registry(_) => unreachable!("handled above"),
+    };
+    let base = load(&name, &manifest, platform, store)?;
+    part.finish(base.outcome());
+    Ok(base)
+}
+
+/// Makes a base out of what is in the store.
+fn load(name: &str, manifest: &Descriptor, platform: &Platform, store: &Store) -> Result<Base, Error> {
+    let document: Manifest = store.read_json(manifest)?;
+    let config = document::parse_config(name, &store.read(&document.config)?, platform)?;
+    let layers = document::layers(name, &document.layers, &config.diff_ids)?;
+    Ok(Base {
+        name: name.to_owned(),
+        manifest: manifest.clone(),
+        config: config.value,
+        layers,
+        platform: config.platform,
+    })
+}
+
+impl Base {
+    fn outcome(&self) -> String {
+        let bytes: u64 = self.layers.iter().map(|layer| layer.descriptor.size).sum();
+        let count = self.layers.len();
+        let layers = if count == 1 { "layer" } else { "layers" };
+        format!("{count} {layers}, {}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+    }
 }

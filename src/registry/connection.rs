@@ -33,7 +33,7 @@ pub(super) struct Connections {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
+pub(super) enum Trust {
     /// TLS by the system's certificates.
     Verified,
     /// TLS with anybody, or plain HTTP.
@@ -101,16 +101,14 @@ impl Client {
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok((response, is_home));
             }
-            at = self.next_hop(&at, &response)?;
+            at = self.next_hop(&at, response.headers().get(LOCATION))?;
         }
         Err(Error::Redirect { host: host(&url), reason: "in a circle" })
     }
 
-    fn next_hop(&self, from: &Url, response: &Response) -> Result<Url, Error> {
+    pub(super) fn next_hop(&self, from: &Url, location: Option<&HeaderValue>) -> Result<Url, Error> {
         let refuse = |reason| Error::Redirect { host: host(from), reason };
-        let mut to = response
-            .headers()
-            .get(LOCATION)
+        let mut to = location
             .and_then(|location| from.join(location.to_str().ok()?).ok())
             .filter(|to| matches!(to.scheme(), "http" | "https"))
             .ok_or_else(|| refuse("to nowhere"))?;
@@ -146,7 +144,7 @@ impl Client {
         Ok(origin)
     }
 
-    fn trust(&self, url: &Url) -> Trust {
+    pub(super) fn trust(&self, url: &Url) -> Trust {
         let name = url.host_str().unwrap_or_default();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         if name == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback()) {
@@ -178,7 +176,7 @@ impl Client {
         Ok(slot.get_or_init(|| client))
     }
 
-    fn make(&self, trust: Trust) -> Result<reqwest::Client, Error> {
+    pub(super) fn make(&self, trust: Trust) -> Result<reqwest::Client, Error> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("pyats-image-build/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())

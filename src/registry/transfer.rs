@@ -15,7 +15,7 @@ use super::error::host;
 use super::retry::Retry;
 use super::{Client, Error, Reference};
 use crate::digest::Digest;
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, media_type};
 use crate::progress::{Part, Progress};
 use crate::store::{self, BlobWriter, Store};
 
@@ -180,5 +180,9 @@ fn resumes(response: &Response, from: u64) -> bool {
 }
 
 fn label(blob: &Descriptor) -> String {
-    format!("layer `sha256:{}`", &blob.digest.hex()[..12])
+    let what = match blob.media_type.as_str() {
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG => "config",
+        _ => "layer",
+    };
+    format!("{what} `sha256:{}`", &blob.digest.hex()[..12])
 }
