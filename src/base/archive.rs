@@ -50,9 +50,14 @@ impl Archive {
         let metadata = fs_err::metadata(path)?;
         if !metadata.is_file() {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-            return Err(Error::Archive { path: path.to_owned(), source });
+            return Err(Error::Archive {
+                path: path.to_owned(),
+                source,
+            });
         }
-        Ok(Self { path: path.to_owned() })
+        Ok(Self {
+            path: path.to_owned(),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -78,34 +83,54 @@ impl Archive {
             let is_link = kind.is_symlink() || kind.is_hard_link();
             let mut content = (&mut input).take(size);
             if kind.is_file() || is_link {
-                let link = header.link_name_bytes().filter(|_| is_link).and_then(|target| {
-                    let target = String::from_utf8(target.into_owned()).ok()?;
-                    inside(if kind.is_symlink() { &name } else { "" }, &target)
-                });
-                let mut entry = Entry { name: &name, link, size, content: &mut content };
+                let link = header
+                    .link_name_bytes()
+                    .filter(|_| is_link)
+                    .and_then(|target| {
+                        let target = String::from_utf8(target.into_owned()).ok()?;
+                        inside(if kind.is_symlink() { &name } else { "" }, &target)
+                    });
+                let mut entry = Entry {
+                    name: &name,
+                    link,
+                    size,
+                    content: &mut content,
+                };
                 if visit(&mut entry)? == Pass::Ends {
                     return Ok(());
                 }
             }
             let rest = content.limit();
             let padding = size.next_multiple_of(BLOCK as u64) - size;
-            input.skip(rest.saturating_add(padding), progress).map_err(unreadable)?;
+            input
+                .skip(rest.saturating_add(padding), progress)
+                .map_err(unreadable)?;
         }
         Ok(())
     }
 
     /// The whole of the entry `name`, a document; `None` if there is none.
-    pub(super) fn document(&self, name: &str, progress: &Progress) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn document(
+        &self,
+        name: &str,
+        progress: &Progress,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let mut found = None;
         self.pass(progress, &mut |entry| {
             if entry.name != name || entry.link.is_some() {
                 return Ok(Pass::GoesOn);
             }
             if entry.size > MAX_DOCUMENT {
-                return Err(Error::TooLarge { path: self.path.clone(), entry: name.to_owned() });
+                return Err(Error::TooLarge {
+                    path: self.path.clone(),
+                    entry: name.to_owned(),
+                });
             }
             let mut bytes = Vec::new();
-            entry.content.read_to_end(&mut bytes).map_err(|source| self.broken(source))?;
+            entry
+                .content
+                .read_to_end(&mut bytes)
+                .map_err(|source| self.broken(source))?;
             if bytes.len() as u64 != entry.size {
                 return Err(self.broken(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -117,10 +142,16 @@ impl Archive {
 
     /// An error for what went wrong while reading; a skip that was told to stop comes back so too.
     pub(super) fn broken(&self, source: io::Error) -> Error {
-        if source.get_ref().is_some_and(|inner| inner.is::<Cancelled>()) {
+        if source
+            .get_ref()
+            .is_some_and(|inner| inner.is::<Cancelled>())
+        {
             return Error::Cancelled(Cancelled);
         }
-        Error::Archive { path: self.path.clone(), source }
+        Error::Archive {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -156,7 +187,9 @@ impl Input {
         file.seek(SeekFrom::Start(0))?;
         if magic[..length].starts_with(&[0x1f, 0x8b]) {
             let reader = BufReader::with_capacity(1 << 17, file);
-            return Ok(Self::Packed(Box::new(flate2::bufread::MultiGzDecoder::new(reader))));
+            return Ok(Self::Packed(Box::new(
+                flate2::bufread::MultiGzDecoder::new(reader),
+            )));
         }
         if magic == [0x28, 0xb5, 0x2f, 0xfd] {
             let mut decoder = zstd::Decoder::new(file)?;
@@ -182,13 +215,24 @@ impl Input {
         let is_right = tar::Header::from_byte_slice(block)
             .cksum()
             .is_ok_and(|written| written == sum - field + 8 * u32::from(b' '));
-        if is_right { Ok(true) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a header is damaged")) }
+        if is_right {
+            Ok(true)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a header is damaged",
+            ))
+        }
     }
 
     fn skip(&mut self, mut count: u64, progress: &Progress) -> io::Result<()> {
         if let Self::Plain(reader) = self {
-            let count = i64::try_from(count)
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an entry has an impossible size"))?;
+            let count = i64::try_from(count).map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "an entry has an impossible size",
+                )
+            })?;
             return reader.seek_relative(count);
         }
         while count > 0 {
@@ -213,7 +257,10 @@ impl Read for Input {
 }
 
 /// Reads until `buffer` is full or the input ends.
-pub(super) fn read_fully(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_fully(
+    reader: &mut (impl Read + ?Sized),
+    buffer: &mut [u8],
+) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
         match reader.read(&mut buffer[length..]) {

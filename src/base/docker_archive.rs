@@ -43,18 +43,36 @@ pub(super) fn import(
     progress: &Progress,
 ) -> Result<Descriptor, Error> {
     let path = archive.path();
-    let kind = || Error::Kind { path: path.to_owned(), kind: "an archive of `docker save`", entry: MANIFEST };
+    let kind = || Error::Kind {
+        path: path.to_owned(),
+        kind: "an archive of `docker save`",
+        entry: MANIFEST,
+    };
     let listing = archive.document(MANIFEST, progress)?.ok_or_else(kind)?;
-    let images: Vec<Image> =
-        serde_json::from_slice(&listing).map_err(|error| Error::document(name, "listing", error))?;
+    let images: Vec<Image> = serde_json::from_slice(&listing)
+        .map_err(|error| Error::document(name, "listing", error))?;
     let image = pick(archive, &images, tag)?;
-    let absent = |entry: &str| Error::Incomplete { path: path.to_owned(), entry: entry.to_owned() };
-    let config = archive.document(clean(&image.config), progress)?.ok_or_else(|| absent(&image.config))?;
+    let absent = |entry: &str| Error::Incomplete {
+        path: path.to_owned(),
+        entry: entry.to_owned(),
+    };
+    let config = archive
+        .document(clean(&image.config), progress)?
+        .ok_or_else(|| absent(&image.config))?;
     let parsed = document::parse_config(name, &config, platform)?;
-    let names: Vec<&str> = image.layers.iter().flatten().map(|layer| clean(layer)).collect();
+    let names: Vec<&str> = image
+        .layers
+        .iter()
+        .flatten()
+        .map(|layer| clean(layer))
+        .collect();
     if names.len() != parsed.diff_ids.len() {
         let (layers, diff_ids) = (names.len(), parsed.diff_ids.len());
-        return Err(Error::DiffIds { name: name.to_owned(), layers, diff_ids });
+        return Err(Error::DiffIds {
+            name: name.to_owned(),
+            layers,
+            diff_ids,
+        });
     }
     let layers = import_layers(archive, &names, &parsed.diff_ids, store, progress)?;
     let manifest = Manifest {
@@ -76,8 +94,14 @@ fn pick<'a>(archive: &Archive, images: &'a [Image], tag: Option<&str>) -> Result
     let Some(tag) = tag else {
         return match images {
             [only] => Ok(only),
-            [] => Err(Error::Incomplete { path: path(), entry: "an image".to_owned() }),
-            _ => Err(Error::SeveralImages { path: path(), tags: tags() }),
+            [] => Err(Error::Incomplete {
+                path: path(),
+                entry: "an image".to_owned(),
+            }),
+            _ => Err(Error::SeveralImages {
+                path: path(),
+                tags: tags(),
+            }),
         };
     };
     // `python:3.11` and `docker.io/library/python:3.11` are the same name.
@@ -86,7 +110,11 @@ fn pick<'a>(archive: &Archive, images: &'a [Image], tag: Option<&str>) -> Result
     images
         .iter()
         .find(|image| image.repo_tags.iter().flatten().any(is_named))
-        .ok_or_else(|| Error::NoTag { path: path(), tag: tag.to_owned(), tags: tags() })
+        .ok_or_else(|| Error::NoTag {
+            path: path(),
+            tag: tag.to_owned(),
+            tags: tags(),
+        })
 }
 
 /// The layers' descriptors in the order of `names`. One pass takes all of them, but for those behind
@@ -115,7 +143,9 @@ fn import_layers(
         }
         for name in names {
             let diff_id = expected[*name];
-            expected.entry(resolve(name, &links).to_owned()).or_insert(diff_id);
+            expected
+                .entry(resolve(name, &links).to_owned())
+                .or_insert(diff_id);
         }
         let before = (done.len(), links.len());
         archive.pass(progress, &mut |entry| {
@@ -126,7 +156,10 @@ fn import_layers(
                 links.insert(entry.name.to_owned(), target);
             } else {
                 let diff_id = expected[entry.name];
-                done.insert(entry.name.to_owned(), import_layer(archive, entry, diff_id, store, progress)?);
+                done.insert(
+                    entry.name.to_owned(),
+                    import_layer(archive, entry, diff_id, store, progress)?,
+                );
             }
             Ok(Pass::GoesOn)
         })?;
@@ -134,8 +167,18 @@ fn import_layers(
             break;
         }
     }
-    let absent = |name: &str| Error::Incomplete { path: archive.path().to_owned(), entry: name.to_owned() };
-    names.iter().map(|name| done.get(resolve(name, &links)).cloned().ok_or_else(|| absent(name))).collect()
+    let absent = |name: &str| Error::Incomplete {
+        path: archive.path().to_owned(),
+        entry: name.to_owned(),
+    };
+    names
+        .iter()
+        .map(|name| {
+            done.get(resolve(name, &links))
+                .cloned()
+                .ok_or_else(|| absent(name))
+        })
+        .collect()
 }
 
 fn resolve<'a>(name: &'a str, links: &'a HashMap<String, String>) -> &'a str {
@@ -156,7 +199,10 @@ fn import_layer(
     store: &Store,
     progress: &Progress,
 ) -> Result<Descriptor, Error> {
-    let part = progress.transfer(format!("layer `sha256:{}`", &diff_id.0.hex()[..12]), Some(entry.size));
+    let part = progress.transfer(
+        format!("layer `sha256:{}`", &diff_id.0.hex()[..12]),
+        Some(entry.size),
+    );
     let mut magic = [0; 4];
     let length = read_fully(entry.content, &mut magic).map_err(|source| archive.broken(source))?;
     let media_type = match magic[..length] {
@@ -167,7 +213,13 @@ fn import_layer(
     let mut writer = store.writer()?;
     writer.write_all(&magic[..length])?;
     let mut unreadable = |source| archive.broken(source);
-    let written = copy(&mut *entry.content, &mut writer, &part, progress, &mut unreadable)? + length as u64;
+    let written = copy(
+        &mut *entry.content,
+        &mut writer,
+        &part,
+        progress,
+        &mut unreadable,
+    )? + length as u64;
     if written != entry.size {
         return Err(archive.broken(std::io::ErrorKind::UnexpectedEof.into()));
     }

@@ -82,7 +82,9 @@ pub enum Error {
         media_type: String,
     },
     /// A layer that registries do not have.
-    #[error("`{name}` has the layer `{digest}`, which is not distributed with the image (`{media_type}`)")]
+    #[error(
+        "`{name}` has the layer `{digest}`, which is not distributed with the image (`{media_type}`)"
+    )]
     ForeignLayer {
         /// What the user would call it.
         name: String,
@@ -203,7 +205,11 @@ impl Error {
     }
 
     pub(super) fn document(name: &str, what: &'static str, reason: impl ToString) -> Self {
-        Self::Document { name: name.to_owned(), what, reason: reason.to_string() }
+        Self::Document {
+            name: name.to_owned(),
+            what,
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -211,7 +217,12 @@ fn listed(platforms: &[Platform]) -> String {
     if platforms.is_empty() {
         return "no platform at all".to_owned();
     }
-    named(&platforms.iter().map(ToString::to_string).collect::<Vec<_>>())
+    named(
+        &platforms
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn named(names: &[String]) -> String {
@@ -220,7 +231,12 @@ fn named(names: &[String]) -> String {
     if names.is_empty() {
         return "none with a name".to_owned();
     }
-    let mut text = names.iter().take(MOST).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let mut text = names
+        .iter()
+        .take(MOST)
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.len() > MOST {
         let _ = write!(text, " and {} more", names.len() - MOST);
     }

@@ -36,7 +36,11 @@ pub(super) fn import(
 ) -> Result<Descriptor, Error> {
     for entry in [MARKER, INDEX] {
         if !layout.has(entry, progress)? {
-            return Err(Error::Kind { path: layout.path().to_owned(), kind: KIND, entry });
+            return Err(Error::Kind {
+                path: layout.path().to_owned(),
+                kind: KIND,
+                entry,
+            });
         }
     }
     let index = layout.document(INDEX, progress)?;
@@ -47,7 +51,12 @@ pub(super) fn import(
             let bytes = layout.document(&blob_name(&descriptor.digest), progress)?;
             let mut writer = store.writer()?;
             writer.write_all(&bytes)?;
-            complete(writer, descriptor, layout.path(), &blob_name(&descriptor.digest))?;
+            complete(
+                writer,
+                descriptor,
+                layout.path(),
+                &blob_name(&descriptor.digest),
+            )?;
         }
         Ok(store.read(descriptor)?)
     };
@@ -59,7 +68,9 @@ pub(super) fn import(
     let config = document::parse_config(name, &read(&document.config)?, platform)?;
     document::layers(name, &document.layers, &config.diff_ids)?;
     let missing = document.layers.iter().filter(|blob| !store.has(blob));
-    let missing: HashMap<String, &Descriptor> = missing.map(|blob| (blob_name(&blob.digest), blob)).collect();
+    let missing: HashMap<String, &Descriptor> = missing
+        .map(|blob| (blob_name(&blob.digest), blob))
+        .collect();
     layout.import(missing, store, progress)?;
     Ok(manifest)
 }
@@ -75,31 +86,63 @@ fn pick<'a>(
     let mut tags: Vec<String> = index.manifests.iter().filter_map(name_of).collect();
     tags.sort();
     tags.dedup();
-    let entries: Vec<&Descriptor> =
-        index.manifests.iter().filter(|entry| tag.is_none() || name_of(entry).as_deref() == tag).collect();
+    let entries: Vec<&Descriptor> = index
+        .manifests
+        .iter()
+        .filter(|entry| tag.is_none() || name_of(entry).as_deref() == tag)
+        .collect();
     match (&entries[..], tag) {
-        ([], Some(tag)) => Err(Error::NoTag { path: path.to_owned(), tag: tag.to_owned(), tags }),
-        ([], None) => Err(Error::Incomplete { path: path.to_owned(), entry: "an image".to_owned() }),
+        ([], Some(tag)) => Err(Error::NoTag {
+            path: path.to_owned(),
+            tag: tag.to_owned(),
+            tags,
+        }),
+        ([], None) => Err(Error::Incomplete {
+            path: path.to_owned(),
+            entry: "an image".to_owned(),
+        }),
         ([only], _) => Ok(only),
         // One name for several platforms, or an index of platforms without any name.
         (several, _) if tag.is_some() || tags.is_empty() => {
             let first = several[0];
             let fitting: Vec<Descriptor> = several.iter().map(|entry| (*entry).clone()).collect();
             match document::best(&fitting, platform) {
-                Some(best) => Ok(several.iter().find(|entry| **entry == best).unwrap_or(&first)),
+                Some(best) => Ok(several
+                    .iter()
+                    .find(|entry| **entry == best)
+                    .unwrap_or(&first)),
                 None if several.iter().all(|entry| entry.digest == first.digest) => Ok(first),
                 None => {
-                    let found = several.iter().filter_map(|entry| entry.platform.clone()).collect::<Vec<_>>();
+                    let found = several
+                        .iter()
+                        .filter_map(|entry| entry.platform.clone())
+                        .collect::<Vec<_>>();
                     if found.is_empty() {
-                        return Err(Error::SeveralImages { path: path.to_owned(), tags });
+                        return Err(Error::SeveralImages {
+                            path: path.to_owned(),
+                            tags,
+                        });
                     }
                     let name = path.display().to_string();
-                    Err(Error::Platform { name, wanted: platform.clone(), found })
+                    Err(Error::Platform {
+                        name,
+                        wanted: platform.clone(),
+                        found,
+                    })
                 }
             }
         }
-        (several, _) if several.iter().all(|entry| entry.digest == several[0].digest) => Ok(several[0]),
-        _ => Err(Error::SeveralImages { path: path.to_owned(), tags }),
+        (several, _)
+            if several
+                .iter()
+                .all(|entry| entry.digest == several[0].digest) =>
+        {
+            Ok(several[0])
+        }
+        _ => Err(Error::SeveralImages {
+            path: path.to_owned(),
+            tags,
+        }),
     }
 }
 
@@ -123,7 +166,10 @@ impl Layout {
 
     /// A whole document.
     fn document(&self, entry: &str, progress: &Progress) -> Result<Vec<u8>, Error> {
-        let absent = || Error::Incomplete { path: self.path().to_owned(), entry: entry.to_owned() };
+        let absent = || Error::Incomplete {
+            path: self.path().to_owned(),
+            entry: entry.to_owned(),
+        };
         match self {
             Self::Archive(archive) => archive.document(entry, progress)?.ok_or_else(absent),
             Self::Dir(path) => {
@@ -131,7 +177,10 @@ impl Layout {
                 let mut bytes = Vec::new();
                 file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
                 if bytes.len() as u64 > MAX_DOCUMENT {
-                    return Err(Error::TooLarge { path: path.clone(), entry: entry.to_owned() });
+                    return Err(Error::TooLarge {
+                        path: path.clone(),
+                        entry: entry.to_owned(),
+                    });
                 }
                 Ok(bytes)
             }
@@ -148,7 +197,10 @@ impl Layout {
         match self {
             Self::Dir(path) => {
                 for (entry, blob) in missing.drain() {
-                    let absent = || Error::Incomplete { path: path.clone(), entry: entry.clone() };
+                    let absent = || Error::Incomplete {
+                        path: path.clone(),
+                        entry: entry.clone(),
+                    };
                     let mut file = open(&path.join(&entry)).ok_or_else(absent)??;
                     self.copy_blob(&mut file, blob, store, progress)?;
                 }
@@ -158,15 +210,24 @@ impl Layout {
                     if entry.link.is_some() {
                         return Ok(Pass::GoesOn);
                     }
-                    let Some(blob) = missing.remove(entry.name) else { return Ok(Pass::GoesOn) };
+                    let Some(blob) = missing.remove(entry.name) else {
+                        return Ok(Pass::GoesOn);
+                    };
                     self.copy_blob(entry.content, blob, store, progress)?;
-                    Ok(if missing.is_empty() { Pass::Ends } else { Pass::GoesOn })
+                    Ok(if missing.is_empty() {
+                        Pass::Ends
+                    } else {
+                        Pass::GoesOn
+                    })
                 })?;
             }
             Self::Archive(_) => {}
         }
         match missing.into_keys().next() {
-            Some(entry) => Err(Error::Incomplete { path: self.path().to_owned(), entry }),
+            Some(entry) => Err(Error::Incomplete {
+                path: self.path().to_owned(),
+                entry,
+            }),
             None => Ok(()),
         }
     }
@@ -211,9 +272,11 @@ pub(super) fn complete(
     entry: &str,
 ) -> Result<(), Error> {
     writer.complete_as(blob).map_err(|error| match error {
-        store::Error::Damaged { .. } | store::Error::Size { .. } => {
-            Error::Damaged { path: path.to_owned(), entry: entry.to_owned(), source: error }
-        }
+        store::Error::Damaged { .. } | store::Error::Size { .. } => Error::Damaged {
+            path: path.to_owned(),
+            entry: entry.to_owned(),
+            source: error,
+        },
         other => Error::Store(other),
     })
 }

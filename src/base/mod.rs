@@ -11,7 +11,7 @@ mod layout;
 mod remote;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::manifest::{Descriptor, Layer, Manifest, Platform};
 use crate::progress::Progress;
@@ -71,7 +71,12 @@ pub fn pull(
 }
 
 /// Makes a base out of what is in the store.
-fn load(name: &str, manifest: &Descriptor, platform: &Platform, store: &Store) -> Result<Base, Error> {
+fn load(
+    name: &str,
+    manifest: &Descriptor,
+    platform: &Platform,
+    store: &Store,
+) -> Result<Base, Error> {
     let document: Manifest = store.read_json(manifest)?;
     let config = document::parse_config(name, &store.read(&document.config)?, platform)?;
     let layers = document::layers(name, &document.layers, &config.diff_ids)?;
@@ -89,6 +94,10 @@ impl Base {
         let bytes: u64 = self.layers.iter().map(|layer| layer.descriptor.size).sum();
         let count = self.layers.len();
         let layers = if count == 1 { "layer" } else { "layers" };
-        format!("{count} {layers}, {}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+        format!(
+            "{count} {layers}, {}.{} MB",
+            bytes / 1_000_000,
+            bytes / 100_000 % 10
+        )
     }
 }

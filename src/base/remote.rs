@@ -38,14 +38,24 @@ pub(super) fn pull(
         Err(_) => None,
     };
     let part = progress.start(format!("pull `{name}`"));
-    let remote = Remote { name: &name, reference, client, store, progress };
+    let remote = Remote {
+        name: &name,
+        reference,
+        client,
+        store,
+        progress,
+    };
     match (remote.fetch(platform, known.is_some()), known) {
         (Ok(base), _) => {
             part.finish(base.outcome());
             Ok(base)
         }
-        (Err(Error::Pull { source, .. }), Some(base)) if pull == Pull::Default && source.is_unreachable() => {
-            progress.warn(format!("`{name}` is taken from the store, since the registry did not answer: {source}"));
+        (Err(Error::Pull { source, .. }), Some(base))
+            if pull == Pull::Default && source.is_unreachable() =>
+        {
+            progress.warn(format!(
+                "`{name}` is taken from the store, since the registry did not answer: {source}"
+            ));
             part.finish("as stored");
             Ok(base)
         }
@@ -66,17 +76,27 @@ fn known(
             let age = resolved.age();
             (resolved.manifest, age)
         }
-        (None, Some(digest)) => (stored(digest, name, platform, store).ok_or(None)?, Duration::ZERO),
+        (None, Some(digest)) => (
+            stored(digest, name, platform, store).ok_or(None)?,
+            Duration::ZERO,
+        ),
         (None, None) => return Err(None),
     };
     let document: Manifest = store
         .read_json(&manifest)
         .map_err(|_| Some(format!("its manifest `{}` is gone", manifest.digest)))?;
-    let absent: Vec<&Descriptor> =
-        document.layers.iter().chain([&document.config]).filter(|blob| !store.has(blob)).collect();
+    let absent: Vec<&Descriptor> = document
+        .layers
+        .iter()
+        .chain([&document.config])
+        .filter(|blob| !store.has(blob))
+        .collect();
     if let Some(first) = absent.first() {
         let count = absent.len();
-        return Err(Some(format!("{count} of its blobs are missing, such as `{}`", first.digest)));
+        return Err(Some(format!(
+            "{count} of its blobs are missing, such as `{}`",
+            first.digest
+        )));
     }
     let base = load(name, &manifest, platform, store).map_err(|error| Some(error.to_string()))?;
     Ok((base, age))
@@ -87,7 +107,9 @@ fn stored(digest: Digest, name: &str, platform: &Platform, store: &Store) -> Opt
     let size = fs_err::metadata(store.blob_path(&digest)).ok()?.len();
     let root = Descriptor::new("", digest, size);
     let mut read = |descriptor: &Descriptor| Ok(store.read(descriptor)?);
-    document::choose(name, &root, platform, &mut read).ok().map(|(manifest, _)| manifest)
+    document::choose(name, &root, platform, &mut read)
+        .ok()
+        .map(|(manifest, _)| manifest)
 }
 
 struct Remote<'a> {
@@ -102,7 +124,10 @@ impl Remote<'_> {
     fn fetch(&self, platform: &Platform, is_known: bool) -> Result<Base, Error> {
         // HEAD pays only where it may save the rest; otherwise it is one more round trip.
         let head = match is_known {
-            true => self.client.head(self.reference, self.progress).map_err(|error| self.failed(error))?,
+            true => self
+                .client
+                .head(self.reference, self.progress)
+                .map_err(|error| self.failed(error))?,
             false => None,
         };
         let root = match head {
@@ -112,11 +137,16 @@ impl Remote<'_> {
         let mut read = |descriptor: &Descriptor| self.read(descriptor);
         let (manifest, document) = document::choose(self.name, &root, platform, &mut read)?;
         if document.config.size > MAX_DOCUMENT {
-            return Err(Error::document(self.name, "config", "it is larger than 4 MiB"));
+            return Err(Error::document(
+                self.name,
+                "config",
+                "it is larger than 4 MiB",
+            ));
         }
         // The config comes first: it tells before all the layers whether they are of use.
         self.blobs(std::slice::from_ref(&document.config))?;
-        let config = document::parse_config(self.name, &self.store.read(&document.config)?, platform)?;
+        let config =
+            document::parse_config(self.name, &self.store.read(&document.config)?, platform)?;
         document::layers(self.name, &document.layers, &config.diff_ids)?;
         self.blobs(&document.layers)?;
         self.store.remember(self.name, platform, &manifest)?;
@@ -154,7 +184,10 @@ impl Remote<'_> {
         match error {
             registry::Error::Cancelled(_) => Error::Cancelled(Cancelled),
             registry::Error::Store(error) => Error::Store(error),
-            source => Error::Pull { name: self.name.to_owned(), source },
+            source => Error::Pull {
+                name: self.name.to_owned(),
+                source,
+            },
         }
     }
 }

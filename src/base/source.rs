@@ -46,7 +46,9 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, InvalidSource> {
         for prefix in [OCI_DIR, OCI_ARCHIVE, DOCKER_ARCHIVE] {
-            let Some(rest) = text.strip_prefix(prefix) else { continue };
+            let Some(rest) = text.strip_prefix(prefix) else {
+                continue;
+            };
             let (path, tag) = match rest.split_once(':') {
                 Some((_, "")) => return Err(InvalidSource::NoTag(text.to_owned())),
                 Some((path, tag)) => (path, Some(tag.to_owned())),

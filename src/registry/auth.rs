@@ -65,7 +65,9 @@ impl Client {
         challenges: &HeaderMap,
         refused: Option<&Secret>,
     ) -> Result<Option<Secret>, Error> {
-        let Some(challenge) = bearer(challenges, origin)? else { return Ok(None) };
+        let Some(challenge) = bearer(challenges, origin)? else {
+            return Ok(None);
+        };
         let scope = scope(reference);
         let mut tokens = self.tokens.0.lock().await;
         let key = (origin.to_string(), scope.clone());
@@ -74,7 +76,9 @@ impl Client {
                 return Ok(Some(token.value.clone()));
             }
         }
-        let token = self.fetch_token(origin, reference, &challenge, &scope).await?;
+        let token = self
+            .fetch_token(origin, reference, &challenge, &scope)
+            .await?;
         let value = token.value.clone();
         tokens.insert(key, token);
         Ok(Some(value))
@@ -92,28 +96,38 @@ impl Client {
             .filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
             .ok_or_else(|| Error::Challenge { host: host(origin) })?;
         if url.scheme() == "http" && origin.scheme() == "https" {
-            return Err(Error::InsecureRealm { host: host(origin), realm: host(&url) });
+            return Err(Error::InsecureRealm {
+                host: host(origin),
+                realm: host(&url),
+            });
         }
         if let Some(service) = &challenge.service {
             url.query_pairs_mut().append_pair("service", service);
         }
-        url.query_pairs_mut().append_pair("scope", challenge.scope.as_deref().unwrap_or(scope));
+        url.query_pairs_mut()
+            .append_pair("scope", challenge.scope.as_deref().unwrap_or(scope));
         let asked = Instant::now();
-        let (mut response, _) = self.follow(reqwest::Method::GET, url, &HeaderMap::new(), None).await?;
+        let (mut response, _) = self
+            .follow(reqwest::Method::GET, url, &HeaderMap::new(), None)
+            .await?;
         if !response.status().is_success() {
             return Err(Error::refused(&reference.to_string(), response).await);
         }
         let token_host = host(response.url());
         let mut body = Vec::new();
-        while let Some(chunk) =
-            response.chunk().await.map_err(|error| Error::unanswered(origin, &error))?
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| Error::unanswered(origin, &error))?
         {
             body.extend_from_slice(&chunk);
             if body.len() > LARGEST_ANSWER {
                 return Err(Error::NoToken { host: token_host });
             }
         }
-        let no_token = || Error::NoToken { host: token_host.clone() };
+        let no_token = || Error::NoToken {
+            host: token_host.clone(),
+        };
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| no_token())?;
         let value = answer
             .token
@@ -124,7 +138,10 @@ impl Client {
             .ok_or_else(no_token)?;
         // A tenth is left for the way and for clocks that differ; a day bounds what a server may say.
         let life = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE).min(86_400));
-        Ok(Token { value, until: asked + life * 9 / 10 })
+        Ok(Token {
+            value,
+            until: asked + life * 9 / 10,
+        })
     }
 }
 
@@ -156,7 +173,9 @@ fn parse(header: &str) -> Parsed {
         if scheme.is_empty() || !scheme.bytes().all(is_token) {
             return Parsed::Invalid;
         }
-        let Some((parameters, next)) = parameters(after) else { return Parsed::Invalid };
+        let Some((parameters, next)) = parameters(after) else {
+            return Parsed::Invalid;
+        };
         if scheme.eq_ignore_ascii_case("bearer") {
             return challenge(parameters).map_or(Parsed::Invalid, Parsed::Bearer);
         }
@@ -190,7 +209,10 @@ fn parameters(text: &str) -> Option<(Vec<(String, String)>, &str)> {
     let mut found = Vec::new();
     let mut rest = text.trim_start_matches([' ', '\t', ',']);
     while !rest.is_empty() {
-        let end = rest.bytes().position(|byte| !is_token(byte)).unwrap_or(rest.len());
+        let end = rest
+            .bytes()
+            .position(|byte| !is_token(byte))
+            .unwrap_or(rest.len());
         let (key, after) = rest.split_at(end);
         let after_key = after.trim_start_matches([' ', '\t']);
         let Some(value) = after_key.strip_prefix('=') else {
@@ -213,7 +235,10 @@ fn parameters(text: &str) -> Option<(Vec<(String, String)>, &str)> {
 
 fn value_of(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.bytes().position(|byte| !is_token(byte)).unwrap_or(text.len());
+        let end = text
+            .bytes()
+            .position(|byte| !is_token(byte))
+            .unwrap_or(text.len());
         return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
     };
     let mut value = String::new();
@@ -249,12 +274,18 @@ mod tests {
         };
         let text = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/python:pull,push""#;
         assert_eq!(read(text), Parsed::Bearer(docker_hub.clone()));
-        assert_eq!(read(&format!(r#"Basic realm="a, b", {text}"#)), Parsed::Bearer(docker_hub));
+        assert_eq!(
+            read(&format!(r#"Basic realm="a, b", {text}"#)),
+            Parsed::Bearer(docker_hub)
+        );
         assert_eq!(read(r#"Basic realm="x""#), Parsed::Other);
         assert_eq!(read("Negotiate"), Parsed::Other);
         assert_eq!(
             read(r#"bearer realm="a\"b" , error=x"#),
-            Parsed::Bearer(Challenge { realm: "a\"b".to_owned(), ..Challenge::default() })
+            Parsed::Bearer(Challenge {
+                realm: "a\"b".to_owned(),
+                ..Challenge::default()
+            })
         );
         for wrong in [
             "",

@@ -59,16 +59,21 @@ impl Client {
             .expect("a repository's name is made of characters that a path may have");
         let mut token = self.token(&origin, reference).await;
         for may_renew in [true, false] {
-            let (response, from_registry) =
-                self.follow(method.clone(), url.clone(), headers, token.as_ref()).await?;
+            let (response, from_registry) = self
+                .follow(method.clone(), url.clone(), headers, token.as_ref())
+                .await?;
             if may_renew && from_registry && response.status() == StatusCode::UNAUTHORIZED {
-                let renewed = self.renew(&origin, reference, response.headers(), token.as_ref()).await?;
+                let renewed = self
+                    .renew(&origin, reference, response.headers(), token.as_ref())
+                    .await?;
                 if renewed.is_some() {
                     token = renewed;
                     continue;
                 }
             }
-            if response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            if response.status().is_success()
+                || response.status() == StatusCode::RANGE_NOT_SATISFIABLE
+            {
                 return Ok(response);
             }
             return Err(Error::refused(what, response).await);
@@ -90,30 +95,50 @@ impl Client {
         for _ in 0..=MOST_REDIRECTS {
             // Who left once is not trusted again, even if the way leads back.
             is_home &= at.origin() == url.origin();
-            let mut request = self.http(&at)?.request(method.clone(), at.clone()).headers(headers.clone());
+            let mut request = self
+                .http(&at)?
+                .request(method.clone(), at.clone())
+                .headers(headers.clone());
             if let Some(token) = token.filter(|_| is_home) {
                 let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
                     .expect("tokens are checked when they come");
                 value.set_sensitive(true);
                 request = request.header(AUTHORIZATION, value);
             }
-            let response = request.send().await.map_err(|error| Error::unanswered(&at, &error))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| Error::unanswered(&at, &error))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok((response, is_home));
             }
             at = self.next_hop(&at, response.headers().get(LOCATION))?;
         }
-        Err(Error::Redirect { host: host(&url), reason: "in a circle" })
+        Err(Error::Redirect {
+            host: host(&url),
+            reason: "in a circle",
+        })
     }
 
-    pub(super) fn next_hop(&self, from: &Url, location: Option<&HeaderValue>) -> Result<Url, Error> {
-        let refuse = |reason| Error::Redirect { host: host(from), reason };
+    pub(super) fn next_hop(
+        &self,
+        from: &Url,
+        location: Option<&HeaderValue>,
+    ) -> Result<Url, Error> {
+        let refuse = |reason| Error::Redirect {
+            host: host(from),
+            reason,
+        };
         let mut to = location
             .and_then(|location| from.join(location.to_str().ok()?).ok())
             .filter(|to| matches!(to.scheme(), "http" | "https"))
             .ok_or_else(|| refuse("to nowhere"))?;
         // The HTTP library would make an Authorization header of these.
-        if to.set_username("").and_then(|()| to.set_password(None)).is_err() {
+        if to
+            .set_username("")
+            .and_then(|()| to.set_password(None))
+            .is_err()
+        {
             return Err(refuse("to nowhere"));
         }
         if from.scheme() == "https" && to.scheme() == "http" && self.trust(&to) == Trust::Verified {
@@ -147,7 +172,11 @@ impl Client {
     pub(super) fn trust(&self, url: &Url) -> Trust {
         let name = url.host_str().unwrap_or_default();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
-        if name == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback()) {
+        if name == "localhost"
+            || bare
+                .parse()
+                .is_ok_and(|address: IpAddr| address.is_loopback())
+        {
             return Trust::Local;
         }
         let port = url.port_or_known_default().unwrap_or_default();
@@ -155,7 +184,11 @@ impl Client {
             let entry = entry.to_ascii_lowercase();
             entry == name || entry == format!("{name}:{port}")
         });
-        if is_listed { Trust::Unverified } else { Trust::Verified }
+        if is_listed {
+            Trust::Unverified
+        } else {
+            Trust::Verified
+        }
     }
 
     fn http(&self, url: &Url) -> Result<&reqwest::Client, Error> {

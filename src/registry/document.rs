@@ -23,13 +23,18 @@ pub struct Document {
 }
 
 impl Client {
-    pub(super) async fn head_document(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
+    pub(super) async fn head_document(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<Descriptor>, Error> {
         let mut retry = Retry::new(self.timing.backoff);
         loop {
             match self.request(Method::HEAD, reference, None).await {
                 Ok(response) => return Ok(described(&response)),
                 // The answer to HEAD has no words, but the one to GET will.
-                Err(Error::Refused { status, .. }) if status.is_client_error() && status.as_u16() != 429 => {
+                Err(Error::Refused { status, .. })
+                    if status.is_client_error() && status.as_u16() != 429 =>
+                {
                     return Ok(None);
                 }
                 Err(error) => retry.pause(error).await?,
@@ -44,29 +49,51 @@ impl Client {
     ) -> Result<Document, Error> {
         let mut retry = Retry::new(self.timing.backoff);
         loop {
-            match self.get_once(reference, digest.or(reference.digest())).await {
+            match self
+                .get_once(reference, digest.or(reference.digest()))
+                .await
+            {
                 Ok(document) => return Ok(document),
                 Err(error) => retry.pause(error).await?,
             }
         }
     }
 
-    async fn get_once(&self, reference: &Reference, digest: Option<Digest>) -> Result<Document, Error> {
+    async fn get_once(
+        &self,
+        reference: &Reference,
+        digest: Option<Digest>,
+    ) -> Result<Document, Error> {
         let mut response = self.request(Method::GET, reference, digest).await?;
         let host = host(response.url());
         let media_type = media_type_of(response.headers());
         let promised = content_digest(response.headers());
         let mut bytes = Vec::new();
         let url = response.url().clone();
-        while let Some(chunk) = response.chunk().await.map_err(|error| Error::unanswered(&url, &error))? {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| Error::unanswered(&url, &error))?
+        {
             if (bytes.len() + chunk.len()) as u64 > MAX_DOCUMENT {
-                return Err(Error::TooLarge { host, what: reference.to_string() });
+                return Err(Error::TooLarge {
+                    host,
+                    what: reference.to_string(),
+                });
             }
             bytes.extend_from_slice(&chunk);
         }
         let found = Digest::of(&bytes);
-        if let Some(expected) = digest.into_iter().chain(promised).find(|expected| *expected != found) {
-            return Err(Error::Damaged { host, expected, found });
+        if let Some(expected) = digest
+            .into_iter()
+            .chain(promised)
+            .find(|expected| *expected != found)
+        {
+            return Err(Error::Damaged {
+                host,
+                expected,
+                found,
+            });
         }
         Ok(Document { media_type, bytes })
     }
@@ -90,7 +117,14 @@ impl Client {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_str(&accept.join(", ")).expect("media types are plain text");
         headers.insert(ACCEPT, value);
-        self.send(method, reference, &format!("manifests/{name}"), &headers, &reference.to_string()).await
+        self.send(
+            method,
+            reference,
+            &format!("manifests/{name}"),
+            &headers,
+            &reference.to_string(),
+        )
+        .await
     }
 }
 
@@ -100,7 +134,8 @@ fn described(response: &Response) -> Option<Descriptor> {
     // Not `content_length()`, which is 0 for an answer without a body.
     let size: u64 = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
     let digest = content_digest(headers)?;
-    (size > 0 && size <= MAX_DOCUMENT).then(|| Descriptor::new(&media_type_of(headers), digest, size))
+    (size > 0 && size <= MAX_DOCUMENT)
+        .then(|| Descriptor::new(&media_type_of(headers), digest, size))
 }
 
 fn content_digest(headers: &HeaderMap) -> Option<Digest> {
@@ -108,6 +143,13 @@ fn content_digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 fn media_type_of(headers: &HeaderMap) -> String {
-    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    text.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }

@@ -154,7 +154,11 @@ pub enum Fault {
 }
 
 fn quoted(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {said}") }
+    if said.is_empty() {
+        String::new()
+    } else {
+        format!(": {said}")
+    }
 }
 
 impl Error {
@@ -202,7 +206,9 @@ impl Error {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Unreachable { fault, .. } => !matches!(fault, Fault::Certificate(_) | Fault::NotTls),
+            Self::Unreachable { fault, .. } => {
+                !matches!(fault, Fault::Certificate(_) | Fault::NotTls)
+            }
             Self::Broken { .. } => true,
             Self::Refused { status, .. } => is_passing(*status),
             _ => false,
@@ -214,7 +220,10 @@ impl Error {
         match self {
             Self::Broken { .. } => 5,
             Self::Refused { status, .. } if is_passing(*status) => 5,
-            Self::Unreachable { fault: Fault::Certificate(_) | Fault::NotTls, .. } => 1,
+            Self::Unreachable {
+                fault: Fault::Certificate(_) | Fault::NotTls,
+                ..
+            } => 1,
             Self::Unreachable { .. } | Self::Damaged { .. } | Self::Size { .. } => 2,
             _ => 1,
         }
@@ -230,7 +239,9 @@ impl Error {
 
     /// An HTTP client that could not be made.
     pub(super) fn setup(error: &reqwest::Error) -> Self {
-        Self::Setup { reason: root_cause(error) }
+        Self::Setup {
+            reason: root_cause(error),
+        }
     }
 
     /// A request that got no answer.
@@ -241,7 +252,11 @@ impl Error {
             return Self::Unreachable { host, fault };
         }
         if !error.is_connect() {
-            let reason = if error.is_timeout() { "no answer in time".to_owned() } else { reason };
+            let reason = if error.is_timeout() {
+                "no answer in time".to_owned()
+            } else {
+                reason
+            };
             return Self::Broken { host, reason };
         }
         let refused = causes(error)
@@ -267,7 +282,13 @@ impl Error {
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
         let (host, status) = (host(response.url()), response.status());
-        Self::Refused { host, what: what.to_owned(), status, said: words(response).await, retry_after }
+        Self::Refused {
+            host,
+            what: what.to_owned(),
+            status,
+            said: words(response).await,
+            retry_after,
+        }
     }
 }
 
@@ -293,7 +314,10 @@ fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
 
 fn cause_of<'a>(error: &'a Cause) -> Option<&'a Cause> {
     // An `io::Error` that wraps another error reports that one's source as its own.
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
         Some(inner) => Some(inner),
         None => error.source(),
     }
@@ -302,7 +326,9 @@ fn cause_of<'a>(error: &'a Cause) -> Option<&'a Cause> {
 fn root_cause(error: &reqwest::Error) -> String {
     // Only reqwest's own errors print URLs, and they are never the innermost one, but for one kind.
     match causes(error).last() {
-        Some(last) if last.downcast_ref::<reqwest::Error>().is_none() => printable(&last.to_string()),
+        Some(last) if last.downcast_ref::<reqwest::Error>().is_none() => {
+            printable(&last.to_string())
+        }
         _ => "the request could not be sent".to_owned(),
     }
 }
@@ -310,10 +336,27 @@ fn root_cause(error: &reqwest::Error) -> String {
 fn tls_fault(error: &reqwest::Error) -> Option<Fault> {
     let error = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())?;
     Some(match error {
-        rustls::Error::InvalidCertificate(reason) => Fault::Certificate(printable(&reason.to_string())),
+        rustls::Error::InvalidCertificate(reason) => Fault::Certificate(distrust(reason)),
         rustls::Error::InvalidMessage(_) => Fault::NotTls,
         other => Fault::Other(printable(&other.to_string())),
     })
+}
+
+fn distrust(reason: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Reason;
+    match reason {
+        Reason::UnknownIssuer => "its issuer is not known here".to_owned(),
+        Reason::Expired | Reason::ExpiredContext { .. } => "it has expired".to_owned(),
+        Reason::NotValidYet | Reason::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
+        Reason::NotValidForName | Reason::NotValidForNameContext { .. } => {
+            "it is for another name".to_owned()
+        }
+        other if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it is an authority's certificate (`CA:TRUE`), which cannot be a server's as well"
+                .to_owned()
+        }
+        other => printable(&other.to_string()),
+    }
 }
 
 /// The messages of the distribution specification's error document, or the text as it is.
@@ -332,23 +375,38 @@ async fn words(mut response: reqwest::Response) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(&body) {
         Ok(document) => said_in(&document),
         Err(_) if is_html => String::new(),
-        Err(_) => String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned(),
+        Err(_) => String::from_utf8_lossy(&body)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
     };
     printable(&text)
 }
 
 fn said_in(document: &serde_json::Value) -> String {
     let text = |value: &serde_json::Value, key: &str| {
-        value.get(key).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+        value
+            .get(key)
+            .and_then(serde_json::Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     };
     let one = |error: &serde_json::Value| text(error, "message").or_else(|| text(error, "code"));
     match document.get("errors").and_then(serde_json::Value::as_array) {
         Some(errors) => errors.iter().filter_map(one).collect::<Vec<_>>().join("; "),
-        None => one(document).or_else(|| text(document, "details")).unwrap_or_default(),
+        None => one(document)
+            .or_else(|| text(document, "details"))
+            .unwrap_or_default(),
     }
 }
 
 /// What a stranger said, fit for a terminal.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect::<String>().trim().to_owned()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }

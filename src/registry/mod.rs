@@ -15,7 +15,7 @@ mod error;
 mod reference;
 mod retry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transfer;
 
 use std::future::Future;
@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use crate::manifest::Descriptor;
 use crate::digest::Digest;
+use crate::manifest::Descriptor;
 use crate::progress::{Cancelled, Progress};
 use crate::store::Store;
 
@@ -94,7 +94,11 @@ impl Client {
 
     /// What `reference` names, by a HEAD request; `None` if the registry does not say it that way,
     /// so that it has to be asked for the document itself.
-    pub fn head(&self, reference: &Reference, progress: &Progress) -> Result<Option<Descriptor>, Error> {
+    pub fn head(
+        &self,
+        reference: &Reference,
+        progress: &Progress,
+    ) -> Result<Option<Descriptor>, Error> {
         self.block(progress, self.head_document(reference))
     }
 
@@ -119,11 +123,18 @@ impl Client {
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.block(progress, self.fetch_blobs(reference, blobs, store, progress))
+        self.block(
+            progress,
+            self.fetch_blobs(reference, blobs, store, progress),
+        )
     }
 
     /// Runs `work`, and drops it soon after the build was told to stop.
-    fn block<T>(&self, progress: &Progress, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    fn block<T>(
+        &self,
+        progress: &Progress,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         self.runtime()?.block_on(async {
             tokio::select! {
                 result = work => result,
@@ -142,7 +153,9 @@ impl Client {
             .enable_all()
             .thread_name("registry")
             .build()
-            .map_err(|error| Error::Setup { reason: error.to_string() })?;
+            .map_err(|error| Error::Setup {
+                reason: error.to_string(),
+            })?;
         Ok(self.runtime.get_or_init(|| runtime))
     }
 }

@@ -57,13 +57,17 @@ pub enum Problem {
     #[error("`{0}` is not a host with an optional port")]
     Host(String),
     /// An impossible tag.
-    #[error("`{0}` is not a tag: up to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`")]
+    #[error(
+        "`{0}` is not a tag: up to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`"
+    )]
     Tag(String),
     /// Upper case in the name.
     #[error("the name `{0}` has upper-case letters")]
     UpperCase(String),
     /// Another character in the name.
-    #[error("`{0}` is not a part of a name: lower-case letters and digits with `.`, `_` or `-` between them")]
+    #[error(
+        "`{0}` is not a part of a name: lower-case letters and digits with `.`, `_` or `-` between them"
+    )]
     Component(String),
     /// Too many characters.
     #[error("its name is longer than 255 characters")]
@@ -83,7 +87,11 @@ impl Reference {
     /// The host, with the port if there is one, that is spoken to.
     #[must_use]
     pub fn host(&self) -> &str {
-        if self.registry == DOCKER_HUB { "registry-1.docker.io" } else { &self.registry }
+        if self.registry == DOCKER_HUB {
+            "registry-1.docker.io"
+        } else {
+            &self.registry
+        }
     }
 
     /// The name within the registry, such as `library/python`.
@@ -155,7 +163,10 @@ fn parse(text: &str) -> Result<Reference, Problem> {
         None => (rest, None),
         Some((repository, tag)) => (repository, Some(checked_tag(tag)?)),
     };
-    if registry.is_none() && repository.len() == 64 && repository.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if registry.is_none()
+        && repository.len() == 64
+        && repository.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
         return Err(Problem::Id);
     }
     check_repository(repository)?;
@@ -175,13 +186,20 @@ fn parse(text: &str) -> Result<Reference, Problem> {
         (None, None) => Some("latest"),
         (tag, _) => tag,
     };
-    Ok(Reference { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
+    Ok(Reference {
+        registry: registry.to_owned(),
+        repository,
+        tag: tag.map(str::to_owned),
+        digest,
+    })
 }
 
 /// Docker's rule: what stands before the first slash is a registry if it looks like a host, which is
 /// with a dot, a colon or an upper-case letter in it, or as `localhost`.
 fn split_registry(name: &str) -> Result<(Option<&str>, &str), Problem> {
-    let Some((first, rest)) = name.split_once('/') else { return Ok((None, name)) };
+    let Some((first, rest)) = name.split_once('/') else {
+        return Ok((None, name));
+    };
     let is_host = first == "localhost"
         || first.contains(['.', ':', '['])
         || first.contains(|c: char| c.is_ascii_uppercase());
@@ -213,11 +231,14 @@ fn is_authority(text: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
     };
     let port_is_right = port.is_none_or(|port| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     host_is_right && port_is_right
 }
@@ -225,15 +246,24 @@ fn is_authority(text: &str) -> bool {
 fn checked_tag(tag: &str) -> Result<&str, Problem> {
     let is_right = tag.len() <= LONGEST_TAG
         && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if is_right { Ok(tag) } else { Err(Problem::Tag(tag.to_owned())) }
+        && tag
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if is_right {
+        Ok(tag)
+    } else {
+        Err(Problem::Tag(tag.to_owned()))
+    }
 }
 
 fn check_repository(repository: &str) -> Result<(), Problem> {
     if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(Problem::UpperCase(repository.to_owned()));
     }
-    match repository.split('/').find(|component| !is_component(component)) {
+    match repository
+        .split('/')
+        .find(|component| !is_component(component))
+    {
         Some(component) => Err(Problem::Component(component.to_owned())),
         None => Ok(()),
     }
@@ -242,13 +272,17 @@ fn check_repository(repository: &str) -> Result<(), Problem> {
 /// `[a-z0-9]+((.|_|__|-+)[a-z0-9]+)*`
 fn is_component(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let mut runs = text.as_bytes().chunk_by(|a, b| is_plain(*a) == is_plain(*b)).peekable();
+    let mut runs = text
+        .as_bytes()
+        .chunk_by(|a, b| is_plain(*a) == is_plain(*b))
+        .peekable();
     let mut after_plain = false;
     while let Some(run) = runs.next() {
         if is_plain(run[0]) {
             after_plain = true;
         } else {
-            let is_separator = matches!(run, b"." | b"_" | b"__") || run.iter().all(|byte| *byte == b'-');
+            let is_separator =
+                matches!(run, b"." | b"_" | b"__") || run.iter().all(|byte| *byte == b'-');
             if !is_separator || !after_plain || runs.peek().is_none() {
                 return false;
             }

@@ -21,7 +21,10 @@ pub(super) struct Retry {
 impl Retry {
     /// Nothing failed yet; the first pause is about `backoff`, and each further one twice as long.
     pub(super) fn new(backoff: Duration) -> Self {
-        Self { failures: 0, backoff }
+        Self {
+            failures: 0,
+            backoff,
+        }
     }
 
     /// Something came of the last attempt, though it failed in the end.
@@ -38,7 +41,10 @@ impl Retry {
         let pause = match error.retry_after() {
             Some(asked) if asked > LONGEST_PAUSE => return Err(error),
             Some(asked) => asked,
-            None => self.backoff.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_BACKOFF),
+            None => self
+                .backoff
+                .saturating_mul(1 << (self.failures - 1).min(16))
+                .min(LONGEST_BACKOFF),
         };
         tokio::time::sleep(pause.mul_f64(1.0 + jitter() / 2.0)).await;
         Ok(())
@@ -47,5 +53,6 @@ impl Retry {
 
 /// From 0 to 1: clients that failed together should not come back together.
 fn jitter() -> f64 {
-    f64::from(u16::try_from(RandomState::new().build_hasher().finish() >> 48).unwrap_or(0)) / 65536.0
+    f64::from(u16::try_from(RandomState::new().build_hasher().finish() >> 48).unwrap_or(0))
+        / 65536.0
 }

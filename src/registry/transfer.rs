@@ -31,9 +31,15 @@ impl Client {
         progress: &Progress,
     ) -> Result<(), Error> {
         let mut seen: HashSet<Digest> = HashSet::new();
-        let wanted: Vec<&Descriptor> =
-            blobs.iter().filter(|blob| seen.insert(blob.digest) && !store.has(blob)).collect();
-        let jobs = if self.options.jobs == 0 { 4 } else { self.options.jobs };
+        let wanted: Vec<&Descriptor> = blobs
+            .iter()
+            .filter(|blob| seen.insert(blob.digest) && !store.has(blob))
+            .collect();
+        let jobs = if self.options.jobs == 0 {
+            4
+        } else {
+            self.options.jobs
+        };
         stream::iter(wanted)
             .map(|blob| self.fetch_blob(reference, blob, store, progress))
             .buffer_unordered(jobs)
@@ -49,7 +55,14 @@ impl Client {
         progress: &Progress,
     ) -> Result<(), Error> {
         let part = progress.transfer(label(blob), Some(blob.size));
-        let mut download = Download { blob, store, part: &part, writer: None, received: 0, told: Instant::now() };
+        let mut download = Download {
+            blob,
+            store,
+            part: &part,
+            writer: None,
+            received: 0,
+            told: Instant::now(),
+        };
         let mut retry = Retry::new(self.timing.backoff);
         let mut furthest = 0;
         while let Err(error) = self.attempt(reference, &mut download).await {
@@ -67,21 +80,46 @@ impl Client {
     }
 
     /// One request, for what is missing yet.
-    async fn attempt(&self, reference: &Reference, download: &mut Download<'_>) -> Result<(), Error> {
+    async fn attempt(
+        &self,
+        reference: &Reference,
+        download: &mut Download<'_>,
+    ) -> Result<(), Error> {
         let digest = download.blob.digest;
-        let what = format!("{}/{}@{digest}", reference.registry(), reference.repository());
-        let from = if download.writer.is_some() { download.received } else { 0 };
+        let what = format!(
+            "{}/{}@{digest}",
+            reference.registry(),
+            reference.repository()
+        );
+        let from = if download.writer.is_some() {
+            download.received
+        } else {
+            0
+        };
         let mut headers = HeaderMap::new();
         if from > 0 {
-            headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={from}-")).expect("plain text"));
+            headers.insert(
+                RANGE,
+                HeaderValue::from_str(&format!("bytes={from}-")).expect("plain text"),
+            );
         }
-        let mut response =
-            self.send(Method::GET, reference, &format!("blobs/{digest}"), &headers, &what).await?;
+        let mut response = self
+            .send(
+                Method::GET,
+                reference,
+                &format!("blobs/{digest}"),
+                &headers,
+                &what,
+            )
+            .await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // The next attempt begins anew.
             download.writer = None;
             let reason = format!("it has nothing after {from} bytes");
-            return Err(Error::Broken { host: host(response.url()), reason });
+            return Err(Error::Broken {
+                host: host(response.url()),
+                reason,
+            });
         }
         if !resumes(&response, from) {
             download.restart()?;
@@ -121,7 +159,9 @@ impl Download<'_> {
 
     /// Refuses an answer whose announced length is not what is missing, before a byte is taken.
     fn check_length(&mut self, response: &Response) -> Result<(), Error> {
-        let Some(length) = response.content_length() else { return Ok(()) };
+        let Some(length) = response.content_length() else {
+            return Ok(());
+        };
         let end = self.received.saturating_add(length);
         // A server may give less of a range than it was asked for, but never less of the whole.
         let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
@@ -136,7 +176,10 @@ impl Download<'_> {
         if received > self.blob.size {
             return Err(self.wrong_size(url, received));
         }
-        let writer = self.writer.as_mut().expect("an attempt begins with a writer");
+        let writer = self
+            .writer
+            .as_mut()
+            .expect("an attempt begins with a writer");
         // Blocks for as long as copying into the page cache takes, which is less than a switch to
         // another thread costs.
         writer.write_all(chunk).map_err(store::Error::Io)?;
@@ -150,12 +193,22 @@ impl Download<'_> {
 
     fn complete(&mut self, url: &reqwest::Url) -> Result<(), Error> {
         if self.received < self.blob.size {
-            let reason = format!("it ended after {} of {} bytes", self.received, self.blob.size);
-            return Err(Error::Broken { host: host(url), reason });
+            let reason = format!(
+                "it ended after {} of {} bytes",
+                self.received, self.blob.size
+            );
+            return Err(Error::Broken {
+                host: host(url),
+                reason,
+            });
         }
         let writer = self.writer.take().expect("an attempt begins with a writer");
         writer.complete_as(self.blob).map_err(|error| match error {
-            store::Error::Damaged { expected, found } => Error::Damaged { host: host(url), expected, found },
+            store::Error::Damaged { expected, found } => Error::Damaged {
+                host: host(url),
+                expected,
+                found,
+            },
             other => Error::Store(other),
         })
     }
@@ -163,7 +216,12 @@ impl Download<'_> {
     fn wrong_size(&mut self, url: &reqwest::Url, found: u64) -> Error {
         self.writer = None;
         let Descriptor { digest, size, .. } = *self.blob;
-        Error::Size { host: host(url), digest, expected: size, found }
+        Error::Size {
+            host: host(url),
+            digest,
+            expected: size,
+            found,
+        }
     }
 }
 
@@ -173,10 +231,22 @@ fn resumes(response: &Response, from: u64) -> bool {
     if from == 0 || response.status() != StatusCode::PARTIAL_CONTENT {
         return false;
     }
-    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    range.is_some_and(|range| range.trim_start().strip_prefix("bytes ").is_some_and(|range| {
-        range.split('-').next().and_then(|first| first.trim().parse().ok()) == Some(from)
-    }))
+    let range = response
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok());
+    range.is_some_and(|range| {
+        range
+            .trim_start()
+            .strip_prefix("bytes ")
+            .is_some_and(|range| {
+                range
+                    .split('-')
+                    .next()
+                    .and_then(|first| first.trim().parse().ok())
+                    == Some(from)
+            })
+    })
 }
 
 fn label(blob: &Descriptor) -> String {
