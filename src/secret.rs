@@ -59,7 +59,7 @@ pub fn mask(text: &str) -> String {
 pub fn secret_ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for url in urls(text) {
-        if ranges.last().is_some_and(|last| last.end > url.authority) {
+        if ranges.last().is_some_and(|last| last.end >= url.authority) {
             continue;
         }
         if let Some(user) = user_information(text, &url, true)

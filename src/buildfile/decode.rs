@@ -1,9 +1,9 @@
 //! The tree of a build file becomes a [`BuildFile`]: every key that there is, its shape and its sense.
 
 use oci_distribution::Reference;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
-use super::expand::{ExpandError, expand};
+use super::expand::expand;
 use super::node::{Node, Value};
 use super::shape::Decoder;
 use super::{BuildFile, JobFiles};
@@ -28,6 +28,10 @@ const KEYS: [&str; 16] = [
     "annotations",
     "system-packages",
 ];
+
+/// Patterns in `jobfiles.match`, and bytes of each once it is compiled: together 50 MiB.
+const MAX_PATTERNS: usize = 50;
+const MAX_PATTERN_SIZE: usize = 1 << 20;
 
 impl Decoder<'_, '_> {
     /// Reads the whole file. What it gives means something only if there is no problem.
@@ -84,7 +88,7 @@ impl Decoder<'_, '_> {
         let parts: Vec<&str> = text.split('.').collect();
         let number =
             |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if parts.len() <= 3 && parts.iter().all(|part| number(part)) {
+        if parts.len() <= 3 && parts.iter().all(number) {
             return Some(text.to_owned());
         }
         let hint = "write digits and dots, such as `python: 3.11`; `base` chooses any other image";
@@ -141,19 +145,17 @@ impl Decoder<'_, '_> {
                 continue;
             };
             if let Err(error) = expand(&scalar.text, &|_| None) {
-                self.variables(value, &error);
+                // The message may quote the text, so it is made from what may be shown.
+                let error = expand(&scalar.shown, &|_| None).err().unwrap_or(error);
+                self.problem(
+                    value.span,
+                    error.to_string(),
+                    error.hint().unwrap_or_default(),
+                );
             }
             env.push((name.to_owned(), scalar.text.clone()));
         }
         env
-    }
-
-    fn variables(&mut self, node: &Node, error: &ExpandError) {
-        self.problem(
-            node.span,
-            error.to_string(),
-            error.hint().unwrap_or_default(),
-        );
     }
 
     fn jobfiles(&mut self, node: &Node) -> JobFiles {
@@ -167,6 +169,11 @@ impl Decoder<'_, '_> {
                 "paths" => jobfiles.paths = lines.iter().map(owned).collect(),
                 "match" => {
                     let lines = lines.into_iter();
+                    if lines.len() > MAX_PATTERNS {
+                        let message = format!("`{what}` has more than {MAX_PATTERNS} patterns");
+                        self.problem(value.span, message, "join them by `|`");
+                        continue;
+                    }
                     jobfiles.matches = lines
                         .filter_map(|(node, line)| self.pattern(node, line))
                         .collect();
@@ -188,7 +195,8 @@ impl Decoder<'_, '_> {
     }
 
     fn pattern(&mut self, node: &Node, text: &str) -> Option<Regex> {
-        let error = match Regex::new(text) {
+        let built = RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build();
+        let error = match built {
             Ok(regex) => return Some(regex),
             Err(error) => error.to_string(),
         };

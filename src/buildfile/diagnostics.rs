@@ -74,8 +74,12 @@ pub(super) struct Problems<'a> {
     found: Vec<Problem>,
 }
 
-/// A file with more problems than this is a wrong file, and the rest of them help nobody.
-const MAX_PROBLEMS: usize = 20;
+/// Problems that are shown: a file with more is a wrong file, and the rest of them help nobody.
+const MAX_SHOWN: usize = 20;
+/// Problems that are kept: each costs a look at the lines above it.
+const MAX_PROBLEMS: usize = 100;
+/// Characters of a message: it may name a key of any length.
+const MAX_MESSAGE: usize = 300;
 
 impl<'a> Problems<'a> {
     pub(super) fn new(name: &'a str, text: &'a str) -> Self {
@@ -98,6 +102,11 @@ impl<'a> Problems<'a> {
     /// How many lines the file has.
     pub(super) fn line_count(&self) -> usize {
         self.lines.len()
+    }
+
+    /// Whether further problems are dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= MAX_PROBLEMS
     }
 
     /// Adds a problem at `span`, with a remedy if `hint` is not empty.
@@ -125,13 +134,16 @@ impl<'a> Problems<'a> {
     }
 
     fn push(&mut self, span: Span, message: &str, hint: &str, related: Option<(Span, &str)>) {
+        if self.is_full() {
+            return;
+        }
         let mut excerpts = vec![self.excerpt(span, None)];
         excerpts.extend(related.map(|(other, note)| self.excerpt(other, Some(note))));
         self.found.push(Problem {
             name: printable(self.name),
             line: span.start.line(),
             column: span.start.col() + 1,
-            message: printable(&mask(message)),
+            message: cut(&printable(&mask(message))),
             hint: Some(printable(&mask(hint))).filter(|hint| !hint.is_empty()),
             excerpts,
         });
@@ -166,27 +178,38 @@ impl<'a> Problems<'a> {
     /// The bytes of a line that may be a credential.
     fn hidden(&self, number: usize) -> Vec<Range<usize>> {
         let line = self.line(number);
+        let mut hidden = secret_ranges(line);
+        if let Some(start) = self.secret_from(number) {
+            let around = hidden.iter().find(|range| range.contains(&start));
+            let start = around.map_or(start, |range| range.start);
+            hidden.retain(|range| range.end <= start);
+            hidden.push(start..line.len());
+        }
+        hidden
+    }
+
+    /// Where the value of a secret key begins in a line, if the line has or continues one.
+    fn secret_from(&self, number: usize) -> Option<usize> {
+        let line = self.line(number);
         let value = |line: &str| SECRET_KEY.find(line).map(|found| found.end());
         if let Some(start) = value(line).filter(|start| *start < line.len()) {
-            return vec![start..line.len()];
+            return Some(start);
         }
-        let mut indentation = indentation(line);
-        for above in (1..number).rev().map(|above| self.line(above)) {
-            if above.trim().is_empty() || self::indentation(above) >= indentation {
+        let mut deepest = indentation(line);
+        let above = if deepest == 0 { 1..1 } else { 1..number };
+        for above in above.rev().map(|above| self.line(above)) {
+            if above.trim().is_empty() || indentation(above) >= deepest {
                 continue;
             }
-            indentation = self::indentation(above);
+            deepest = indentation(above);
             if value(above).is_some() {
-                let key = PLAIN_KEY
-                    .find(line)
-                    .map_or(line.len() - line.trim_start().len(), |key| key.end());
-                return vec![key..line.len()];
+                return Some(line.len() - line.trim_start().len());
             }
-            if indentation == 0 {
+            if deepest == 0 {
                 break;
             }
         }
-        secret_ranges(line)
+        None
     }
 }
 
@@ -194,8 +217,6 @@ impl<'a> Problems<'a> {
 static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
     regex(r#"(?i)[\w-]*(?:passw|token|secret|credential|ssh_key|api_?key)[\w-]*["']?\s*[:=]\s*"#)
 });
-
-static PLAIN_KEY: LazyLock<Regex> = LazyLock::new(|| regex(r"^\s*(?:-\s+)?[\w-]+:\s+"));
 
 #[expect(
     clippy::unwrap_used,
@@ -282,6 +303,13 @@ fn printable(text: &str) -> String {
     text.chars().map(keep).collect()
 }
 
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
 /// The span of `width` characters at a line, from 1, and a column, from 0.
 pub(super) fn span(line: usize, column: usize, width: usize) -> Span {
     Span::new(
@@ -294,14 +322,11 @@ pub(super) fn span(line: usize, column: usize, width: usize) -> Span {
 pub(super) fn render(problems: &[Problem]) -> String {
     let mut parts: Vec<String> = problems
         .iter()
-        .take(MAX_PROBLEMS)
+        .take(MAX_SHOWN)
         .map(ToString::to_string)
         .collect();
-    if problems.len() > MAX_PROBLEMS {
-        parts.push(format!(
-            "and {} more problems",
-            problems.len() - MAX_PROBLEMS
-        ));
+    if problems.len() > MAX_SHOWN {
+        parts.push(format!("and {} more problems", problems.len() - MAX_SHOWN));
     }
     parts.join("\n")
 }

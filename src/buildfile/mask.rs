@@ -3,6 +3,7 @@
 //! Masked are the values of `%ENV{…}`, the user information of every URL, `credentials` and `ssh_key`
 //! of repositories, user names of proxies, and options of pip that hold a secret. `env` is not secret.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -48,10 +49,11 @@ fn tree(node: &Node, secrecy: Secrecy, depth: usize) -> Yaml {
         ),
         Value::Mapping(pairs) => {
             let mut mapping: Vec<(String, Yaml)> = Vec::new();
+            let mut names: HashSet<String> = HashSet::new();
             for (key, value) in pairs {
                 let mut name = mask(key.shown_key());
                 // Two keys may differ in their masked parts alone.
-                while mapping.iter().any(|(known, _)| *known == name) {
+                while !names.insert(name.clone()) {
                     name.push('*');
                 }
                 mapping.push((

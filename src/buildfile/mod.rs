@@ -1,12 +1,13 @@
 //! The user's YAML file becomes a [`BuildFile`] here; past this module nobody sees YAML.
 //!
-//! Text is read in three steps: a parser's events become nodes with places (`node`), `%ENV{NAME}` is
+//! Text is read in three steps: a parser's events become nodes with places (`events`, `node`), `%ENV{NAME}` is
 //! replaced in their texts (`interpolate`), and the nodes are decoded by hand (`decode` and the files
 //! that add keys to it). A problem does not end the reading: all that is wrong is reported at once
 //! (`diagnostics`). What the image keeps of the file is made in `mask`.
 
 mod decode;
 mod diagnostics;
+mod events;
 mod expand;
 mod files;
 mod interpolate;
@@ -202,10 +203,6 @@ impl BuildFile {
             });
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        // The parser takes blanks after the last line break for another line of a block.
-        let text = Some(text.trim_end_matches(' '))
-            .filter(|text| text.ends_with('\n'))
-            .unwrap_or(text);
         let mut problems = Problems::new(name, text);
         let mut buildfile = Self::default();
         // Characters that YAML forbids would end the parser's text early, or be invisible in it.
@@ -216,7 +213,7 @@ impl BuildFile {
                 "YAML does not allow this control character",
                 hint,
             );
-        } else if let Some(root) = node::parse(text, lookup, &mut problems) {
+        } else if let Some(root) = events::parse(text, lookup, &mut problems) {
             buildfile = Decoder {
                 problems: &mut problems,
             }

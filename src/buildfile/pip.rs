@@ -4,7 +4,7 @@
 //! `=` or `:`, deeper indented lines continue a value, `#` and `;` begin a comment line, and a section
 //! or option may be there once. Text is checked by these rules and kept as it is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use saphyr_parser::{ScalarStyle, Span};
@@ -206,8 +206,8 @@ enum Broken {
 /// What `configparser` says about the lines of a text, counted from 0.
 fn check(text: &str) -> Vec<(usize, Broken)> {
     let mut broken = Vec::new();
-    let mut sections: Vec<String> = Vec::new();
-    let mut options: Vec<(String, String)> = Vec::new();
+    let mut sections: HashSet<String> = HashSet::new();
+    let mut options: HashSet<(String, String)> = HashSet::new();
     let mut section: Option<String> = None;
     // The indentation of the option that a deeper line continues.
     let mut option: Option<usize> = None;
@@ -224,10 +224,9 @@ fn check(text: &str) -> Vec<(usize, Broken)> {
             .strip_prefix('[')
             .and_then(|rest| rest.rsplit_once(']'));
         if let Some((name, _)) = header.filter(|(name, _)| !name.is_empty()) {
-            if sections.iter().any(|known| known == name) && name != "DEFAULT" {
+            if !sections.insert(name.to_owned()) && name != "DEFAULT" {
                 broken.push((at, Broken::Duplicate("section")));
             }
-            sections.push(name.to_owned());
             section = Some(name.to_owned());
             option = None;
             continue;
@@ -240,10 +239,9 @@ fn check(text: &str) -> Vec<(usize, Broken)> {
         match value.split_once(['=', ':']) {
             Some((name, _)) if !name.trim().is_empty() => {
                 let key = (section.clone(), name.trim().to_lowercase());
-                if options.contains(&key) {
+                if !options.insert(key) {
                     broken.push((at, Broken::Duplicate("option")));
                 }
-                options.push(key);
                 option = Some(indentation);
             }
             _ => broken.push((at, Broken::NoValue)),

@@ -1,6 +1,6 @@
 //! Writes YAML that every reader takes for the same texts.
 //!
-//! Serialisers by the core schema of YAML 1.2 leave `yes`, `12:30` or `1_000` unquoted, and PyYAML
+//! Serialisers by the core schema of YAML 1.2 leave `yes`, `12:30` or `1_000` unquoted, and `PyYAML`
 //! reads a truth value, a number of seconds and a thousand. Here a text is plain only if no schema
 //! could take it for anything else, a block if it has several plain lines, and quoted otherwise.
 
@@ -43,7 +43,7 @@ fn mapping(pairs: &[(String, Yaml)], depth: usize, out: &mut String) {
     }
 }
 
-/// PyYAML takes no longer key without a `?` (1,024 characters).
+/// `PyYAML` takes no longer key without a `?` (1,024 characters).
 const MAX_KEY: usize = 200;
 
 fn list(items: &[Yaml], depth: usize, out: &mut String) {

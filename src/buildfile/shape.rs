@@ -150,7 +150,7 @@ impl Decoder<'_, '_> {
                     record.push((key, value));
                 }
             } else {
-                self.unknown(key, known);
+                self.unknown(key, what, known);
             }
         }
         record
@@ -170,11 +170,17 @@ impl Decoder<'_, '_> {
         }
     }
 
-    fn unknown(&mut self, key: &Node, known: &[&str]) {
+    fn unknown(&mut self, key: &Node, what: &str, known: &[&str]) {
+        if self.problems.is_full() {
+            return;
+        }
         let typed = key.shown_key();
         let folded = typed.to_lowercase().replace('_', "-");
+        // The distance to a key of a megabyte is no use, and costs.
+        let comparable = |known: &&&str| folded.len() <= 2 * known.len();
         let nearest = known
             .iter()
+            .filter(comparable)
             .map(|known| {
                 (
                     strsim::damerau_levenshtein(&folded, &known.to_lowercase().replace('_', "-")),
@@ -187,6 +193,9 @@ impl Decoder<'_, '_> {
             Some((_, known)) => format!("did you mean `{known}`?"),
             None => format!("the keys here are {}", quoted(known)),
         };
+        // A credential may stand where a key should.
+        let hidden = what.ends_with(".credentials") && nearest.is_none();
+        let typed = if hidden { "***" } else { typed };
         self.problem(key.span, format!("unknown key `{typed}`"), hint);
     }
 }
