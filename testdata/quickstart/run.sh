@@ -38,7 +38,7 @@ need python3:python3 /etc/ssl/certs/ca-certificates.crt:ca-certificates
 base=()
 if [ -n "${QUICKSTART_BASE:-}" ]; then
     base=(--base "$QUICKSTART_BASE")
-elif ! testdata/quickstart/answers.py https://registry-1.docker.io/v2/; then
+elif ! timeout 5 testdata/quickstart/answers.py https://registry-1.docker.io/v2/; then
     part "Docker Hub does not answer, so a stand-in is served instead"
     need docker-registry:docker-registry skopeo:skopeo
     layout=$(bash testdata/base/make.sh)
