@@ -1,1 +1,133 @@
-//! stub
+//! The error of a build: one variant a stage. Messages are the stages' own.
+
+use crate::progress::Cancelled;
+use crate::{base, buildfile, context, image, output, registry, rootfs, runner, step, store};
+
+/// Why a build, or another command, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant is a stage")]
+pub enum Error {
+    #[error(transparent)]
+    BuildFile(#[from] buildfile::Error),
+    #[error(transparent)]
+    Context(#[from] context::Error),
+    #[error(transparent)]
+    Base(#[from] base::Error),
+    #[error(transparent)]
+    Runner(#[from] runner::Error),
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    #[error(transparent)]
+    Step(#[from] step::Error),
+    #[error(transparent)]
+    Layer(#[from] crate::layer::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    #[error("the store failed")]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// A request that cannot be met, found before anything was done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// `SOURCE_DATE_EPOCH` is not a number.
+    #[error("`SOURCE_DATE_EPOCH` is `{0}`, which is not a number of seconds")]
+    SourceDateEpoch(String),
+    /// A tag that is no reference.
+    #[error("`{tag}` is not a valid tag: {reason}")]
+    Tag {
+        /// As given.
+        tag: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A base that is no reference.
+    #[error("`{base}` is not a valid base: {reason}")]
+    Base {
+        /// As given.
+        base: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// Steps for another platform cannot run here.
+    #[error("this machine cannot execute programs for `{0}`")]
+    Platform(crate::manifest::Platform),
+    /// An image that is neither in the store nor a path.
+    #[error("there is no image `{0}` in the store")]
+    UnknownImage(String),
+    /// No place for the store.
+    #[error("there is no place for the store: neither `XDG_CACHE_HOME` nor `HOME` is set")]
+    NoStore,
+    /// Nothing to run.
+    #[error("the image has neither an entrypoint nor a command, and none was given")]
+    NoCommand,
+    /// A mount that is not `HOST:IMAGE[:ro]`.
+    #[error("`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, both absolute")]
+    Mount(String),
+}
+
+impl OptionsError {
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::SourceDateEpoch(_) => "set it to seconds since 1970, or unset it",
+            Self::Tag { .. } => "use a form such as `name:latest` or `registry.example.com/team/name:1.0`",
+            Self::Base { .. } => {
+                "use a registry reference, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE`"
+            }
+            Self::Platform(_) => {
+                "build on a machine of that platform, or register an emulator (`apt-get install qemu-user-static`)"
+            }
+            Self::UnknownImage(_) => {
+                "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`"
+            }
+            Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
+            Self::NoCommand => "give a command after the image",
+            Self::Mount(_) => return None,
+        })
+    }
+}
+
+impl Error {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::BuildFile(error) => error.hint(),
+            Self::Context(error) => error.hint(),
+            Self::Base(error) => error.hint(),
+            Self::Runner(error) => error.hint(),
+            Self::Rootfs(error) => error.hint(),
+            Self::Step(error) => error.hint(),
+            Self::Layer(error) => error.hint(),
+            Self::Output(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Options(error) => error.hint().map(str::to_owned),
+            Self::Image(_) | Self::Io(_) | Self::Cancelled(_) => None,
+        }
+    }
+
+    /// The last lines that a failed step printed.
+    #[must_use]
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Step(step::Error::Failed { tail, .. }) => tail,
+            _ => &[],
+        }
+    }
+
+    /// Whether the request itself is wrong: the command line or the build file.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::BuildFile(_) | Self::Options(_))
+    }
+}

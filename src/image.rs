@@ -1,1 +1,329 @@
-//! stub
+//! Base, layers and settings become a config and a manifest. Pure, but for reading and writing blobs.
+//!
+//! Follows the OCI image specification, `config.md` and `manifest.md`. The base's config is patched as
+//! JSON, so that keys which this tool does not know (`Healthcheck`, `Shell`, …) survive.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::base::Base;
+use crate::digest::DiffId;
+use crate::manifest::{Descriptor, Layer, Manifest, Platform, media_type};
+use crate::store::{self, Store};
+
+/// What the image says beside its layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// All of the environment, expanded, in order.
+    pub env: Vec<(String, String)>,
+    /// The entrypoint's words.
+    pub entrypoint: Vec<String>,
+    /// Where a command starts.
+    pub working_dir: String,
+    /// Added to the base's labels.
+    pub labels: Vec<(String, String)>,
+    /// Of the manifest.
+    pub annotations: Vec<(String, String)>,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// Which media types are written.
+    pub format: Format,
+}
+
+/// Whose media types an image carries. The layers' bytes are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// The OCI image specification's.
+    #[default]
+    Oci,
+    /// Docker's image manifest version 2, schema 2.
+    Docker,
+}
+
+/// A layer that was made here, with what its history entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLayer {
+    /// The layer.
+    pub layer: Layer,
+    /// The history entry's `created_by`.
+    pub created_by: String,
+}
+
+/// An image whose blobs are in the store.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// The config blob; its digest is what Docker calls the image's id.
+    pub config_descriptor: Descriptor,
+    /// The config.
+    pub config: Value,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// What can go wrong with an image's documents.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store's own words.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A config that is no config.
+    #[error("config `{config}` is invalid: {reason}")]
+    Config {
+        /// Its digest.
+        config: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A base whose media types cannot be translated.
+    #[error("layer `{digest}` has the media type `{media_type}`, which has no counterpart in the other format")]
+    MediaType {
+        /// The layer's digest.
+        digest: String,
+        /// Its media type.
+        media_type: String,
+    },
+}
+
+/// Puts `layers` and `settings` on top of `base`.
+pub fn append(base: &Base, layers: &[NewLayer], settings: &Settings, store: &Store) -> Result<Image, Error> {
+    let all: Vec<Layer> = base
+        .layers
+        .iter()
+        .chain(layers.iter().map(|new| &new.layer))
+        .map(|layer| translate(layer, settings.format))
+        .collect::<Result<_, _>>()?;
+    let config = config(base, layers, settings);
+    let (manifest_type, config_type) = match settings.format {
+        Format::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+        Format::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+    };
+    let config_descriptor = store.put_json(config_type, &config)?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(manifest_type.to_owned()),
+        config: config_descriptor.clone(),
+        layers: all.iter().map(|layer| layer.descriptor.clone()).collect(),
+        annotations: annotations(base, settings),
+    };
+    let mut manifest = store.put_json(manifest_type, &manifest)?;
+    manifest.platform = Some(base.platform.clone());
+    Ok(Image { manifest, config_descriptor, config, layers: all })
+}
+
+/// Reads the documents of an image in the store.
+pub fn load(manifest: &Descriptor, store: &Store) -> Result<Image, Error> {
+    let document: Manifest = store.read_json(manifest)?;
+    let config: Value = store.read_json(&document.config)?;
+    let invalid = |reason: String| Error::Config { config: document.config.digest.to_string(), reason };
+    let diff_ids: Vec<DiffId> = serde_json::from_value(config["rootfs"]["diff_ids"].clone())
+        .map_err(|error| invalid(error.to_string()))?;
+    if diff_ids.len() != document.layers.len() {
+        let reason = format!("{} diffIDs for {} layers", diff_ids.len(), document.layers.len());
+        return Err(invalid(reason));
+    }
+    let layers = document.layers.into_iter().zip(diff_ids);
+    Ok(Image {
+        manifest: manifest.clone(),
+        config_descriptor: document.config,
+        config,
+        layers: layers.map(|(descriptor, diff_id)| Layer { descriptor, diff_id }).collect(),
+    })
+}
+
+impl Image {
+    /// `config.Env`, as names and values.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        env(&self.config)
+    }
+
+    /// The words of `config.Entrypoint` or `config.Cmd`.
+    #[must_use]
+    pub fn words(&self, key: &str) -> Vec<String> {
+        serde_json::from_value(self.config["config"][key].clone()).unwrap_or_default()
+    }
+
+    /// A text of `config.config`, such as `WorkingDir`; empty if it is not there.
+    #[must_use]
+    pub fn text(&self, key: &str) -> &str {
+        self.config["config"][key].as_str().unwrap_or_default()
+    }
+
+    /// What the config says that the image runs on.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        let text = |key: &str| self.config[key].as_str().map(str::to_owned);
+        Platform {
+            os: text("os").unwrap_or_default(),
+            architecture: text("architecture").unwrap_or_default(),
+            variant: text("variant"),
+        }
+    }
+
+    /// Bytes of the compressed layers.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.descriptor.size).sum()
+    }
+
+    /// The image in the shape of `docker image inspect`, for `tags`.
+    #[must_use]
+    pub fn inspect(&self, tags: &[String]) -> Value {
+        let config = &self.config;
+        let diff_ids = &config["rootfs"]["diff_ids"];
+        json!({
+            "Id": self.config_descriptor.digest,
+            "RepoTags": tags,
+            "RepoDigests": tags.iter().map(|tag| format!("{}@{}", repository(tag), self.manifest.digest)).collect::<Vec<_>>(),
+            "Parent": "",
+            "Comment": "",
+            "Created": config["created"],
+            "Author": config["author"].as_str().unwrap_or_default(),
+            "Config": config["config"],
+            "Architecture": config["architecture"],
+            "Variant": config["variant"].as_str().unwrap_or_default(),
+            "Os": config["os"],
+            "Size": self.size(),
+            "RootFS": { "Type": "layers", "Layers": diff_ids },
+            "Descriptor": self.manifest,
+            "History": config["history"],
+        })
+    }
+}
+
+/// A reference without its tag.
+fn repository(reference: &str) -> &str {
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => reference,
+    }
+}
+
+/// `config.Env` of an image's config, as names and values.
+#[must_use]
+pub fn env(config: &Value) -> Vec<(String, String)> {
+    let lines: Vec<String> = serde_json::from_value(config["config"]["Env"].clone()).unwrap_or_default();
+    lines
+        .iter()
+        .map(|line| line.split_once('=').unwrap_or((line, "")))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
+    let created = timestamp(settings.created);
+    let mut document = base.config.as_object().cloned().unwrap_or_default();
+    // They describe the container that the base was committed from.
+    for key in ["id", "parent", "container", "container_config", "docker_version"] {
+        document.remove(key);
+    }
+    document.insert("created".to_owned(), created.clone().into());
+    document.insert("os".to_owned(), base.platform.os.clone().into());
+    document.insert("architecture".to_owned(), base.platform.architecture.clone().into());
+
+    let runtime = object(&mut document, "config");
+    let env: Vec<String> = settings.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    runtime.insert("Env".to_owned(), env.into());
+    runtime.insert("Entrypoint".to_owned(), settings.entrypoint.clone().into());
+    runtime.insert("WorkingDir".to_owned(), settings.working_dir.clone().into());
+    // As in a Dockerfile: a new entrypoint does not take the base's command for its arguments.
+    runtime.remove("Cmd");
+    // It names the image that the base was committed from.
+    runtime.remove("Image");
+    if !settings.labels.is_empty() {
+        let labels = object(runtime, "Labels");
+        for (name, value) in &settings.labels {
+            labels.insert(name.clone(), value.clone().into());
+        }
+    }
+
+    let mut history = base_history(base);
+    history.extend(layers.iter().map(|new| {
+        json!({ "created": created, "created_by": new.created_by, "comment": "pyats-image-build" })
+    }));
+    document.insert("history".to_owned(), history.into());
+    let diff_ids: Vec<DiffId> =
+        base.layers.iter().chain(layers.iter().map(|new| &new.layer)).map(|layer| layer.diff_id).collect();
+    document.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
+    Value::Object(document)
+}
+
+/// The base's history, with one entry a layer even where the base has none.
+fn base_history(base: &Base) -> Vec<Value> {
+    let history = base.config["history"].as_array().cloned().unwrap_or_default();
+    let of_layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+    if of_layers == base.layers.len() {
+        return history;
+    }
+    base.layers.iter().map(|_| json!({ "comment": "layer of the base" })).collect()
+}
+
+fn object<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let value = map.entry(key.to_owned()).or_insert(Value::Null);
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("it was just made one")
+}
+
+fn annotations(base: &Base, settings: &Settings) -> BTreeMap<String, String> {
+    let mut annotations: BTreeMap<String, String> = settings.annotations.iter().cloned().collect();
+    if settings.format == Format::Docker {
+        // Docker's manifests have no annotations.
+        return BTreeMap::new();
+    }
+    for (name, value) in [("name", base.name.clone()), ("digest", base.manifest.digest.to_string())] {
+        annotations.entry(format!("org.opencontainers.image.base.{name}")).or_insert(value);
+    }
+    annotations
+}
+
+/// The same layer under the other format's media type.
+fn translate(layer: &Layer, format: Format) -> Result<Layer, Error> {
+    const PAIRS: [(&str, &str); 3] = [
+        (media_type::OCI_LAYER, media_type::DOCKER_LAYER),
+        (media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP),
+        (media_type::OCI_LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD),
+    ];
+    let given = layer.descriptor.media_type.as_str();
+    let media_type = PAIRS
+        .iter()
+        .find(|(oci, docker)| given == *oci || given == *docker)
+        .map(|(oci, docker)| if format == Format::Oci { *oci } else { *docker })
+        .ok_or_else(|| Error::MediaType {
+            digest: layer.descriptor.digest.to_string(),
+            media_type: given.to_owned(),
+        })?;
+    let descriptor = Descriptor::new(media_type, layer.descriptor.digest, layer.descriptor.size);
+    Ok(Layer { descriptor, diff_id: layer.diff_id })
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC, such as `1980-01-02T00:00:00Z`; the epoch itself for
+/// years that the format cannot write.
+#[must_use]
+pub fn timestamp(seconds: i64) -> String {
+    let time = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or(chrono::DateTime::UNIX_EPOCH);
+    time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (315_619_200, "1980-01-02T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_305_599, "2026-11-21T23:59:59Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(timestamp(seconds), text);
+        }
+    }
+}

@@ -1,4 +1,53 @@
-//! Builds container images for pyATS jobs from one YAML file, without a daemon and without root.
+//! Builds container images for pyATS jobs from one YAML file: no daemon, no root.
+//!
+//! # Architecture
+//!
+//! [`assemble::build`] reads like the table of contents: every stage is a function that takes values and
+//! returns a value. What they pass on are [`manifest::Descriptor`]s: bytes live in one content-addressed
+//! [`store::Store`], which is an OCI image layout.
+//!
+//! ```text
+//! cli -> assemble -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
+//! shared, lower:     registry -> store -> manifest -> digest            progress   secret
+//! ```
+//!
+//! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
+//! holds this. `assemble` and `run` (a command in a built image) stand above the stages.
+//!
+//! | module | from | to |
+//! |---|---|---|
+//! | [`buildfile`] | YAML text | a typed [`buildfile::BuildFile`]; past it nobody sees YAML |
+//! | [`context`] | build file | the staged files: `image/workspace`, `image/venv` |
+//! | [`base`] | a reference and a platform | config and layers in the store |
+//! | [`runner`] | a command and a root file system | its outcome; sandboxes, by the best rung that works |
+//! | [`layer`] | a directory or a changeset | the other one |
+//! | [`rootfs`] | layers | an unpacked tree in the store; the calls that need the rung's user namespace |
+//! | [`step`] | commands | the layer of what they changed |
+//! | [`image`] | base, layers and settings | config and manifest; pure |
+//! | [`output`] | an image in the store | `oci-dir`, `oci-archive`, `docker-archive` |
+//!
+//! # Processes
+//!
+//! The program that builds stays as it was started: it has threads, and never enters a namespace. To run
+//! a step it executes itself anew, and that process (see [`runner::child`]) enters the namespaces before
+//! any thread exists, mounts, drops its privileges and executes the command. Work on trees whose owners
+//! are ids of a user namespace (unpacking, comparing, removing) is done the same way by
+//! [`runner::call`] and [`rootfs::serve`]. A program that uses this library therefore begins its `main` with
+//!
+//! ```no_run
+//! # use pyats_image_builder::{rootfs, runner};
+//! if let Some(call) = runner::child() {
+//!     rootfs::serve(call);
+//! }
+//! ```
+//!
+//! # Same input, same digest
+//!
+//! Layers that are made here are sorted, have numeric owners, whole seconds, and no access times. Files of
+//! the context and of the virtual environment carry one fixed time; bytecode is compiled after that, in
+//! small chunks by fresh processes (`step/settle.py`), since what a Python process compiled before shows
+//! in what it compiles next. Compression works in blocks of a fixed size, whatever the number of cores.
+//! Documents are serialised with ordered keys.
 
 pub mod assemble;
 pub mod base;
@@ -13,6 +62,7 @@ pub mod output;
 pub mod progress;
 pub mod registry;
 pub mod rootfs;
+pub mod run;
 pub mod runner;
 pub mod secret;
 pub mod step;

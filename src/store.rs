@@ -61,10 +61,32 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Some("make room, or choose another place with `--store DIR`".to_owned())
+            }
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Some("choose a place that you may write to with `--store DIR`".to_owned())
+            }
+            Self::Damaged { .. } | Self::Size { .. } => {
+                Some("remove the store and build again: its disk may be faulty".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, Error>;
 
 /// Documents (manifests, configs, indexes) larger than this are refused; registries use the same limit.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+const SCRATCH_PREFIX: &str = "pyats-image-build-";
+const BLOB_PREFIX: &str = "blob-";
 
 /// An open store. Cheap to clone; several processes may have the same one open.
 #[derive(Debug, Clone)]
@@ -143,7 +165,7 @@ impl Store {
     /// A writer for a blob whose digest is not known yet.
     pub fn writer(&self) -> Result<BlobWriter> {
         let file = tempfile::Builder::new()
-            .prefix("blob-")
+            .prefix(BLOB_PREFIX)
             .tempfile_in(self.root.join("tmp"))?;
         Ok(BlobWriter { store: self.clone(), file: Hashing::new(file) })
     }
@@ -252,40 +274,10 @@ impl Store {
         self.root.join("rootfs").join(format!("{}.{variant}", chain.0.hex()))
     }
 
-    /// A new scratch folder, locked as long as the value lives.
-    pub fn scratch(&self) -> Result<Scratch> {
-        let directory = tempfile::Builder::new()
-            .prefix("build-")
-            .tempdir_in(self.root.join("tmp"))?
-            .keep();
-        let lock = open_lock(&directory.join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
-        Ok(Scratch { path: directory, _lock: lock })
-    }
-
-    /// Scratch that a killed build left behind: folders that nobody holds locked, and temporary files
-    /// of blobs older than a day. The caller removes them, in the user namespace that made them.
-    pub fn abandoned(&self) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.root.join("tmp"))? {
-            let path = entry?.path();
-            let abandoned = if path.is_dir() {
-                match open_lock(&path.join("lock")) {
-                    // Between making the folder and locking it a build is a moment old.
-                    Ok(lock) => {
-                        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-                            && older_than(&path, Duration::from_secs(2))
-                    }
-                    Err(_) => older_than(&path, Duration::from_secs(60)),
-                }
-            } else {
-                older_than(&path, Duration::from_secs(24 * 60 * 60))
-            };
-            if abandoned {
-                found.push(path);
-            }
-        }
-        Ok(found)
+    /// Where scratch folders and temporary files are made, unless the user chose another place.
+    #[must_use]
+    pub fn scratch_root(&self) -> PathBuf {
+        self.root.join("tmp")
     }
 
     fn lock(&self) -> Result<fs::File> {
@@ -320,6 +312,33 @@ pub fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("values with string keys always serialise")
 }
 
+/// Scratch that a killed build left in `directory`: folders that nobody holds locked, and temporary files
+/// of blobs older than a day. The caller removes them, in the user namespace that made them.
+pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let starts = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        let abandoned = if starts(SCRATCH_PREFIX) {
+            match open_lock(&path.join("lock")) {
+                Ok(lock) => {
+                    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+                }
+                // Already half removed, or somebody else's.
+                Err(_) => older_than(&path, Duration::from_secs(60)),
+            }
+        } else {
+            starts(BLOB_PREFIX) && older_than(&path, Duration::from_secs(24 * 60 * 60))
+        };
+        if abandoned {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 fn open_lock(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
@@ -330,8 +349,9 @@ fn older_than(path: &Path, age: Duration) -> bool {
         .is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
 }
 
-/// Scratch space of one build. It is not removed on drop, because only the user namespace that made
-/// its files may be able to remove them: see [`crate::rootfs::remove`].
+/// Scratch space of one build: a folder, locked as long as the value lives. It is not removed on drop,
+/// because only the user namespace that made its files may be able to remove them: see
+/// [`crate::rootfs::remove`].
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -339,7 +359,19 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The folder.
+    /// Makes one in `directory`.
+    pub fn new_in(directory: &Path) -> Result<Self> {
+        // It is locked before it gets the name by which a build that cleans up would find it.
+        let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(directory)?;
+        let lock = open_lock(&fresh.path().join("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
+        let name = fresh.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = directory.join(name.replace(".new-", SCRATCH_PREFIX));
+        fs::rename(fresh.keep(), &path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder, absolute.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,0 +1,320 @@
+//! The command line: what the user typed. Turned into [`Options`], what is meant, before anything is done.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pyats_image_builder::assemble::Options;
+use pyats_image_builder::base::Pull;
+use pyats_image_builder::error::OptionsError;
+use pyats_image_builder::image::Format;
+use pyats_image_builder::layer::Compression;
+use pyats_image_builder::manifest::Platform;
+use pyats_image_builder::output::Output;
+use pyats_image_builder::registry;
+use pyats_image_builder::runner::Rung;
+
+/// Builds container images for pyATS jobs from one YAML file: no daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "pyats-image-build", version, about, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub build: Build,
+
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The folder with images, bases and cache [default: `pyats-image-build` in $`XDG_CACHE_HOME` or ~/.cache]
+    #[arg(long, global = true, value_name = "DIR", env = "PYATS_IMAGE_BUILD_STORE")]
+    store: Option<PathBuf>,
+
+    /// Force the technique by which steps are run
+    #[arg(long, global = true, value_name = "RUNG", value_parser = rung)]
+    #[arg(help = "How steps are run: auto, root, userns-range or userns-single [default: auto]")]
+    runner: Option<Choice>,
+
+    /// How progress is shown
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub progress: ProgressMode,
+
+    /// Show nothing but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// `auto`, or one rung.
+#[derive(Debug, Clone, Copy)]
+struct Choice(Option<Rung>);
+
+fn rung(text: &str) -> Result<Choice, String> {
+    if text == "auto" {
+        return Ok(Choice(None));
+    }
+    text.parse().map(|rung| Choice(Some(rung))).map_err(|error| format!("{error}"))
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// Bars on a terminal, else lines
+    Auto,
+    /// Bars
+    Tty,
+    /// Lines with times
+    Plain,
+    /// One JSON object a line, on standard error
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show an image as `docker image inspect` does
+    Inspect(Inspect),
+    /// Run a command in an image
+    Run(Run),
+    /// Say what this machine allows, and the remedy for what it does not
+    Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// The options of a build.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct Build {
+    /// YAML file defining the image to be built; `-` is standard input
+    #[arg(required = true)]
+    file: Option<PathBuf>,
+
+    /// Tag for the image. Overrides any tag defined in the YAML; the first is the main one
+    #[arg(long = "tag", short, value_name = "TAG")]
+    tags: Vec<String>,
+
+    /// A folder to use as the context while building
+    #[arg(long, short, value_name = "PATH")]
+    path: Option<PathBuf>,
+
+    /// Do not use the cache when building the image
+    #[arg(long, short = 'c')]
+    no_cache: bool,
+
+    /// Prevents the context from being deleted once the image is built
+    #[arg(long, short)]
+    keep_context: bool,
+
+    /// Set up the context and show the plan, but do not build the image
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+
+    /// Print the output of the build's steps
+    #[arg(long, short)]
+    pub verbose: bool,
+
+    /// Write the image: oci-dir, oci-archive or docker-archive. Without it, the image stays in the store
+    #[arg(long = "output", short, value_name = "KIND[:PATH]")]
+    outputs: Vec<Output>,
+
+    /// Base image instead of `python:X-slim`: a registry reference, oci:DIR[:TAG], oci-archive:FILE[:TAG]
+    /// or docker-archive:FILE
+    #[arg(long, value_name = "REFERENCE")]
+    base: Option<String>,
+
+    /// What to pull and build for [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+
+    /// Compression of the layers that are made here: gzip, zstd or none
+    #[arg(long, value_name = "KIND[:LEVEL]", default_value_t)]
+    compression: Compression,
+
+    /// Media types of the image
+    #[arg(long, value_enum, default_value = "oci")]
+    format: FormatName,
+
+    /// When to ask the registry for a newer base: always, missing or never [default: once an hour]
+    #[arg(long, value_name = "WHEN")]
+    pull: Option<Pull>,
+
+    /// Use only what the store has
+    #[arg(long, conflicts_with = "pull")]
+    offline: bool,
+
+    /// Downloads side by side
+    #[arg(long, short, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+
+    /// Add a label to the image's config
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+
+    /// Add an annotation to the image's manifest
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
+    annotations: Vec<(String, String)>,
+
+    /// Where steps do their work [default: in the store]
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+
+    /// Certificates to trust, beside the system's
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+
+    /// Speak to this registry by plain HTTP, or without verifying its certificate
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
+    insecure: Vec<String>,
+
+    /// Write the manifest's digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+
+    /// Write the image's id (the config's digest) to this file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+}
+
+/// Media types of the image.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatName {
+    /// The OCI image specification's
+    Oci,
+    /// Docker's
+    Docker,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A tag or id in the store, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE
+    pub image: String,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct Run {
+    /// Mount a file or directory of this machine; both paths absolute, `:ro` for read-only
+    #[arg(long = "volume", short, value_name = "HOST:IMAGE[:ro]")]
+    pub volumes: Vec<String>,
+
+    /// Set an environment variable; without a value, the one of this environment
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    /// Let the command read standard input
+    #[arg(long, short)]
+    pub interactive: bool,
+
+    /// Give the command this terminal
+    #[arg(long, short)]
+    pub tty: bool,
+
+    /// Where the command starts
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+
+    /// Replace the image's entrypoint; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+
+    /// Accepted for Docker's sake: what a command writes never stays
+    #[arg(long)]
+    pub rm: bool,
+
+    /// A tag or id in the store, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE
+    pub image: String,
+
+    /// The command and its arguments; without one, the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("use NAME=VALUE".to_owned()),
+    }
+}
+
+impl Global {
+    /// The store's folder.
+    pub fn store(&self) -> Result<PathBuf, OptionsError> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.store
+            .clone()
+            .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pyats-image-build")))
+            .or_else(|| Some(set("HOME")?.join(".cache/pyats-image-build")))
+            .ok_or(OptionsError::NoStore)
+    }
+
+    /// The rung that the user forces.
+    pub fn runner(&self) -> Option<Rung> {
+        self.runner.and_then(|choice| choice.0)
+    }
+}
+
+impl Build {
+    /// What is meant.
+    pub fn options(&self, global: &Global) -> Result<Options, OptionsError> {
+        Ok(Options {
+            file: self.file.clone().unwrap_or_default(),
+            tags: self.tags.clone(),
+            path: self.path.clone(),
+            keep_context: self.keep_context,
+            dry_run: self.dry_run,
+            outputs: self.outputs.clone(),
+            base: self.base.clone(),
+            platform: self.platform.clone(),
+            compression: self.compression,
+            runner: global.runner(),
+            store: global.store()?,
+            work_dir: self.work_dir.clone(),
+            pull: if self.offline { Pull::Never } else { self.pull.unwrap_or(Pull::Default) },
+            registry: registry::Options {
+                insecure: self.insecure.clone(),
+                jobs: usize::from(self.jobs),
+                ca_cert: self.ca_cert.clone(),
+            },
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+            format: match self.format {
+                FormatName::Oci => Format::Oci,
+                FormatName::Docker => Format::Docker,
+            },
+            epoch: epoch()?,
+        })
+    }
+}
+
+/// `SOURCE_DATE_EPOCH`; empty counts as unset.
+fn epoch() -> Result<Option<i64>, OptionsError> {
+    match std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => {
+            let text = value.to_string_lossy();
+            let parsed = text.parse().ok().filter(|seconds| *seconds >= 0);
+            parsed.map(Some).ok_or_else(|| OptionsError::SourceDateEpoch(text.into_owned()))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What each command of the binary does: calls the library, and prints what scripts want to standard output.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::CommandFactory as _;
+use pyats_image_builder::assemble::{self, Outcome, Plan};
+use pyats_image_builder::error::Error;
+use pyats_image_builder::image::Image;
+use pyats_image_builder::progress::Progress;
+use pyats_image_builder::runner::{self, Outcome as Ended};
+use pyats_image_builder::{output, run};
+use serde_json::json;
+
+use crate::cli::{Build, Cli, Doctor, Global, Inspect, Run};
+use crate::report::Report;
+
+type Result = std::result::Result<ExitCode, Error>;
+
+pub fn build(build: &Build, global: &Global, report: &Report, progress: &Progress) -> Result {
+    let began = Instant::now();
+    let options = build.options(global)?;
+    let outcome = assemble::build(&options, progress)?;
+    let Some(image) = &outcome.image else {
+        print(&plan(&outcome.plan))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let digest = image.manifest.digest.to_string();
+    let id = image.config_descriptor.digest.to_string();
+    if let Some(path) = &build.digest_file {
+        output::replace(path, digest.as_bytes())?;
+    }
+    if let Some(path) = &build.iidfile {
+        output::replace(path, id.as_bytes())?;
+    }
+    if let Some(path) = &build.metadata_file {
+        output::replace(path, &serde_json::to_vec_pretty(&metadata(&outcome, image)).unwrap_or_default())?;
+    }
+    for line in summary(&outcome, image, began) {
+        report.line(&line);
+    }
+    print(&match outcome.plan.references.first() {
+        Some(reference) => format!("{reference}@{digest}\n"),
+        None => format!("{digest}\n"),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(plan: &Plan) -> String {
+    let mut text = format!("base: {}\n", plan.base);
+    for step in &plan.steps {
+        text.push_str(&format!("run: {}\n", step.created_by));
+    }
+    text.push_str(&format!("copy: {} files, {} bytes\n", plan.staged.0, plan.staged.1));
+    for reference in &plan.references {
+        text.push_str(&format!("tag: {reference}\n"));
+    }
+    for (kind, path) in &plan.outputs {
+        text.push_str(&format!("output: {kind}:{}\n", path.display()));
+    }
+    if let Some(context) = &plan.context {
+        text.push_str(&format!("context: {}\n", context.display()));
+    }
+    text
+}
+
+fn metadata(outcome: &Outcome, image: &Image) -> serde_json::Value {
+    json!({
+        "references": outcome.plan.references,
+        "digest": image.manifest.digest,
+        "mediaType": image.manifest.media_type,
+        "id": image.config_descriptor.digest,
+        "size": image.size(),
+        "platform": image.platform(),
+        "base": outcome.plan.base,
+        "layers": image.layers,
+        "outputs": outcome.plan.outputs.iter()
+            .map(|(kind, path)| json!({ "kind": kind.to_string(), "path": path })).collect::<Vec<_>>(),
+        "context": outcome.plan.context,
+    })
+}
+
+fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for reference in &outcome.plan.references {
+        lines.push(format!("image    {reference}"));
+    }
+    lines.push(format!("digest   {}", image.manifest.digest));
+    lines.push(format!("base     {}", outcome.plan.base));
+    for new in &outcome.layers {
+        let size = indicatif::DecimalBytes(new.layer.descriptor.size);
+        lines.push(format!("layer    {size:>10}  {}", new.created_by));
+    }
+    lines.push(format!("size     {} in {} layers", indicatif::DecimalBytes(image.size()), image.layers.len()));
+    for (kind, path) in &outcome.plan.outputs {
+        lines.push(format!("output   {kind}:{}", path.display()));
+    }
+    if let Some(context) = &outcome.plan.context {
+        lines.push(format!("context  {}", context.display()));
+    }
+    lines.push(format!("time     {:.1} s", began.elapsed().as_secs_f64()));
+    lines
+}
+
+pub fn inspect(inspect: &Inspect, global: &Global, progress: &Progress) -> Result {
+    let (image, tags, _store) = run::find(&inspect.image, &global.store()?, progress)?;
+    let text = serde_json::to_string_pretty(&image.inspect(&tags)).unwrap_or_default();
+    print(&format!("{text}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn run(arguments: &Run, global: &Global, progress: &Progress) -> Result {
+    let options = run::Options {
+        image: arguments.image.clone(),
+        store: global.store()?,
+        runner: global.runner(),
+        volumes: arguments.volumes.iter().map(|text| run::volume(text)).collect::<std::result::Result<_, _>>()?,
+        env: arguments.env.iter().filter_map(|text| variable(text)).collect(),
+        interactive: arguments.interactive,
+        working_dir: arguments.workdir.clone(),
+        entrypoint: arguments.entrypoint.clone(),
+        command: arguments.command.clone(),
+    };
+    Ok(match run::run(&options, progress)? {
+        Ended::Exited(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Ended::Signalled(signal) => ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
+    })
+}
+
+/// `NAME=VALUE`, or `NAME` with the value that it has here, if it has one.
+fn variable(text: &str) -> Option<(String, OsString)> {
+    match text.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.into())),
+        None => Some((text.to_owned(), std::env::var_os(text)?)),
+    }
+}
+
+pub fn doctor(doctor: &Doctor) -> Result {
+    let report = runner::probe();
+    let chosen = report.rungs.iter().find(|(_, result)| result.is_ok()).map(|(rung, _)| *rung);
+    let text = if doctor.json {
+        let value = json!({ "rung": chosen, "isolation": chosen.map(runner::isolation), "rungs": report.rungs });
+        serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+    } else {
+        let mut text = String::new();
+        for (rung, result) in &report.rungs {
+            match result {
+                Ok(()) if Some(*rung) == chosen => text.push_str(&format!("{rung}: works, and is chosen\n")),
+                Ok(()) => text.push_str(&format!("{rung}: works\n")),
+                Err(refusal) => text.push_str(&format!(
+                    "{rung}: {}: {}\n    remedy: {}\n",
+                    refusal.call, refusal.reason, refusal.remedy
+                )),
+            }
+        }
+        if let Some(rung) = chosen {
+            text.push_str(&format!("isolation: {}\n", runner::isolation(rung)));
+        }
+        text
+    };
+    print(&text)?;
+    Ok(if chosen.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn completions(shell: clap_complete::Shell) -> Result {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pyats-image-build", &mut text);
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn man() -> Result {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // `… | head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+

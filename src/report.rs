@@ -1,0 +1,211 @@
+//! Draws the events of a build: bars on a terminal, timed lines elsewhere, or JSON lines.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use pyats_image_builder::progress::Event;
+use serde_json::{Value, json};
+
+use crate::cli::ProgressMode;
+
+/// Where everything goes that is for people. Cheap to clone.
+#[derive(Clone)]
+pub struct Report {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    mode: Mode,
+    verbose: bool,
+    began: Instant,
+    parts: HashMap<u64, Part>,
+    bars: MultiProgress,
+}
+
+struct Part {
+    label: String,
+    nested: bool,
+    bar: ProgressBar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Tty,
+    Plain,
+    Json,
+    Quiet,
+}
+
+impl Report {
+    /// Decides once how to draw.
+    pub fn new(mode: ProgressMode, quiet: bool, verbose: bool) -> Self {
+        let mode = match mode {
+            _ if quiet => Mode::Quiet,
+            ProgressMode::Json => Mode::Json,
+            ProgressMode::Plain => Mode::Plain,
+            ProgressMode::Tty => Mode::Tty,
+            ProgressMode::Auto if std::io::stderr().is_terminal() => Mode::Tty,
+            ProgressMode::Auto => Mode::Plain,
+        };
+        let state = State {
+            mode,
+            verbose,
+            began: Instant::now(),
+            parts: HashMap::new(),
+            bars: MultiProgress::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Draws one event.
+    pub fn event(&self, event: Event) {
+        self.lock().event(event);
+    }
+
+    /// A line for people, after the build.
+    pub fn line(&self, text: &str) {
+        let state = self.lock();
+        if matches!(state.mode, Mode::Tty | Mode::Plain) {
+            state.print(text);
+        }
+    }
+
+    /// An error: always shown.
+    pub fn error(&self, message: &str, causes: &[String], hint: Option<&str>, tail: &[String]) {
+        let state = self.lock();
+        let _ = state.bars.clear();
+        if state.mode == Mode::Json {
+            let value = json!({
+                "event": "error", "message": message, "causes": causes, "hint": hint, "tail": tail,
+            });
+            return state.print(&value.to_string());
+        }
+        if !state.shows_output() && !tail.is_empty() {
+            for line in tail {
+                state.print(&format!("  | {line}"));
+            }
+        }
+        state.print(&format!("error: {message}"));
+        for cause in causes {
+            state.print(&format!("  caused by: {cause}"));
+        }
+        if let Some(hint) = hint {
+            state.print(&format!("\nhint: {hint}"));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn shows_output(&self) -> bool {
+        self.mode == Mode::Json || (self.verbose && self.mode != Mode::Quiet)
+    }
+
+    fn print(&self, text: &str) {
+        // Nobody can be told that standard error is closed.
+        if self.mode == Mode::Tty {
+            let _ = self.bars.suspend(|| writeln!(std::io::stderr(), "{text}"));
+        } else {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    fn timed(&self, text: &str) {
+        self.print(&format!("[{:>6.1}s] {text}", self.began.elapsed().as_secs_f64()));
+    }
+
+    fn event(&mut self, event: Event) {
+        match self.mode {
+            Mode::Quiet => {}
+            Mode::Json => {
+                if let Some(value) = self.json(&event) {
+                    self.print(&value.to_string());
+                }
+            }
+            Mode::Tty | Mode::Plain => self.draw(event),
+        }
+    }
+
+    fn draw(&mut self, event: Event) {
+        match event {
+            Event::Started { id, label, total, nested } => {
+                if self.mode == Mode::Plain && !nested {
+                    self.timed(&label);
+                }
+                let bar = if self.mode == Mode::Tty { self.bar(&label, total) } else { ProgressBar::hidden() };
+                self.parts.insert(id, Part { label, nested, bar });
+            }
+            Event::Advanced { id, done } => {
+                if let Some(part) = self.parts.get(&id) {
+                    part.bar.set_position(done);
+                }
+            }
+            Event::Finished { id, elapsed, outcome } => {
+                let Some(part) = self.parts.remove(&id) else { return };
+                part.bar.finish_and_clear();
+                if !part.nested {
+                    self.timed(&finished(&part.label, &outcome, elapsed));
+                }
+            }
+            Event::Output { line } if self.verbose => self.print(&format!("  | {line}")),
+            Event::Output { line } => {
+                for part in self.parts.values().filter(|part| !part.nested) {
+                    part.bar.set_message(line.clone());
+                }
+            }
+            Event::Warning(text) => self.timed(&format!("warning: {text}")),
+            Event::Note(text) => self.timed(&text),
+            _ => {}
+        }
+    }
+
+    fn bar(&self, label: &str, total: Option<u64>) -> ProgressBar {
+        let template = match total {
+            Some(_) => "  {prefix:40!} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
+            None => "{spinner} {prefix} {elapsed} {wide_msg:.dim}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::new_spinner(),
+        };
+        let bar = self.bars.add(bar.with_style(style.progress_chars("=> ")).with_prefix(label.to_owned()));
+        if total.is_none() {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        bar
+    }
+
+    fn json(&mut self, event: &Event) -> Option<Value> {
+        let time = self.began.elapsed().as_secs_f64();
+        Some(match event {
+            Event::Started { id, label, total, nested } => {
+                json!({ "event": "started", "time": time, "id": id, "label": label, "total": total, "nested": nested })
+            }
+            // Each would be a line; the bytes are in the events around them.
+            Event::Advanced { .. } => return None,
+            Event::Finished { id, elapsed, outcome } => {
+                json!({ "event": "finished", "time": time, "id": id, "elapsed": elapsed.as_secs_f64(), "outcome": outcome })
+            }
+            Event::Output { line } => json!({ "event": "output", "time": time, "line": line }),
+            Event::Warning(text) => json!({ "event": "warning", "time": time, "message": text }),
+            Event::Note(text) => json!({ "event": "note", "time": time, "message": text }),
+            _ => return None,
+        })
+    }
+}
+
+fn finished(label: &str, outcome: &str, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    if outcome.is_empty() {
+        format!("{label}: done in {seconds:.1} s")
+    } else {
+        format!("{label}: {outcome} in {seconds:.1} s")
+    }
+}

@@ -1,0 +1,233 @@
+//! What is run inside the image: the commands of each step, their environment, and the stack of trees
+//! that they run upon.
+//!
+//! A step is a list of commands whose changes become one layer. The same lists are written into the
+//! generated `Dockerfile`, so that both give the same image.
+
+mod dockerfile;
+mod stack;
+
+pub use dockerfile::dockerfile;
+pub use stack::{Inputs, Stack};
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::runner::Outcome;
+use crate::{layer, progress, rootfs, runner, secret};
+
+/// Where the workspace is in the image.
+pub const WORKSPACE: &str = "/workspace";
+/// Where the virtual environment is in the image.
+pub const VIRTUAL_ENV: &str = "/venv";
+/// Where the requirements are in the image.
+pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
+
+const SETTLE: &str = include_str!("settle.py");
+const UPGRADE_PIP: &str = include_str!("upgrade_pip.py");
+
+/// The `PATH` of an image that sets none, as Docker has it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One thing run that yields a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// For people: `virtual environment`, `packages`.
+    pub name: &'static str,
+    /// The history entry's `created_by`.
+    pub created_by: String,
+    /// Run one after the other, each in a sandbox of its own over the same tree.
+    pub commands: Vec<Vec<String>>,
+}
+
+/// Why a step did not yield a layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A command ran, and failed.
+    #[error("step `{step}` failed: `{command}` {}", how(.outcome))]
+    Failed {
+        /// The step's name.
+        step: &'static str,
+        /// The command, credentials masked.
+        command: String,
+        /// Its status.
+        outcome: Outcome,
+        /// The last lines that it printed, credentials masked.
+        tail: Vec<String>,
+    },
+    /// The sandbox could not be set up.
+    #[error("step `{step}` could not be run")]
+    Sandbox {
+        /// The step's name.
+        step: &'static str,
+        /// What the runner says.
+        source: runner::Error,
+    },
+    /// A helper process failed.
+    #[error(transparent)]
+    Tree(#[from] rootfs::Error),
+    /// The layer could not be written.
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    /// A scratch file could not be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The user wants to stop.
+    #[error(transparent)]
+    Cancelled(#[from] progress::Cancelled),
+}
+
+fn how(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exited(status) => format!("ended with status {status}"),
+        Outcome::Signalled(signal) => format!("was ended by signal {signal}"),
+    }
+}
+
+impl Error {
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Failed { step: "virtual environment", tail, .. } => Some(
+                if tail.iter().any(|line| line.contains("ensurepip")) {
+                    "the base's Python lacks `ensurepip`; on Debian it is in the package `python3-venv`"
+                } else {
+                    "the base needs a Python with `venv`, such as `python:3.11-slim` has"
+                }
+                .to_owned(),
+            ),
+            Self::Failed { outcome: Outcome::Signalled(9), .. } => {
+                Some("it may have run out of memory".to_owned())
+            }
+            Self::Sandbox { source, .. } => source.hint(),
+            Self::Tree(source) => source.hint(),
+            Self::Layer(source) => source.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Makes the virtual environment. Sources get the time `settled`, in seconds since 1970.
+#[must_use]
+pub fn virtual_environment(settled: i64) -> Step {
+    Step {
+        name: "virtual environment",
+        created_by: format!("python3 -m venv {VIRTUAL_ENV}"),
+        commands: vec![
+            argv(&["python3", "-m", "venv", VIRTUAL_ENV]),
+            argv(&["/venv/bin/python", "-c", UPGRADE_PIP]),
+            settle(settled),
+        ],
+    }
+}
+
+/// Installs the packages of `requirements.txt`.
+#[must_use]
+pub fn packages(settled: i64) -> Step {
+    let mut pip = argv(&["/venv/bin/python", "-m", "pip", "install"]);
+    // Bytecode is compiled by `settle`, on all cores; a cache would only make the layer larger.
+    pip.extend(argv(&["--no-compile", "--no-cache-dir", "-r", REQUIREMENTS]));
+    Step {
+        name: "packages",
+        created_by: format!("pip install -r {REQUIREMENTS}"),
+        commands: vec![pip, settle(settled)],
+    }
+}
+
+fn settle(settled: i64) -> Vec<String> {
+    argv(&["/venv/bin/python", "-c", SETTLE, "/venv/lib", &settled.to_string()])
+}
+
+fn argv(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// What the steps' environment has beside, or instead of, the image's: name and value, or `None` for a
+/// variable that is unset. The generated `Dockerfile` sets the same.
+const OVERRIDES: [(&str, Option<&str>); 8] = [
+    // pip would take what lies there for installed.
+    ("PYTHONPATH", None),
+    ("PYTHONHOME", None),
+    // Bytecode beside the base's modules would be part of the layer, with the time of this build.
+    ("PYTHONDONTWRITEBYTECODE", Some("1")),
+    // The order of sets shows in bytecode before Python 3.11.
+    ("PYTHONHASHSEED", Some("0")),
+    ("PIP_DISABLE_PIP_VERSION_CHECK", Some("1")),
+    ("PIP_NO_INPUT", Some("1")),
+    ("PIP_PROGRESS_BAR", Some("off")),
+    ("PIP_ROOT_USER_ACTION", Some("ignore")),
+];
+
+/// The host's variables that reach steps, and nothing that is stored.
+const PROXIES: [&str; 10] = [
+    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+];
+
+/// The environment of the steps, from the image's.
+#[must_use]
+pub fn environment(image: &[(String, String)], epoch: Option<i64>) -> Vec<(OsString, OsString)> {
+    let mut env = with_defaults(image);
+    env.retain(|(name, _)| !OVERRIDES.iter().any(|(overridden, _)| name == overridden));
+    env.extend(OVERRIDES.iter().filter_map(|(name, value)| Some((name.into(), (*value)?.into()))));
+    if let Some(epoch) = epoch {
+        env.push(("SOURCE_DATE_EPOCH".into(), epoch.to_string().into()));
+    }
+    for name in PROXIES {
+        if let Some(value) = std::env::var_os(name).filter(|_| !image.iter().any(|(set, _)| set == name)) {
+            env.push((name.into(), value));
+        }
+    }
+    env
+}
+
+/// An image's environment as a process in it gets it: with `PATH` and `HOME`.
+#[must_use]
+pub fn with_defaults(image: &[(String, String)]) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> =
+        image.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", "/root")] {
+        if !image.iter().any(|(set, _)| set == name) {
+            env.push((name.into(), value.into()));
+        }
+    }
+    env
+}
+
+/// The CA bundle of this machine, for the steps; with the certificates of `extra` in a copy in `scratch`.
+pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option<PathBuf>> {
+    const PLACES: [&str; 5] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let found = named.into_iter().chain(PLACES.map(PathBuf::from)).find(|path| path.is_file());
+    let Some(extra) = extra else {
+        return found.map(std::path::absolute).transpose();
+    };
+    let mut bundle = fs::read(extra)?;
+    if let Some(found) = found {
+        bundle.push(b'\n');
+        bundle.extend(fs::read(found)?);
+    }
+    let path = scratch.join("ca.pem");
+    fs::write(&path, bundle)?;
+    Ok(Some(path))
+}
+
+/// A command as people would type it; long scripts are left out, credentials masked.
+fn display(command: &[String]) -> String {
+    let words: Vec<&str> = command.iter().map(|word| if word.contains('\n') { "…" } else { word }).collect();
+    secret::mask(&words.join(" "))
+}
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
