@@ -14,7 +14,8 @@ const STAGES: [&str; 8] =
 const SHARED: [&str; 8] =
     ["cache", "registry", "layer", "store", "manifest", "digest", "progress", "secret"];
 /// These put the stages together, and may import everything.
-const TOP: [&str; 5] = ["main", "lib", "cli", "assemble", "error"];
+const TOP: [&str; 8] =
+    ["main", "cli", "commands", "report", "lib", "assemble", "run", "error"];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [
     ("unsafe ", &["runner/sys.rs"]),

@@ -6,9 +6,14 @@ mod support;
 /// Holds the dependency table of the source tree.
 mod architecture;
 /// What is refused, with which words and which exit status.
+mod bad_input;
 /// The support code itself: a test that cannot fail is a defect.
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.
+mod image;
 /// `oci-dir`, `oci-archive`, `docker-archive`, tags, labels, compression, the files for scripts.
+mod outputs;
 /// A build from start to end as each kind of user, past every oracle.
+mod quickstart;
 /// Same input, same digest.
+mod reproducible;
