@@ -1,7 +1,7 @@
 //! The error of a build: one variant a stage. Messages are the stages' own.
 
 use crate::progress::Cancelled;
-use crate::{base, buildfile, context, image, output, registry, rootfs, runner, step, store};
+use crate::{base, buildfile, context, image, output, rootfs, runner, step, store};
 
 /// Why a build, or another command, failed.
 #[derive(Debug, thiserror::Error)]

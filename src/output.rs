@@ -13,7 +13,7 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 
 use crate::image::Image;
-use crate::manifest::{Descriptor, Index, Layer, REF_NAME};
+use crate::manifest::{Descriptor, Index, Layer};
 use crate::progress::{Cancelled, Progress};
 use crate::store::{self, Store};
 
