@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fs_err as fs;
 
-use super::User;
+use super::{User, repository, sha256, succeed};
 
 /// Variables of the machine that the tool may see: how it reaches the world.
 const PASSED_ON: [&str; 9] = [
@@ -85,6 +85,16 @@ impl Bench {
         path
     }
 
+    /// Puts a wheel into the working directory, `pib_hello-1.0-py3-none-any.whl`, which needs
+    /// `requirements`.
+    pub(crate) fn write_wheel(&self, requirements: &[&str]) -> PathBuf {
+        let path = self.path("pib_hello-1.0-py3-none-any.whl");
+        let script = repository().join("testdata/wheel/make.py");
+        succeed(Command::new("python3").arg(script).arg(self.root().join("work")).args(requirements));
+        self.give(&path);
+        path
+    }
+
     /// Makes `path` the user's.
     pub(crate) fn give(&self, path: &Path) {
         let (uid, gid) = self.user.ids().expect("checked when the bench was made");
@@ -134,6 +144,21 @@ impl Bench {
         entries.map(|entry| PathBuf::from(entry.expect("readable").file_name())).collect()
     }
 
+    /// What is wrong with the store: blobs that are not what their names promise, and scratch.
+    fn unsound(&self) -> Vec<String> {
+        if !self.store().exists() {
+            return Vec::new();
+        }
+        let blobs = self.list("store/blobs/sha256").into_iter().filter(|name| {
+            let path = self.store().join("blobs/sha256").join(name);
+            let file = fs::File::open(path).expect("blobs are readable");
+            Path::new(&sha256(file).expect("blobs are readable")) != name
+        });
+        let blobs = blobs.map(|name| format!("blob {}", name.display()));
+        let scratch = self.list("store/tmp").into_iter().map(|name| format!("tmp/{}", name.display()));
+        blobs.chain(scratch).collect()
+    }
+
     /// Removes the files, also those of subordinate ids, which an ordinary user only can from inside.
     fn remove(&self) {
         if fs::remove_dir_all(self.root()).is_err() {
@@ -148,8 +173,10 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let left: Vec<_> = self.list("work").difference(&self.named.borrow()).cloned().collect();
         let temporary = self.list("tmp");
+        let unsound = if std::thread::panicking() { Vec::new() } else { self.unsound() };
         self.remove();
         if !std::thread::panicking() {
+            assert!(unsound.is_empty(), "the tool left an unsound store: {unsound:?}");
             assert!(left.is_empty(), "the tool left {left:?} in the working directory");
             assert!(temporary.is_empty(), "the tool left temporary files: {temporary:?}");
         }

@@ -13,17 +13,20 @@ mod user;
 mod verify;
 
 pub(crate) use base::{base_layout, serve_base};
-pub(crate) use bench::{Bench, Run};
+pub(crate) use bench::Bench;
 pub(crate) use oracles::{
-    buildah_build, program, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack,
+    buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack,
 };
 pub(crate) use registry::Registry;
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
-pub(crate) use verify::{Image, check, entries, verify};
+pub(crate) use verify::{Image, check, verify};
 
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use sha2::{Digest as _, Sha256};
 
 /// Says loudly that a test is skipped. With `REQUIRE_ALL=1`, as CI sets, that is a failure.
 #[expect(clippy::print_stderr, reason = "a skipped test must not look like a passed one")]
@@ -73,6 +76,18 @@ pub(crate) fn succeed(command: &mut Command) -> String {
         text(&output.stderr)
     );
     text(&output.stdout)
+}
+
+/// The SHA-256 of all that a reader gives, in hexadecimal digits.
+pub(crate) fn sha256(mut reader: impl Read) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            length => hash.update(&buffer[..length]),
+        }
+    }
 }
 
 /// The folder of the repository.

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use fs_err as fs;
 use globset::Glob;
-use sha2::{Digest as _, Sha256};
+
+use super::sha256;
 
 /// Names, types, modes, owners, link targets, devices, contents and extended attributes. Times are
 /// left out, and so are sizes of directories.
@@ -90,9 +91,7 @@ impl Node {
         } else if kind.is_dir() {
             ("directory", String::new())
         } else if kind.is_file() {
-            let mut hash = Sha256::new();
-            io::copy(&mut fs::File::open(path)?, &mut Feed(&mut hash))?;
-            ("file", hex::encode(hash.finalize()))
+            ("file", sha256(fs::File::open(path)?)?)
         } else if kind.is_fifo() {
             ("fifo", String::new())
         } else if kind.is_socket() {
@@ -140,17 +139,4 @@ fn attributes(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
         found.insert(name.to_string_lossy().into_owned(), value);
     }
     Ok(found)
-}
-
-struct Feed<'a>(&'a mut Sha256);
-
-impl io::Write for Feed<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.0.update(buffer);
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
