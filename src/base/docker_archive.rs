@@ -1,0 +1,241 @@
+//! What `docker save` writes: `manifest.json`, a config, and layers that are plain tars as a rule.
+//!
+//! The layers have no digests there, only the config's diffIDs; they are computed on the way into
+//! the store, and a manifest is written that names them. Old archives spell a layer that two images
+//! share as a symbolic link from `ID/layer.tar` to another one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write as _;
+
+use serde::Deserialize;
+
+use super::archive::{Archive, Entry, Pass, read_fully};
+use super::layout::{complete, copy};
+use super::{Error, document};
+use crate::digest::DiffId;
+use crate::manifest::{Descriptor, Manifest, Platform, media_type};
+use crate::progress::Progress;
+use crate::registry::Reference;
+use crate::store::Store;
+
+const MANIFEST: &str = "manifest.json";
+/// More links in a row than these are a circle.
+const MOST_LINKS: usize = 8;
+
+/// An entry of `manifest.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Image {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// Brings the image `tag`, or the only one, into the store, and gives the manifest made for it.
+pub(super) fn import(
+    name: &str,
+    archive: &Archive,
+    tag: Option<&str>,
+    platform: &Platform,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Descriptor, Error> {
+    let path = archive.path();
+    let kind = || Error::Kind {
+        path: path.to_owned(),
+        kind: "an archive of `docker save`",
+        entry: MANIFEST,
+    };
+    let listing = archive.document(MANIFEST, progress)?.ok_or_else(kind)?;
+    let images: Vec<Image> = serde_json::from_slice(&listing)
+        .map_err(|error| Error::document(name, "listing", error))?;
+    let image = pick(archive, &images, tag)?;
+    let absent = |entry: &str| Error::Incomplete {
+        path: path.to_owned(),
+        entry: entry.to_owned(),
+    };
+    let config = archive
+        .document(clean(&image.config), progress)?
+        .ok_or_else(|| absent(&image.config))?;
+    let parsed = document::parse_config(name, &config, platform)?;
+    let names: Vec<&str> = image
+        .layers
+        .iter()
+        .flatten()
+        .map(|layer| clean(layer))
+        .collect();
+    if names.len() != parsed.diff_ids.len() {
+        let (layers, diff_ids) = (names.len(), parsed.diff_ids.len());
+        return Err(Error::DiffIds {
+            name: name.to_owned(),
+            layers,
+            diff_ids,
+        });
+    }
+    let layers = import_layers(archive, &names, &parsed.diff_ids, store, progress)?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+        config: store.put(media_type::OCI_CONFIG, &config)?,
+        layers,
+        annotations: BTreeMap::new(),
+    };
+    Ok(store.put_json(media_type::OCI_MANIFEST, &manifest)?)
+}
+
+fn pick<'a>(archive: &Archive, images: &'a [Image], tag: Option<&str>) -> Result<&'a Image, Error> {
+    let path = || archive.path().to_owned();
+    let tags = || {
+        let named = images.iter().map(|image| image.repo_tags.iter().flatten());
+        named.flatten().cloned().collect::<Vec<_>>()
+    };
+    let Some(tag) = tag else {
+        return match images {
+            [only] => Ok(only),
+            [] => Err(Error::Incomplete {
+                path: path(),
+                entry: "an image".to_owned(),
+            }),
+            _ => Err(Error::SeveralImages {
+                path: path(),
+                tags: tags(),
+            }),
+        };
+    };
+    // `python:3.11` and `docker.io/library/python:3.11` are the same name.
+    let wanted = tag.parse::<Reference>().ok();
+    let is_named = |name: &String| name == tag || (wanted.is_some() && name.parse().ok() == wanted);
+    images
+        .iter()
+        .find(|image| image.repo_tags.iter().flatten().any(is_named))
+        .ok_or_else(|| Error::NoTag {
+            path: path(),
+            tag: tag.to_owned(),
+            tags: tags(),
+        })
+}
+
+/// The layers' descriptors in the order of `names`. One pass takes all of them, but for those behind
+/// links that lead backwards, which the next passes take.
+fn import_layers(
+    archive: &Archive,
+    names: &[&str],
+    diff_ids: &[DiffId],
+    store: &Store,
+    progress: &Progress,
+) -> Result<Vec<Descriptor>, Error> {
+    let mut expected: HashMap<String, DiffId> = HashMap::new();
+    for (name, diff_id) in names.iter().zip(diff_ids) {
+        expected.insert((*name).to_owned(), *diff_id);
+    }
+    let mut done: HashMap<String, Descriptor> = HashMap::new();
+    let mut links: HashMap<String, String> = HashMap::new();
+    for _ in 0..MOST_LINKS {
+        let wanted: HashSet<String> = names
+            .iter()
+            .map(|name| resolve(name, &links).to_owned())
+            .filter(|name| !done.contains_key(name))
+            .collect();
+        if wanted.is_empty() {
+            break;
+        }
+        for name in names {
+            let diff_id = expected[*name];
+            expected
+                .entry(resolve(name, &links).to_owned())
+                .or_insert(diff_id);
+        }
+        let before = (done.len(), links.len());
+        archive.pass(progress, &mut |entry| {
+            if !wanted.contains(entry.name) || done.contains_key(entry.name) {
+                return Ok(Pass::GoesOn);
+            }
+            if let Some(target) = entry.link.take() {
+                links.insert(entry.name.to_owned(), target);
+            } else {
+                let diff_id = expected[entry.name];
+                done.insert(
+                    entry.name.to_owned(),
+                    import_layer(archive, entry, diff_id, store, progress)?,
+                );
+            }
+            Ok(Pass::GoesOn)
+        })?;
+        if before == (done.len(), links.len()) {
+            break;
+        }
+    }
+    let absent = |name: &str| Error::Incomplete {
+        path: archive.path().to_owned(),
+        entry: name.to_owned(),
+    };
+    names
+        .iter()
+        .map(|name| {
+            done.get(resolve(name, &links))
+                .cloned()
+                .ok_or_else(|| absent(name))
+        })
+        .collect()
+}
+
+fn resolve<'a>(name: &'a str, links: &'a HashMap<String, String>) -> &'a str {
+    let mut at = name;
+    for _ in 0..MOST_LINKS {
+        match links.get(at) {
+            Some(target) => at = target,
+            None => break,
+        }
+    }
+    at
+}
+
+fn import_layer(
+    archive: &Archive,
+    entry: &mut Entry<'_>,
+    diff_id: DiffId,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Descriptor, Error> {
+    let part = progress.transfer(
+        format!("layer `sha256:{}`", &diff_id.0.hex()[..12]),
+        Some(entry.size),
+    );
+    let mut magic = [0; 4];
+    let length = read_fully(entry.content, &mut magic).map_err(|source| archive.broken(source))?;
+    let media_type = match magic[..length] {
+        [0x1f, 0x8b, ..] => media_type::OCI_LAYER_GZIP,
+        [0x28, 0xb5, 0x2f, 0xfd] => media_type::OCI_LAYER_ZSTD,
+        _ => media_type::OCI_LAYER,
+    };
+    let mut writer = store.writer()?;
+    writer.write_all(&magic[..length])?;
+    let mut unreadable = |source| archive.broken(source);
+    let written = copy(
+        &mut *entry.content,
+        &mut writer,
+        &part,
+        progress,
+        &mut unreadable,
+    )? + length as u64;
+    if written != entry.size {
+        return Err(archive.broken(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    let layer = if media_type == media_type::OCI_LAYER {
+        // A plain layer's digest is its diffID; a packed one is checked when it is unpacked.
+        let expected = Descriptor::new(media_type, diff_id.0, entry.size);
+        complete(writer, &expected, archive.path(), entry.name)?;
+        expected
+    } else {
+        writer.complete(media_type)?
+    };
+    part.finish("");
+    Ok(layer)
+}
+
+/// The same name as [`Entry::name`] has it.
+fn clean(name: &str) -> &str {
+    name.trim_start_matches("./")
+}

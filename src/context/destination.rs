@@ -1,0 +1,154 @@
+//! Where an entry of `files` may go: inside the workspace, where nothing is yet.
+//!
+//! Links that were staged earlier are followed as the image would follow them, but never out of the
+//! workspace: an absolute link means another place on the host than in the image.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use fs_err as fs;
+
+use super::error::Problem;
+use super::{INSTALLATION, RESERVED, make_directory};
+
+/// The staged workspace, and which entry put what into it.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    path: PathBuf,
+    taken: Vec<(PathBuf, String)>,
+}
+
+impl Workspace {
+    /// `path` is canonical and exists.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            taken: Vec::new(),
+        }
+    }
+
+    /// The workspace on the host.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives `destination` to the entry `name`: makes the directories on its way, and returns the
+    /// path to write, which does not exist.
+    pub(super) fn claim(&mut self, destination: &Path, name: &str) -> Result<PathBuf, Problem> {
+        let relative = normalise(destination).ok_or_else(|| Problem::Outside {
+            destination: destination.to_owned(),
+        })?;
+        let (Some(parent), Some(last)) = (relative.parent(), relative.file_name()) else {
+            return Err(Problem::NoName {
+                path: destination.to_owned(),
+            });
+        };
+        let mut directory = self.path.clone();
+        for component in parent.components() {
+            directory.push(component);
+            self.check_reserved(&directory)?;
+            directory = self.enter(directory, destination)?;
+        }
+        let target = directory.join(last);
+        self.check_reserved(&target)?;
+        if target == self.path.join(INSTALLATION) {
+            return Err(Problem::Reserved {
+                destination: self.relative(&target),
+            });
+        }
+        match fs::symlink_metadata(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                let owner = self.owner(&target);
+                return Err(Problem::Taken {
+                    destination: self.relative(&target),
+                    owner,
+                });
+            }
+        }
+        self.taken.push((self.relative(&target), name.to_owned()));
+        Ok(target)
+    }
+
+    /// The directory itself, made if it is not there, or the one that the symlink leads to.
+    fn enter(&self, directory: PathBuf, destination: &Path) -> Result<PathBuf, Problem> {
+        let metadata = match fs::symlink_metadata(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_directory(&directory)?;
+                return Ok(directory);
+            }
+            other => other?,
+        };
+        let found = if metadata.is_symlink() {
+            match fs::canonicalize(&directory) {
+                Ok(found) if found.starts_with(&self.path) => found,
+                _ => {
+                    let link = self.relative(&directory);
+                    return Err(Problem::Escapes {
+                        destination: destination.to_owned(),
+                        link,
+                    });
+                }
+            }
+        } else {
+            directory
+        };
+        if fs::metadata(&found)?.is_dir() {
+            Ok(found)
+        } else {
+            let owner = self.owner(&found);
+            Err(Problem::NotDirectory {
+                path: self.relative(&found),
+                owner,
+            })
+        }
+    }
+
+    /// `installation` may be passed through, but neither it nor the tool's own files in it be taken.
+    fn check_reserved(&self, path: &Path) -> Result<(), Problem> {
+        let relative = self.relative(path);
+        let reserved = RESERVED
+            .iter()
+            .any(|name| relative == Path::new(INSTALLATION).join(name));
+        if reserved {
+            Err(Problem::Reserved {
+                destination: relative,
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn owner(&self, path: &Path) -> Option<String> {
+        let relative = self.relative(path);
+        let owns = |taken: &Path| relative.starts_with(taken) || taken.starts_with(&relative);
+        self.taken
+            .iter()
+            .rev()
+            .find(|(taken, _)| owns(taken))
+            .map(|(_, name)| name.clone())
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.path).unwrap_or(path).to_owned()
+    }
+}
+
+/// A relative path without `.` and `..`; `None` if it is absolute or climbs above its start.
+pub(super) fn normalise(path: &Path) -> Option<PathBuf> {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::CurDir => (),
+            Component::ParentDir => {
+                if !normal.pop() {
+                    return None;
+                }
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(normal)
+}

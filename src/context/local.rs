@@ -1,0 +1,314 @@
+//! Local files and directories into the context.
+//!
+//! An entry of `files` that is a symlink stands for what it leads to; symlinks inside a directory
+//! stay symlinks, wherever they lead. Everything else that is neither file nor directory is an
+//! error, since a build context cannot carry it.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
+
+use crate::buildfile::FileEntry;
+use crate::progress::{Part, Progress};
+
+use super::destination::Workspace;
+use super::error::Problem;
+
+/// Bytes that are copied between two looks at whether to stop, and between two events.
+const CHUNK: u64 = 16 << 20;
+
+/// Entries of a directory that are looked at for a name like the missing one.
+const SIMILAR_LIMIT: usize = 10_000;
+
+/// Stages one entry of `files`.
+pub(super) fn stage(
+    entry: &FileEntry,
+    workspace: &mut Workspace,
+    copier: &mut Copier<'_>,
+) -> Result<(), Problem> {
+    let source = expand(&entry.source)?;
+    let metadata = fs::metadata(&source).map_err(|error| missing(&source, error))?;
+    // From here on no component is a symlink, so that one put there now is not followed.
+    let from = fs::canonicalize(&source)?;
+    let destination = match entry.destination.as_deref().filter(|key| !key.is_empty()) {
+        Some(key) => PathBuf::from(key),
+        None => source
+            .file_name()
+            .or_else(|| from.file_name())
+            .map(PathBuf::from)
+            .ok_or_else(|| Problem::NoName {
+                path: source.clone(),
+            })?,
+    };
+    if copier.is_own(&from, &metadata) {
+        return Err(Problem::OwnDirectory { path: source });
+    }
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err(special(&from, &metadata));
+    }
+    let to = workspace.claim(&destination, &entry.name)?;
+    copier.copy(&from, &to)
+}
+
+/// `~` and `~user` become home directories; a trailing slash goes.
+pub(super) fn expand(text: &str) -> Result<PathBuf, Problem> {
+    let Some(rest) = text.strip_prefix('~') else {
+        return Ok(Path::new(text).components().collect());
+    };
+    let (user, tail) = rest.split_once('/').unwrap_or((rest, ""));
+    let home = if user.is_empty() {
+        std::env::home_dir()
+    } else {
+        home_of(user)
+    };
+    let home = home
+        .filter(|home| home.is_absolute())
+        .ok_or_else(|| Problem::NoHome {
+            path: text.to_owned(),
+        })?;
+    Ok(home
+        .join(tail.trim_start_matches('/'))
+        .components()
+        .collect())
+}
+
+/// From `/etc/passwd`, else from the system's name services.
+fn home_of(user: &str) -> Option<PathBuf> {
+    let find = |database: Vec<u8>| {
+        database.split(|byte| *byte == b'\n').find_map(|line| {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+            let home = (fields.len() >= 7 && fields[0] == user.as_bytes()).then(|| fields[5])?;
+            Some(PathBuf::from(OsString::from_vec(home.to_vec())))
+        })
+    };
+    fs::read("/etc/passwd").ok().and_then(find).or_else(|| {
+        let output = Command::new("getent")
+            .args(["--", "passwd", user])
+            .output()
+            .ok()?;
+        find(output.stdout)
+    })
+}
+
+/// What a source that cannot be looked at suffers from.
+fn missing(source: &Path, error: io::Error) -> Problem {
+    if error.kind() != io::ErrorKind::NotFound {
+        return error.into();
+    }
+    match fs::read_link(source) {
+        Ok(target) => Problem::Dangling {
+            path: source.to_owned(),
+            target,
+        },
+        Err(_) => Problem::Missing {
+            path: source.to_owned(),
+            similar: similar(source),
+        },
+    }
+}
+
+/// The path beside `source` whose name is nearest to its own, if one is near.
+fn similar(source: &Path) -> Option<String> {
+    let name = source.file_name()?.to_string_lossy();
+    let parent = source.parent()?;
+    let listed = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let limit = (name.chars().count() / 3).min(3);
+    let nearest = fs::read_dir(listed)
+        .ok()?
+        .take(SIMILAR_LIMIT)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .map(|other| (strsim::osa_distance(&name, &other), other))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()?;
+    Some(parent.join(nearest.1).display().to_string())
+}
+
+fn special(path: &Path, metadata: &Metadata) -> Problem {
+    let kind = metadata.file_type();
+    let kind = if kind.is_fifo() {
+        "named pipe"
+    } else if kind.is_socket() {
+        "socket"
+    } else if kind.is_block_device() || kind.is_char_device() {
+        "device"
+    } else {
+        "file of an unknown kind"
+    };
+    Problem::Special {
+        path: path.to_owned(),
+        kind,
+    }
+}
+
+/// What a directory is, by whatever name it is reached.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Copies trees into the context, and remembers what is left to do at the end.
+#[derive(Debug)]
+pub(super) struct Copier<'a> {
+    progress: &'a Progress,
+    part: &'a Part,
+    root: PathBuf,
+    /// Devices and inodes of the context, which is not copied into itself, and of what else is the
+    /// tool's own.
+    left_out: Vec<(u64, u64)>,
+    /// Whether other users can enter the context.
+    open_to_others: bool,
+    /// Directories whose own mode would keep later entries out.
+    unsealed: Vec<(PathBuf, u32)>,
+    files: u64,
+    bytes: u64,
+    told: u64,
+}
+
+impl<'a> Copier<'a> {
+    /// `root` is the context's, canonical; it and the directories in `leave_out` are not copied.
+    pub(super) fn new(
+        root: &Path,
+        leave_out: &[&Path],
+        progress: &'a Progress,
+        part: &'a Part,
+    ) -> io::Result<Self> {
+        let metadata = fs::metadata(root)?;
+        let left_out = leave_out.iter().filter_map(|path| fs::metadata(path).ok());
+        let left_out = left_out
+            .map(|other| identity(&other))
+            .chain([identity(&metadata)])
+            .collect();
+        Ok(Self {
+            progress,
+            part,
+            root: root.to_owned(),
+            left_out,
+            open_to_others: metadata.mode() & 0o011 != 0,
+            unsealed: Vec::new(),
+            files: 0,
+            bytes: 0,
+            told: 0,
+        })
+    }
+
+    /// Whether `path`, canonical, is a directory of the build itself, or a part of what is staged.
+    fn is_own(&self, path: &Path, metadata: &Metadata) -> bool {
+        self.left_out.contains(&identity(metadata)) || path.starts_with(self.root.join("image"))
+    }
+
+    /// Copies whatever lies at `from` to `to`, which does not exist.
+    fn copy(&mut self, from: &Path, to: &Path) -> Result<(), Problem> {
+        self.progress.check()?;
+        let metadata = fs::symlink_metadata(from)?;
+        if metadata.is_dir() {
+            self.directory(from, to, &metadata)
+        } else if metadata.is_symlink() {
+            fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?;
+            self.files += 1;
+            Ok(())
+        } else if metadata.is_file() {
+            self.file(from, to)
+        } else {
+            Err(special(from, &metadata))
+        }
+    }
+
+    fn directory(&mut self, from: &Path, to: &Path, metadata: &Metadata) -> Result<(), Problem> {
+        if self.left_out.contains(&identity(metadata)) {
+            self.progress.note(format!(
+                "`{}` is left out of the image: it is a directory of the build itself",
+                from.display()
+            ));
+            return Ok(());
+        }
+        let names = fs::read_dir(from)?.map(|entry| Ok(entry?.file_name()));
+        let mut names = names.collect::<io::Result<Vec<OsString>>>()?;
+        names.sort_unstable();
+        fs::create_dir(to)?;
+        fs::set_permissions(to, PermissionsExt::from_mode(0o700))?;
+        for name in names {
+            self.copy(&from.join(&name), &to.join(&name))?;
+        }
+        let mode = metadata.mode() & 0o7777;
+        fs::set_permissions(to, PermissionsExt::from_mode(mode | 0o700))?;
+        if mode & 0o700 != 0o700 {
+            self.unsealed.push((to.to_owned(), mode));
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, from: &Path, to: &Path) -> Result<(), Problem> {
+        // Not blocking: what was a file a moment ago may be a named pipe by now.
+        let source = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(from)?;
+        let metadata = source.metadata()?;
+        if !metadata.is_file() {
+            return Err(special(from, &metadata));
+        }
+        let target = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)?;
+        if rustix::fs::ioctl_ficlone(target.file(), source.file()).is_ok() {
+            self.advance(metadata.len());
+        } else {
+            // On plain files and through `Take` this is `copy_file_range`, without a buffer of ours.
+            loop {
+                let copied = io::copy(&mut source.file().take(CHUNK), &mut target.file());
+                let copied = copied.map_err(|error| Problem::Copy {
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                    source: error,
+                })?;
+                self.advance(copied);
+                if copied < CHUNK {
+                    break;
+                }
+                self.progress.check()?;
+            }
+        }
+        let mode = metadata.mode() & 0o7777;
+        target.set_permissions(PermissionsExt::from_mode(mode))?;
+        if mode & 0o6000 != 0 && self.open_to_others {
+            self.open_to_others = false;
+            self.progress.warn(format!(
+                "`{}` has a set-id bit, and other users can enter the context `{}`",
+                from.display(),
+                self.root.display()
+            ));
+        }
+        self.files += 1;
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.bytes - self.told >= CHUNK {
+            self.told = self.bytes;
+            self.part.advance(self.bytes);
+        }
+    }
+
+    /// Gives the directories that were held open their own modes; returns files and bytes.
+    pub(super) fn complete(self) -> io::Result<(u64, u64)> {
+        // A directory was pushed after those in it, so that this order never locks itself out.
+        for (path, mode) in &self.unsealed {
+            fs::set_permissions(path, PermissionsExt::from_mode(*mode))?;
+        }
+        self.part.advance(self.bytes);
+        Ok((self.files, self.bytes))
+    }
+}

@@ -1,0 +1,412 @@
+//! What can go wrong between us and a registry, what may be tried again, and what a person can do.
+//!
+//! No URL is ever part of an error: those of blobs carry signatures, and others may carry passwords.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+
+use crate::digest::Digest;
+use crate::progress::Cancelled;
+use crate::store::{self, MAX_DOCUMENT};
+
+/// What can go wrong between us and a registry.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The build was told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The store could not take a blob.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A file could not be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Certificates, or the machinery of the protocol, could not be set up.
+    #[error("the client for registries could not be set up: {reason}")]
+    Setup {
+        /// The machinery's own words.
+        reason: String,
+    },
+    /// The file of `--ca-cert` holds no certificate.
+    #[error("`{path}` holds no certificate in PEM form")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No connection came about.
+    #[error("`{host}` cannot be reached: {fault}")]
+    Unreachable {
+        /// The host that was spoken to, with its port if it is not the usual one.
+        host: String,
+        /// Why.
+        fault: Fault,
+    },
+    /// The connection broke.
+    #[error("the connection to `{host}` broke: {reason}")]
+    Broken {
+        /// The host that was spoken to.
+        host: String,
+        /// How.
+        reason: String,
+    },
+    /// The registry refused.
+    #[error("`{host}` answered {status} for `{what}`{}", quoted(.said))]
+    Refused {
+        /// The host that was spoken to.
+        host: String,
+        /// The complete reference, with a blob's digest in place of the tag.
+        what: String,
+        /// The HTTP status.
+        status: reqwest::StatusCode,
+        /// Its own words; may be empty.
+        said: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The challenge of the registry cannot be answered.
+    #[error("`{host}` asks for a login in a way that is not understood")]
+    Challenge {
+        /// The host that was spoken to.
+        host: String,
+    },
+    /// A registry with TLS wants its tokens fetched without.
+    #[error("`{host}` names a token server without TLS: `{realm}`")]
+    InsecureRealm {
+        /// The host that was spoken to.
+        host: String,
+        /// The host of the token server.
+        realm: String,
+    },
+    /// The token server's answer holds no token.
+    #[error("the token server `{host}` gave no token")]
+    NoToken {
+        /// The host of the token server.
+        host: String,
+    },
+    /// A redirect that is not followed.
+    #[error("`{host}` redirects {reason}")]
+    Redirect {
+        /// The host that was spoken to.
+        host: String,
+        /// What is wrong with the redirect.
+        reason: &'static str,
+    },
+    /// The registry lied, or something between us and it changed the bytes.
+    #[error("`{host}` sent other bytes for `{expected}`: `{found}`")]
+    Damaged {
+        /// The host that was spoken to.
+        host: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        found: Digest,
+    },
+    /// As many bytes as the descriptor says, or none at all.
+    #[error("`{host}` sent {found} bytes for `{digest}`, which has {expected}")]
+    Size {
+        /// The host that was spoken to.
+        host: String,
+        /// The digest asked for.
+        digest: Digest,
+        /// The size by the descriptor.
+        expected: u64,
+        /// What the registry sent, or announced.
+        found: u64,
+    },
+    /// A document beyond the limit.
+    #[error("the document `{what}` of `{host}` has more than {MAX_DOCUMENT} bytes")]
+    TooLarge {
+        /// The host that was spoken to.
+        host: String,
+        /// The complete reference.
+        what: String,
+    },
+}
+
+/// Why no connection came about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nobody listens there.
+    #[error("connection refused")]
+    Refused,
+    /// The name has no address.
+    #[error("its name cannot be resolved ({0})")]
+    Lookup(String),
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The certificate is not trusted.
+    #[error("its certificate is not trusted ({0})")]
+    Certificate(String),
+    /// Plain HTTP where TLS should be.
+    #[error("it does not speak TLS")]
+    NotTls,
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+fn quoted(said: &str) -> String {
+    if said.is_empty() {
+        String::new()
+    } else {
+        format!(": {said}")
+    }
+}
+
+impl Error {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let host_of = |what: &str| what.split('/').next().unwrap_or_default().to_owned();
+        Some(match self {
+            Self::Unreachable { fault: Fault::Certificate(_), .. } => {
+                "if the certificate is right, name its authority with `--ca-cert FILE` or in `SSL_CERT_FILE`".to_owned()
+            }
+            Self::Unreachable { host, fault: Fault::NotTls } => {
+                format!("if the registry is to be trusted without TLS, allow it with `--insecure-registry {host}`")
+            }
+            Self::Unreachable { fault: Fault::Lookup(_), .. } => {
+                "check the registry's name in the reference, and the network; a proxy is taken from `HTTPS_PROXY`".to_owned()
+            }
+            Self::Unreachable { .. } | Self::Broken { .. } => {
+                "check that the registry runs and that the network lets it be reached; a proxy is taken from `HTTPS_PROXY`".to_owned()
+            }
+            Self::Refused { status, what, .. } => match status.as_u16() {
+                401 | 403 => format!("check the name `{what}`, and that the repository is public"),
+                404 => format!(
+                    "the reference was completed to `{what}`: check the registry `{}`, the repository and the tag",
+                    host_of(what)
+                ),
+                429 => "the registry limits how often it may be asked: wait, or use a mirror or a base that is at hand (`oci:DIR`)".to_owned(),
+                500.. => "the registry is in trouble: try again later".to_owned(),
+                _ => return None,
+            },
+            Self::Setup { .. } => {
+                "install the certificates of your system (`ca-certificates`), or name a file with `--ca-cert` or in `SSL_CERT_FILE`".to_owned()
+            }
+            Self::Damaged { .. } | Self::Size { .. } => {
+                "the registry, or a proxy before it, changes what it serves: try again, or try another registry".to_owned()
+            }
+            Self::Store(store::Error::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                "free some space, or keep the store elsewhere with `--store DIR`".to_owned()
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whether the registry could not be asked at all, so that an older answer may do.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { fault, .. } => {
+                !matches!(fault, Fault::Certificate(_) | Fault::NotTls)
+            }
+            Self::Broken { .. } => true,
+            Self::Refused { status, .. } => is_passing(*status),
+            _ => false,
+        }
+    }
+
+    /// How often it is worth trying all in all.
+    pub(super) fn attempts(&self) -> u32 {
+        match self {
+            Self::Broken { .. } => 5,
+            Self::Refused { status, .. } if is_passing(*status) => 5,
+            Self::Unreachable {
+                fault: Fault::Certificate(_) | Fault::NotTls,
+                ..
+            } => 1,
+            Self::Unreachable { .. } | Self::Damaged { .. } | Self::Size { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// How long the registry wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// An HTTP client that could not be made.
+    pub(super) fn setup(error: &reqwest::Error) -> Self {
+        Self::Setup {
+            reason: root_cause(error),
+        }
+    }
+
+    /// A request that got no answer.
+    pub(super) fn unanswered(url: &Url, error: &reqwest::Error) -> Self {
+        let host = host(url);
+        let reason = root_cause(error);
+        if let Some(fault) = tls_fault(error) {
+            return Self::Unreachable { host, fault };
+        }
+        if !error.is_connect() {
+            let reason = if error.is_timeout() {
+                "no answer in time".to_owned()
+            } else {
+                reason
+            };
+            return Self::Broken { host, reason };
+        }
+        let refused = causes(error)
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        let fault = if error.is_timeout() {
+            Fault::Timeout
+        } else if refused {
+            Fault::Refused
+        } else if reason.contains("lookup address") {
+            Fault::Lookup(reason.rsplit(": ").next().unwrap_or_default().to_owned())
+        } else {
+            Fault::Other(reason)
+        };
+        Self::Unreachable { host, fault }
+    }
+
+    /// An answer that is a refusal; its body is read for the registry's own words.
+    pub(super) async fn refused(what: &str, response: reqwest::Response) -> Self {
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let (host, status) = (host(response.url()), response.status());
+        Self::Refused {
+            host,
+            what: what.to_owned(),
+            status,
+            said: words(response).await,
+            retry_after,
+        }
+    }
+}
+
+/// Whether a refusal may be over soon.
+fn is_passing(status: reqwest::StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 429)
+}
+
+/// Host and port of a URL, without anything that could be secret.
+pub(super) fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+type Cause = dyn StdError + 'static;
+
+fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
+    std::iter::successors(Some(error), |error| cause_of(*error))
+}
+
+fn cause_of<'a>(error: &'a Cause) -> Option<&'a Cause> {
+    // An `io::Error` that wraps another error reports that one's source as its own.
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    // Only reqwest's own errors print URLs, and they are never the innermost one, but for one kind.
+    match causes(error).last() {
+        Some(last) if last.downcast_ref::<reqwest::Error>().is_none() => {
+            printable(&last.to_string())
+        }
+        _ => "the request could not be sent".to_owned(),
+    }
+}
+
+fn tls_fault(error: &reqwest::Error) -> Option<Fault> {
+    let error = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())?;
+    Some(match error {
+        rustls::Error::InvalidCertificate(reason) => Fault::Certificate(distrust(reason)),
+        rustls::Error::InvalidMessage(_) => Fault::NotTls,
+        other => Fault::Other(printable(&other.to_string())),
+    })
+}
+
+fn distrust(reason: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Reason;
+    match reason {
+        Reason::UnknownIssuer => "its issuer is not known here".to_owned(),
+        Reason::Expired | Reason::ExpiredContext { .. } => "it has expired".to_owned(),
+        Reason::NotValidYet | Reason::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
+        Reason::NotValidForName | Reason::NotValidForNameContext { .. } => {
+            "it is for another name".to_owned()
+        }
+        other if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it is an authority's certificate (`CA:TRUE`), which cannot be a server's as well"
+                .to_owned()
+        }
+        other => printable(&other.to_string()),
+    }
+}
+
+/// The messages of the distribution specification's error document, or the text as it is.
+async fn words(mut response: reqwest::Response) -> String {
+    let is_html = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > 1 << 16 {
+            break;
+        }
+    }
+    let text = match serde_json::from_slice::<serde_json::Value>(&body) {
+        Ok(document) => said_in(&document),
+        Err(_) if is_html => String::new(),
+        Err(_) => String::from_utf8_lossy(&body)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    printable(&text)
+}
+
+fn said_in(document: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value, key: &str| {
+        value
+            .get(key)
+            .and_then(serde_json::Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
+    let one = |error: &serde_json::Value| text(error, "message").or_else(|| text(error, "code"));
+    match document.get("errors").and_then(serde_json::Value::as_array) {
+        Some(errors) => errors.iter().filter_map(one).collect::<Vec<_>>().join("; "),
+        None => one(document)
+            .or_else(|| text(document, "details"))
+            .unwrap_or_default(),
+    }
+}
+
+/// What a stranger said, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}

@@ -1,0 +1,258 @@
+//! Blobs: many side by side, each streamed to disk while it is hashed, resumed where it was cut.
+//!
+//! A download that fails goes on from the bytes that are there; the hash goes on with it, since the
+//! writer lives through the attempts. Memory holds one chunk of the network for each download.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode};
+
+use super::error::host;
+use super::retry::Retry;
+use super::{Client, Error, Reference};
+use crate::digest::Digest;
+use crate::manifest::{Descriptor, media_type};
+use crate::progress::{Part, Progress};
+use crate::store::{self, BlobWriter, Store};
+
+/// Between two events about the same blob.
+const TICK: Duration = Duration::from_millis(50);
+
+impl Client {
+    pub(super) async fn fetch_blobs(
+        &self,
+        reference: &Reference,
+        blobs: &[Descriptor],
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let mut seen: HashSet<Digest> = HashSet::new();
+        let wanted: Vec<&Descriptor> = blobs
+            .iter()
+            .filter(|blob| seen.insert(blob.digest) && !store.has(blob))
+            .collect();
+        let jobs = if self.options.jobs == 0 {
+            4
+        } else {
+            self.options.jobs
+        };
+        stream::iter(wanted)
+            .map(|blob| self.fetch_blob(reference, blob, store, progress))
+            .buffer_unordered(jobs)
+            .try_collect()
+            .await
+    }
+
+    async fn fetch_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let part = progress.transfer(label(blob), Some(blob.size));
+        let mut download = Download {
+            blob,
+            store,
+            part: &part,
+            writer: None,
+            received: 0,
+            told: Instant::now(),
+        };
+        let mut retry = Retry::new(self.timing.backoff);
+        let mut furthest = 0;
+        while let Err(error) = self.attempt(reference, &mut download).await {
+            // Only new ground counts as progress: a server that ignores ranges and cuts each time
+            // would be asked forever otherwise.
+            if download.received > furthest {
+                furthest = download.received;
+                retry.progressed();
+            }
+            retry.pause(error).await?;
+        }
+        part.advance(blob.size);
+        part.finish("");
+        Ok(())
+    }
+
+    /// One request, for what is missing yet.
+    async fn attempt(
+        &self,
+        reference: &Reference,
+        download: &mut Download<'_>,
+    ) -> Result<(), Error> {
+        let digest = download.blob.digest;
+        let what = format!(
+            "{}/{}@{digest}",
+            reference.registry(),
+            reference.repository()
+        );
+        let from = if download.writer.is_some() {
+            download.received
+        } else {
+            0
+        };
+        let mut headers = HeaderMap::new();
+        if from > 0 {
+            headers.insert(
+                RANGE,
+                HeaderValue::from_str(&format!("bytes={from}-")).expect("plain text"),
+            );
+        }
+        let mut response = self
+            .send(
+                Method::GET,
+                reference,
+                &format!("blobs/{digest}"),
+                &headers,
+                &what,
+            )
+            .await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            // The next attempt begins anew.
+            download.writer = None;
+            let reason = format!("it has nothing after {from} bytes");
+            return Err(Error::Broken {
+                host: host(response.url()),
+                reason,
+            });
+        }
+        if !resumes(&response, from) {
+            download.restart()?;
+        }
+        download.check_length(&response)?;
+        let url = response.url().clone();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => download.take(&chunk, &url)?,
+                Ok(None) => break,
+                // All that was promised is there, and its digest says whether it is right.
+                Err(_) if download.received == download.blob.size => break,
+                Err(error) => return Err(Error::unanswered(&url, &error)),
+            }
+        }
+        download.complete(&url)
+    }
+}
+
+/// A blob on its way.
+struct Download<'a> {
+    blob: &'a Descriptor,
+    store: &'a Store,
+    part: &'a Part,
+    writer: Option<BlobWriter>,
+    /// Bytes in the writer, or in the one that was given up last.
+    received: u64,
+    told: Instant,
+}
+
+impl Download<'_> {
+    fn restart(&mut self) -> Result<(), Error> {
+        self.writer = Some(self.store.writer()?);
+        self.received = 0;
+        Ok(())
+    }
+
+    /// Refuses an answer whose announced length is not what is missing, before a byte is taken.
+    fn check_length(&mut self, response: &Response) -> Result<(), Error> {
+        let Some(length) = response.content_length() else {
+            return Ok(());
+        };
+        let end = self.received.saturating_add(length);
+        // A server may give less of a range than it was asked for, but never less of the whole.
+        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+        if end > self.blob.size || (end < self.blob.size && !is_part) {
+            return Err(self.wrong_size(response.url(), end));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, chunk: &[u8], url: &reqwest::Url) -> Result<(), Error> {
+        let received = self.received + chunk.len() as u64;
+        if received > self.blob.size {
+            return Err(self.wrong_size(url, received));
+        }
+        let writer = self
+            .writer
+            .as_mut()
+            .expect("an attempt begins with a writer");
+        // Blocks for as long as copying into the page cache takes, which is less than a switch to
+        // another thread costs.
+        writer.write_all(chunk).map_err(store::Error::Io)?;
+        self.received = received;
+        if self.told.elapsed() >= TICK {
+            self.told = Instant::now();
+            self.part.advance(received);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, url: &reqwest::Url) -> Result<(), Error> {
+        if self.received < self.blob.size {
+            let reason = format!(
+                "it ended after {} of {} bytes",
+                self.received, self.blob.size
+            );
+            return Err(Error::Broken {
+                host: host(url),
+                reason,
+            });
+        }
+        let writer = self.writer.take().expect("an attempt begins with a writer");
+        writer.complete_as(self.blob).map_err(|error| match error {
+            store::Error::Damaged { expected, found } => Error::Damaged {
+                host: host(url),
+                expected,
+                found,
+            },
+            other => Error::Store(other),
+        })
+    }
+
+    fn wrong_size(&mut self, url: &reqwest::Url, found: u64) -> Error {
+        self.writer = None;
+        let Descriptor { digest, size, .. } = *self.blob;
+        Error::Size {
+            host: host(url),
+            digest,
+            expected: size,
+            found,
+        }
+    }
+}
+
+/// Whether the answer goes on where the bytes at hand end. 200 is the whole blob: the server knows
+/// no ranges.
+fn resumes(response: &Response, from: u64) -> bool {
+    if from == 0 || response.status() != StatusCode::PARTIAL_CONTENT {
+        return false;
+    }
+    let range = response
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok());
+    range.is_some_and(|range| {
+        range
+            .trim_start()
+            .strip_prefix("bytes ")
+            .is_some_and(|range| {
+                range
+                    .split('-')
+                    .next()
+                    .and_then(|first| first.trim().parse().ok())
+                    == Some(from)
+            })
+    })
+}
+
+fn label(blob: &Descriptor) -> String {
+    let what = match blob.media_type.as_str() {
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG => "config",
+        _ => "layer",
+    };
+    format!("{what} `sha256:{}`", &blob.digest.hex()[..12])
+}
