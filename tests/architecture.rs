@@ -8,19 +8,32 @@ use fs_err as fs;
 use crate::support::repository;
 
 /// The stages, in order: each may import those before it, and all that is shared.
-const STAGES: [&str; 8] =
-    ["buildfile", "context", "base", "runner", "rootfs", "step", "image", "output"];
+const STAGES: [&str; 8] = [
+    "buildfile",
+    "context",
+    "base",
+    "runner",
+    "rootfs",
+    "step",
+    "image",
+    "output",
+];
 /// Shared modules: each may import those after it, and no stage.
-const SHARED: [&str; 8] =
-    ["cache", "registry", "layer", "store", "manifest", "digest", "progress", "secret"];
+const SHARED: [&str; 8] = [
+    "cache", "registry", "layer", "store", "manifest", "digest", "progress", "secret",
+];
 /// These put the stages together, and may import everything.
-const TOP: [&str; 8] =
-    ["main", "cli", "commands", "report", "lib", "assemble", "run", "error"];
+const TOP: [&str; 8] = [
+    "main", "cli", "commands", "report", "lib", "assemble", "run", "error",
+];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [
     ("unsafe ", &["runner/sys.rs"]),
     ("\".wh.", &["layer/whiteout.rs"]),
-    ("blobs/sha256", &["store.rs", "base.rs", "base/", "output.rs", "output/"]),
+    (
+        "blobs/sha256",
+        &["store.rs", "base.rs", "base/", "output.rs", "output/"],
+    ),
     ("clap::", &["cli.rs", "cli/", "main.rs"]),
     ("saphyr_parser", &["buildfile.rs", "buildfile/"]),
     ("serde_yaml", &["buildfile.rs", "buildfile/"]),
@@ -30,7 +43,10 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 
 #[test]
 fn modules_import_one_way_only() {
-    let broken: Vec<_> = sources().iter().flat_map(|(file, code)| wrong_imports(file, code)).collect();
+    let broken: Vec<_> = sources()
+        .iter()
+        .flat_map(|(file, code)| wrong_imports(file, code))
+        .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
@@ -39,11 +55,13 @@ fn some_things_are_written_in_one_place_only() {
     let mut broken = Vec::new();
     for (file, code) in sources() {
         for (text, places) in ONLY_IN {
-            let allowed = places.iter().any(|place| {
-                file == *place || (place.ends_with('/') && file.starts_with(place))
-            });
+            let allowed = places
+                .iter()
+                .any(|place| file == *place || (place.ends_with('/') && file.starts_with(place)));
             if !allowed && code.contains(text) {
-                broken.push(format!("src/{file} has `{text}`, which belongs into {places:?}"));
+                broken.push(format!(
+                    "src/{file} has `{text}`, which belongs into {places:?}"
+                ));
             }
         }
     }
@@ -55,7 +73,10 @@ fn every_module_has_its_place_in_the_table() {
     for (file, _) in sources() {
         let module = module_of(&file);
         let known = [&STAGES[..], &SHARED, &TOP].concat().contains(&module);
-        assert!(known, "src/{file}: `{module}` is missing in the table of tests/architecture.rs");
+        assert!(
+            known,
+            "src/{file}: `{module}` is missing in the table of tests/architecture.rs"
+        );
     }
 }
 
@@ -63,18 +84,30 @@ fn every_module_has_its_place_in_the_table() {
 fn a_broken_rule_is_found() {
     let wrong = [
         ("store.rs", "use crate::base::Base;"),
-        ("context/local.rs", "use crate::{buildfile::BuildFile, output};"),
+        (
+            "context/local.rs",
+            "use crate::{buildfile::BuildFile, output};",
+        ),
         ("runner/mod.rs", "fn f(_: crate::digest::Digest) {}"),
-        ("digest.rs", "use crate::{\n    progress::Progress,\n    store::Store,\n};"),
+        (
+            "digest.rs",
+            "use crate::{\n    progress::Progress,\n    store::Store,\n};",
+        ),
     ];
     for (file, code) in wrong {
         assert_eq!(wrong_imports(file, code).len(), 1, "{file}: {code}");
     }
     let fine = [
         ("store.rs", "use crate::digest::{self, Digest};"),
-        ("output.rs", "use crate::{image::Image, layer, store::Store};"),
+        (
+            "output.rs",
+            "use crate::{image::Image, layer, store::Store};",
+        ),
         ("assemble.rs", "use crate::{base, output};"),
-        ("runner/mod.rs", "use crate::runner::sys;\npub(crate) fn f() {}"),
+        (
+            "runner/mod.rs",
+            "use crate::runner::sys;\npub(crate) fn f() {}",
+        ),
     ];
     for (file, code) in fine {
         assert_eq!(wrong_imports(file, code), [""; 0], "{file}: {code}");
@@ -83,9 +116,15 @@ fn a_broken_rule_is_found() {
 
 fn wrong_imports(file: &str, code: &str) -> Vec<String> {
     let from = module_of(file);
-    let mut wrong: Vec<_> = imports(code).into_iter().filter(|to| !may_import(from, to)).collect();
+    let mut wrong: Vec<_> = imports(code)
+        .into_iter()
+        .filter(|to| !may_import(from, to))
+        .collect();
     wrong.dedup();
-    wrong.iter().map(|to| format!("src/{file}: `{from}` must not import `{to}`")).collect()
+    wrong
+        .iter()
+        .map(|to| format!("src/{file}: `{from}` must not import `{to}`"))
+        .collect()
 }
 
 fn may_import(from: &str, to: &str) -> bool {
@@ -96,7 +135,12 @@ fn may_import(from: &str, to: &str) -> bool {
     if from == "runner" {
         return false;
     }
-    match (place(&STAGES, from), place(&STAGES, to), place(&SHARED, from), place(&SHARED, to)) {
+    match (
+        place(&STAGES, from),
+        place(&STAGES, to),
+        place(&SHARED, from),
+        place(&SHARED, to),
+    ) {
         (Some(stage), Some(other), ..) => other < stage,
         (Some(_), None, _, Some(_)) => true,
         (None, None, Some(shared), Some(other)) => shared < other,
@@ -106,7 +150,12 @@ fn may_import(from: &str, to: &str) -> bool {
 
 /// The modules right under `crate::`, of plain paths and of `crate::{…}` lists.
 fn imports(code: &str) -> Vec<&str> {
-    let name = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+    let name = |text: &str| {
+        text.len()
+            - text
+                .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+                .len()
+    };
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
@@ -133,7 +182,10 @@ fn imports(code: &str) -> Vec<&str> {
 
 /// The module that a file belongs to: `layer/tar.rs` is part of `layer`.
 fn module_of(file: &str) -> &str {
-    file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
+    file.split('/')
+        .next()
+        .unwrap_or(file)
+        .trim_end_matches(".rs")
 }
 
 /// Every file of `src/` without comments and tests.
@@ -147,8 +199,14 @@ fn sources() -> Vec<(String, String)> {
         .map(|path| {
             let text = fs::read_to_string(path).expect("sources are text");
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let name = path.strip_prefix(&root).expect("it is below").to_string_lossy().into_owned();
+            let lines = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let name = path
+                .strip_prefix(&root)
+                .expect("it is below")
+                .to_string_lossy()
+                .into_owned();
             (name, lines.collect::<Vec<_>>().join("\n"))
         })
         .collect()

@@ -7,8 +7,8 @@ use fs_err as fs;
 use serde_json::Value;
 
 use crate::support::{
-    Bench, Registry, Tree, User, base_layout, buildah_build, check, have, is_root, repository, run_bundle,
-    serve_base, skopeo_copy, skopeo_inspect, succeed, umoci_unpack, verify,
+    Bench, Registry, Tree, User, base_layout, buildah_build, check, have, is_root, repository,
+    run_bundle, serve_base, skopeo_copy, skopeo_inspect, succeed, umoci_unpack, verify,
 };
 
 const TAG: &str = "3.11-slim";
@@ -18,24 +18,49 @@ fn the_stand_in_is_a_sound_image_with_a_python() {
     let Some(layout) = base_layout() else { return };
     let image = verify(&layout, TAG);
     assert_eq!(image.layers.len(), 3);
-    assert_eq!(image.config["config"]["Cmd"], serde_json::json!(["python3"]));
+    assert_eq!(
+        image.config["config"]["Cmd"],
+        serde_json::json!(["python3"])
+    );
     assert_eq!(image.env("PYTHON_VERSION"), Some("3.11"));
-    assert_eq!(image.find("usr/bin/python").and_then(|link| link.target.as_deref()), Some("python3"));
+    assert_eq!(
+        image
+            .find("usr/bin/python")
+            .and_then(|link| link.target.as_deref()),
+        Some("python3")
+    );
     let shadow = image.find("etc/shadow").expect("accounts have passwords");
     assert_eq!((shadow.mode, shadow.owner), (0o640, (0, 42)));
     // A whiteout of something that is there.
-    assert!(image.layers[2].iter().any(|entry| entry.name == "usr/share/.wh.bug"));
-    assert!(image.layers[0].iter().any(|entry| entry.name.starts_with("usr/share/bug")));
+    assert!(
+        image.layers[2]
+            .iter()
+            .any(|entry| entry.name == "usr/share/.wh.bug")
+    );
+    assert!(
+        image.layers[0]
+            .iter()
+            .any(|entry| entry.name.starts_with("usr/share/bug"))
+    );
 }
 
 #[test]
 fn the_stand_in_has_the_same_bytes_when_a_user_makes_it() {
     let Some(layout) = base_layout() else { return };
     let expected = verify(&layout, TAG).digest;
-    let Some(bench) = Bench::new(User::Plain) else { return };
+    let Some(bench) = Bench::new(User::Plain) else {
+        return;
+    };
     // The scripts, where every user can read them.
-    for file in ["testdata/lib.sh", "testdata/base/make.sh", "testdata/base/assemble.py"] {
-        bench.write(file, fs::read(repository().join(file)).expect("it is there"));
+    for file in [
+        "testdata/lib.sh",
+        "testdata/base/make.sh",
+        "testdata/base/assemble.py",
+    ] {
+        bench.write(
+            file,
+            fs::read(repository().join(file)).expect("it is there"),
+        );
     }
     let made = bench.path("made");
     let mut command = bench.command("bash");
@@ -54,7 +79,9 @@ fn verification_finds_what_is_not_sound() {
     assert!(check(&copy, "other").is_err_and(|reason| reason.contains("0 entries")));
 
     // A flipped byte in a layer, and one byte too many.
-    let digest = image.manifest["layers"][2]["digest"].as_str().expect("a digest");
+    let digest = image.manifest["layers"][2]["digest"]
+        .as_str()
+        .expect("a digest");
     let blob = copy.join("blobs").join(digest.replace(':', "/"));
     let sound = fs::read(&blob).expect("a blob");
     let mut damaged = sound.clone();
@@ -73,7 +100,8 @@ fn verification_finds_what_is_not_sound() {
         let mut manifest = image.manifest.clone();
         manifest["config"] = store(&copy, &config, &image.manifest["config"]);
         let index = copy.join("index.json");
-        let mut entry: Value = serde_json::from_slice(&fs::read(&index).expect("there")).expect("JSON");
+        let mut entry: Value =
+            serde_json::from_slice(&fs::read(&index).expect("there")).expect("JSON");
         entry["manifests"][0] = {
             let mut new = store(&copy, &manifest, &entry["manifests"][0]);
             new["annotations"] = entry["manifests"][0]["annotations"].clone();
@@ -85,7 +113,10 @@ fn verification_finds_what_is_not_sound() {
     };
     assert_eq!(spoil(&|_| {}), "");
     let swapped = |config: &mut Value| {
-        config["rootfs"]["diff_ids"].as_array_mut().expect("a list").swap(0, 1);
+        config["rootfs"]["diff_ids"]
+            .as_array_mut()
+            .expect("a list")
+            .swap(0, 1);
     };
     assert!(spoil(&swapped).contains("diffID"));
     let shorter = |config: &mut Value| {
@@ -137,24 +168,40 @@ fn trees_differ_in_what_an_image_can_carry() {
     /a/link: content file and again
     "#);
     let allowed = [("a/{b,c}", "for the test"), ("a/link", "for the test")];
-    assert_eq!(Tree::of(&one).differences(&Tree::of(&two), &allowed).len(), 1);
+    assert_eq!(
+        Tree::of(&one).differences(&Tree::of(&two), &allowed).len(),
+        1
+    );
     assert!(Tree::of(&one).has("a/link"));
 }
 
 #[test]
 fn a_registry_serves_what_was_pushed() {
     let bench = Bench::current();
-    let Some((mut registry, reference)) = serve_base() else { return };
+    let Some((mut registry, reference)) = serve_base() else {
+        return;
+    };
     let image = verify(&base_layout().expect("it was pushed"), TAG);
     let said = skopeo_inspect(&bench, &format!("docker://{reference}"));
     assert_eq!(said["Digest"], *image.digest);
-    assert!(registry.log().contains("/v2/library/python/manifests/3.11-slim"));
+    assert!(
+        registry
+            .log()
+            .contains("/v2/library/python/manifests/3.11-slim")
+    );
     assert!(registry.blob(&image.digest).is_file());
     assert_eq!(reference, registry.reference("library/python:3.11-slim"));
     registry.stop();
-    let port = registry.host().split(':').nth(1).and_then(|port| port.parse().ok()).expect("a port");
+    let port = registry
+        .host()
+        .split(':')
+        .nth(1)
+        .and_then(|port| port.parse().ok())
+        .expect("a port");
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
-    let Some(another) = Registry::start() else { return };
+    let Some(another) = Registry::start() else {
+        return;
+    };
     assert_ne!(another.host(), registry.host());
 }
 
@@ -165,13 +212,24 @@ fn every_user_can_unpack_and_run_an_image() {
         return;
     }
     for user in User::ALL {
-        let Some(bench) = Bench::new(user) else { continue };
+        let Some(bench) = Bench::new(user) else {
+            continue;
+        };
         let copy = bench.path("copy");
-        succeed(Command::new("cp").args(["-r", "--no-preserve=mode"]).arg(&layout).arg(&copy));
+        succeed(
+            Command::new("cp")
+                .args(["-r", "--no-preserve=mode"])
+                .arg(&layout)
+                .arg(&copy),
+        );
         let archive = format!("oci-archive:{}:x", bench.path("image.tar").display());
         skopeo_copy(&bench, &format!("oci:{}:{TAG}", copy.display()), &archive);
         let bundle = umoci_unpack(&bench, &copy, TAG, "bundle");
-        let said = run_bundle(&bench, &bundle, &["python3", "-c", "import os; print(os.getuid())"]);
+        let said = run_bundle(
+            &bench,
+            &bundle,
+            &["python3", "-c", "import os; print(os.getuid())"],
+        );
         assert_eq!(said.expect("a runtime").trim(), "0", "{user:?}");
     }
 }
@@ -182,11 +240,15 @@ fn buildah_builds_a_context() {
         return;
     }
     let bench = Bench::current();
-    let Some((_registry, reference)) = serve_base() else { return };
+    let Some((_registry, reference)) = serve_base() else {
+        return;
+    };
     let text = format!("FROM {reference}\nCOPY hello /\nENV A=b\nRUN python3 -m venv /venv\n");
     bench.write("context/Dockerfile", text);
     bench.write("context/hello", "hello");
-    let Some((layout, image)) = buildah_build(&bench, &bench.path("context"), "built") else { return };
+    let Some((layout, image)) = buildah_build(&bench, &bench.path("context"), "built") else {
+        return;
+    };
     assert_eq!(image.env("A"), Some("b"));
     assert_eq!(image.env("PIP_CERT"), None);
     let tree = Tree::of(&umoci_unpack(&bench, &layout, "latest", "bundle").join("rootfs"));

@@ -9,7 +9,9 @@ use crate::support::{Bench, serve_base, verify};
 
 #[test]
 fn files_packages_and_settings_arrive() {
-    let Some((_registry, base)) = serve_base() else { return };
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
     let bench = Bench::current();
     bench.write_wheel(&[]);
     let script = bench.write("tree/bin/go.sh", "#!/bin/sh\necho went\n");
@@ -48,11 +50,26 @@ pip-config:
     run.line();
     let image = verify(&bench.path("out"), "1");
 
-    let find = |name: &str| image.find(name).unwrap_or_else(|| panic!("{name} is not in the image"));
+    let find = |name: &str| {
+        image
+            .find(name)
+            .unwrap_or_else(|| panic!("{name} is not in the image"))
+    };
     assert_eq!(find("workspace/tree/bin/go.sh").mode, 0o755);
-    assert_eq!(find("workspace/tree/link").target.as_deref(), Some("bin/go.sh"));
-    assert_eq!(find("workspace/tree/data.txt").owner, (0, 0), "files belong to root");
-    for name in ["workspace/sub/renamed.txt", "workspace/note.txt", "venv/bin/pib-hello"] {
+    assert_eq!(
+        find("workspace/tree/link").target.as_deref(),
+        Some("bin/go.sh")
+    );
+    assert_eq!(
+        find("workspace/tree/data.txt").owner,
+        (0, 0),
+        "files belong to root"
+    );
+    for name in [
+        "workspace/sub/renamed.txt",
+        "workspace/note.txt",
+        "venv/bin/pib-hello",
+    ] {
         find(name);
     }
     assert_eq!(image.env("VERSION"), Some("3.10"));
@@ -79,7 +96,10 @@ pip-config:
     ");
     // The value from outside is masked where the build file is kept.
     let kept = shell("cat installation/build.yaml");
-    assert!(!kept.contains("outer value") && kept.contains("SECRETLY"), "{kept}");
+    assert!(
+        !kept.contains("outer value") && kept.contains("SECRETLY"),
+        "{kept}"
+    );
     // Bytecode was compiled with times that are valid in the layer: Python does not write it anew.
     let fresh = shell(
         "touch /tmp/now; python -c 'import pib_hello, pip'; find /venv -name '*.pyc' -newer /tmp/now",
@@ -89,9 +109,14 @@ pip-config:
 
 #[test]
 fn run_has_dockers_meanings() {
-    let Some((_registry, base)) = serve_base() else { return };
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
     let bench = Bench::current();
-    bench.write("build.yaml", "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1', A: image}\n");
+    bench.write(
+        "build.yaml",
+        "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1', A: image}\n",
+    );
     bench.run(["build.yaml", "--base", &base]).line();
     let note = bench.write("note.txt", "mounted");
     let mount = format!("{}:/mnt/note.txt:ro", note.display());
@@ -101,15 +126,18 @@ fn run_has_dockers_meanings() {
     let script = "cat /mnt/note.txt; echo \" $A $B $(pwd)\"; id -u; echo new > /mnt/shared/made; \
                   (echo no > /mnt/note.txt) 2>/dev/null || echo read-only";
     let run = bench.run([
-        "run", "--rm", "-v", &mount, "-v", &shared, "-e", "A=option", "-e", "B=too", "-w", "/tmp", "image:1",
-        "sh", "-c", script,
+        "run", "--rm", "-v", &mount, "-v", &shared, "-e", "A=option", "-e", "B=too", "-w", "/tmp",
+        "image:1", "sh", "-c", script,
     ]);
     insta::assert_snapshot!(run.stdout(), @r"
     mounted option too /tmp
     0
     read-only
     ");
-    assert_eq!(fs::read_to_string(folder.join("made")).expect("it was made"), "new\n");
+    assert_eq!(
+        fs::read_to_string(folder.join("made")).expect("it was made"),
+        "new\n"
+    );
 
     // Standard input only with -i.
     let feed = |options: &[&str]| {
@@ -126,14 +154,23 @@ fn run_has_dockers_meanings() {
     assert_eq!(run.status(), Some(127));
     assert!(run.stderr().contains("no-such-command"), "{}", run.stderr());
     let run = bench.run(["run", "unknown:1", "true"]);
-    assert!(run.refusal(2).contains("there is no image"), "{}", run.stderr());
+    assert!(
+        run.refusal(2).contains("there is no image"),
+        "{}",
+        run.stderr()
+    );
 }
 
 #[test]
 fn a_step_sees_nothing_of_the_host() {
-    let Some((_registry, base)) = serve_base() else { return };
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
     let bench = Bench::current();
-    bench.write("build.yaml", "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\n");
+    bench.write(
+        "build.yaml",
+        "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\n",
+    );
     bench.run(["build.yaml", "--base", &base]).line();
     let home = bench.root().join("home").display().to_string();
     let script = format!(
@@ -145,8 +182,17 @@ fn a_step_sees_nothing_of_the_host() {
     let run = bench.finish(command.env("OUTSIDE_SECRET", "x"));
     let lines: Vec<_> = run.stdout().lines().collect();
     assert_eq!(lines[0], "0", "{lines:?}");
-    assert!(lines[1].parse::<u32>().is_ok_and(|processes| processes < 10), "{lines:?}");
+    assert!(
+        lines[1]
+            .parse::<u32>()
+            .is_ok_and(|processes| processes < 10),
+        "{lines:?}"
+    );
     assert_eq!(&lines[2..4], ["locked", "locked"]);
     // Docker's default capabilities.
-    assert_eq!(lines[4].split_whitespace().last(), Some("00000000a80425fb"), "{lines:?}");
+    assert_eq!(
+        lines[4].split_whitespace().last(),
+        Some("00000000a80425fb"),
+        "{lines:?}"
+    );
 }

@@ -12,7 +12,9 @@ pub(crate) fn base_layout() -> Option<PathBuf> {
         return None;
     }
     let script = repository().join("testdata/base/make.sh");
-    Some(PathBuf::from(succeed(Command::new("bash").arg(script)).trim()))
+    Some(PathBuf::from(
+        succeed(Command::new("bash").arg(script)).trim(),
+    ))
 }
 
 /// A registry with the stand-in in it, and its reference.

@@ -14,8 +14,15 @@ use super::{User, repository, sha256, succeed};
 
 /// Variables of the machine that the tool may see: how it reaches the world.
 const PASSED_ON: [&str; 9] = [
-    "PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
-    "https_proxy", "no_proxy",
+    "PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
 ];
 
 /// A user with a home, a working directory, a store and a folder for temporary files, all empty.
@@ -34,8 +41,15 @@ impl Bench {
     pub(crate) fn new(user: User) -> Option<Self> {
         user.ids()?;
         // Short and beyond anybody's home: users have to get there.
-        let directory = tempfile::Builder::new().prefix("pib-").tempdir().expect("a temporary folder");
-        let bench = Self { directory, user, named: RefCell::default() };
+        let directory = tempfile::Builder::new()
+            .prefix("pib-")
+            .tempdir()
+            .expect("a temporary folder");
+        let bench = Self {
+            directory,
+            user,
+            named: RefCell::default(),
+        };
         fs::set_permissions(bench.root(), PermissionsExt::from_mode(0o755)).expect("it is ours");
         for folder in ["home", "work", "tmp"] {
             fs::create_dir(bench.root().join(folder)).expect("it is new");
@@ -68,14 +82,20 @@ impl Bench {
     /// A path in the working directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         let first = Path::new(name).components().next().expect("a name");
-        self.named.borrow_mut().insert(PathBuf::from(first.as_os_str()));
+        self.named
+            .borrow_mut()
+            .insert(PathBuf::from(first.as_os_str()));
         self.root().join("work").join(name)
     }
 
     /// Writes a file into the working directory.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        let missing: Vec<_> = path.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
+        let missing: Vec<_> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|parent| !parent.exists())
+            .collect();
         for parent in missing.into_iter().rev() {
             fs::create_dir(parent).expect("its parent is there");
             self.give(parent);
@@ -90,7 +110,12 @@ impl Bench {
     pub(crate) fn write_wheel(&self, requirements: &[&str]) -> PathBuf {
         let path = self.path("pib_hello-1.0-py3-none-any.whl");
         let script = repository().join("testdata/wheel/make.py");
-        succeed(Command::new("python3").arg(script).arg(self.root().join("work")).args(requirements));
+        succeed(
+            Command::new("python3")
+                .arg(script)
+                .arg(self.root().join("work"))
+                .args(requirements),
+        );
         self.give(&path);
         path
     }
@@ -104,9 +129,18 @@ impl Bench {
     /// A command that the user gives in the working directory, with next to nothing in its environment.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().current_dir(self.root().join("work")).stdin(Stdio::null());
-        command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        command.env("HOME", self.root().join("home")).env("TMPDIR", self.root().join("tmp"));
+        command
+            .env_clear()
+            .current_dir(self.root().join("work"))
+            .stdin(Stdio::null());
+        command.envs(
+            PASSED_ON
+                .iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        );
+        command
+            .env("HOME", self.root().join("home"))
+            .env("TMPDIR", self.root().join("tmp"));
         self.user.apply(&mut command);
         command
     }
@@ -114,7 +148,9 @@ impl Bench {
     /// The tool, as the user calls it.
     pub(crate) fn tool<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
         let mut command = self.command(binary());
-        command.env("PYATS_IMAGE_BUILD_STORE", self.store()).args(arguments);
+        command
+            .env("PYATS_IMAGE_BUILD_STORE", self.store())
+            .args(arguments);
         command
     }
 
@@ -126,9 +162,14 @@ impl Bench {
     /// Runs a prepared command to its end.
     pub(crate) fn finish(&self, command: &mut Command) -> Run {
         let output = command.output().expect("the tool starts");
-        let root = self.root().to_str().expect("temporary folders have plain names");
+        let root = self
+            .root()
+            .to_str()
+            .expect("temporary folders have plain names");
         let text = |bytes: Vec<u8>| {
-            String::from_utf8(bytes).expect("the tool writes UTF-8").replace(root, "[BENCH]")
+            String::from_utf8(bytes)
+                .expect("the tool writes UTF-8")
+                .replace(root, "[BENCH]")
         };
         Run {
             command: format!("{command:?}"),
@@ -141,7 +182,9 @@ impl Bench {
 
     fn list(&self, folder: &str) -> BTreeSet<PathBuf> {
         let entries = fs::read_dir(self.root().join(folder)).expect("the bench's folders stay");
-        entries.map(|entry| PathBuf::from(entry.expect("readable").file_name())).collect()
+        entries
+            .map(|entry| PathBuf::from(entry.expect("readable").file_name()))
+            .collect()
     }
 
     /// What is wrong with the store: blobs that are not what their names promise, and scratch.
@@ -155,7 +198,10 @@ impl Bench {
             Path::new(&sha256(file).expect("blobs are readable")) != name
         });
         let blobs = blobs.map(|name| format!("blob {}", name.display()));
-        let scratch = self.list("store/tmp").into_iter().map(|name| format!("tmp/{}", name.display()));
+        let scratch = self
+            .list("store/tmp")
+            .into_iter()
+            .map(|name| format!("tmp/{}", name.display()));
         blobs.chain(scratch).collect()
     }
 
@@ -163,7 +209,9 @@ impl Bench {
     fn remove(&self) {
         if fs::remove_dir_all(self.root()).is_err() {
             let mut command = Command::new("unshare");
-            command.args(["--user", "--map-root-user", "--map-auto", "rm", "-rf"]).arg(self.root());
+            command
+                .args(["--user", "--map-root-user", "--map-auto", "rm", "-rf"])
+                .arg(self.root());
             command.status().expect("unshare starts");
         }
     }
@@ -171,14 +219,31 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let left: Vec<_> = self.list("work").difference(&self.named.borrow()).cloned().collect();
+        let left: Vec<_> = self
+            .list("work")
+            .difference(&self.named.borrow())
+            .cloned()
+            .collect();
         let temporary = self.list("tmp");
-        let unsound = if std::thread::panicking() { Vec::new() } else { self.unsound() };
+        let unsound = if std::thread::panicking() {
+            Vec::new()
+        } else {
+            self.unsound()
+        };
         self.remove();
         if !std::thread::panicking() {
-            assert!(unsound.is_empty(), "the tool left an unsound store: {unsound:?}");
-            assert!(left.is_empty(), "the tool left {left:?} in the working directory");
-            assert!(temporary.is_empty(), "the tool left temporary files: {temporary:?}");
+            assert!(
+                unsound.is_empty(),
+                "the tool left an unsound store: {unsound:?}"
+            );
+            assert!(
+                left.is_empty(),
+                "the tool left {left:?} in the working directory"
+            );
+            assert!(
+                temporary.is_empty(),
+                "the tool left temporary files: {temporary:?}"
+            );
         }
     }
 }
@@ -220,7 +285,13 @@ impl Run {
     /// Holds that the run succeeded and wrote a single line to standard output, which it returns.
     /// Its progress, on standard error, may be anything.
     pub(crate) fn line(&self) -> &str {
-        assert_eq!(self.status(), Some(0), "{}\n{}", self.command, self.stderr());
+        assert_eq!(
+            self.status(),
+            Some(0),
+            "{}\n{}",
+            self.command,
+            self.stderr()
+        );
         self.stderr();
         let line = self.stdout().strip_suffix('\n').expect("a line");
         assert!(!line.contains('\n'), "more than one line: {line}");
@@ -230,7 +301,13 @@ impl Run {
     /// Holds that the run was refused with `status` and nothing on standard output, and returns the
     /// errors.
     pub(crate) fn refusal(&self, status: i32) -> &str {
-        assert_eq!(self.status(), Some(status), "{}\n{}", self.command, self.stderr());
+        assert_eq!(
+            self.status(),
+            Some(status),
+            "{}\n{}",
+            self.command,
+            self.stderr()
+        );
         self.stderr()
     }
 }
@@ -241,10 +318,22 @@ impl Drop for Run {
         if std::thread::panicking() {
             return;
         }
-        let all = format!("{}\n{:?}\n{}{}", self.command, self.status, self.stdout, self.stderr);
-        assert!(status || self.status == Some(0), "the status was not looked at: {all}");
-        assert!(stdout || self.stdout.is_empty(), "the output was not looked at: {all}");
-        assert!(stderr || self.stderr.is_empty(), "the errors were not looked at: {all}");
+        let all = format!(
+            "{}\n{:?}\n{}{}",
+            self.command, self.status, self.stdout, self.stderr
+        );
+        assert!(
+            status || self.status == Some(0),
+            "the status was not looked at: {all}"
+        );
+        assert!(
+            stdout || self.stdout.is_empty(),
+            "the output was not looked at: {all}"
+        );
+        assert!(
+            stderr || self.stderr.is_empty(),
+            "the errors were not looked at: {all}"
+        );
     }
 }
 
@@ -256,12 +345,18 @@ fn binary() -> PathBuf {
         return built.to_owned();
     }
     let metadata = fs::metadata(built).expect("Cargo has built it");
-    let modified = metadata.modified().expect("this system has times").duration_since(UNIX_EPOCH);
+    let modified = metadata
+        .modified()
+        .expect("this system has times")
+        .duration_since(UNIX_EPOCH);
     let age = modified.expect("after 1970").as_nanos();
     let folder = std::env::temp_dir().join(format!("pib-bin-{age:x}-{:x}", metadata.len()));
     let copy = folder.join("pyats-image-build");
     if !copy.exists() {
-        for old in fs::read_dir(std::env::temp_dir()).expect("readable").flatten() {
+        for old in fs::read_dir(std::env::temp_dir())
+            .expect("readable")
+            .flatten()
+        {
             let ours = old.file_name().to_string_lossy().starts_with("pib-bin-");
             // A younger one may be in use by tests of another checkout.
             let modified = old.metadata().and_then(|metadata| metadata.modified());
@@ -272,7 +367,11 @@ fn binary() -> PathBuf {
         }
         fs::create_dir_all(&folder).expect("a temporary folder");
         fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).expect("it is ours");
-        let fresh = folder.join(format!("fresh-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let fresh = folder.join(format!(
+            "fresh-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         fs::copy(built, &fresh).expect("the tool can be copied");
         fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).expect("it is ours");
         fs::rename(&fresh, &copy).expect("on one file system");

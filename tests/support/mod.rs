@@ -14,9 +14,7 @@ mod verify;
 
 pub(crate) use base::{base_layout, serve_base};
 pub(crate) use bench::Bench;
-pub(crate) use oracles::{
-    buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack,
-};
+pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
 pub(crate) use registry::Registry;
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
@@ -29,7 +27,10 @@ use std::process::{Command, Stdio};
 use sha2::{Digest as _, Sha256};
 
 /// Says loudly that a test is skipped. With `REQUIRE_ALL=1`, as CI sets, that is a failure.
-#[expect(clippy::print_stderr, reason = "a skipped test must not look like a passed one")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a skipped test must not look like a passed one"
+)]
 pub(crate) fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(
@@ -41,7 +42,11 @@ pub(crate) fn skip(reason: &str) {
 
 /// Whether the programs are there; skips if not.
 pub(crate) fn have(programs: &[&str]) -> bool {
-    let missing: Vec<_> = programs.iter().filter(|name| !on_path(name)).copied().collect();
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|name| !on_path(name))
+        .copied()
+        .collect();
     if !missing.is_empty() {
         skip(&format!("not installed: {}", missing.join(", ")));
     }
@@ -66,7 +71,10 @@ fn on_path(name: &str) -> bool {
 
 /// Runs a program of somebody else that has to succeed, and returns its output.
 pub(crate) fn succeed(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),

@@ -22,7 +22,10 @@ impl Registry {
         if !have(&["docker-registry", "skopeo", "setpriv"]) {
             return None;
         }
-        let directory = tempfile::Builder::new().prefix("pib-registry-").tempdir().expect("a folder");
+        let directory = tempfile::Builder::new()
+            .prefix("pib-registry-")
+            .tempdir()
+            .expect("a folder");
         let data = directory.path().join("data");
         let config = directory.path().join("config.yml");
         // Port 0: the system picks a free one, and the log says which.
@@ -42,7 +45,11 @@ impl Registry {
             .stderr(log.into_parts().0)
             .spawn()
             .expect("docker-registry starts");
-        let mut registry = Self { directory, process, port: 0 };
+        let mut registry = Self {
+            directory,
+            process,
+            port: 0,
+        };
         registry.port = registry.wait();
         Some(registry)
     }
@@ -52,11 +59,16 @@ impl Registry {
         loop {
             let log = self.log();
             let said = log.split("listening on 127.0.0.1:").nth(1);
-            if let Some(port) = said.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()) {
+            if let Some(port) =
+                said.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
+            {
                 return port.parse().expect("a port");
             }
             let ended = self.process.try_wait().expect("it is our child");
-            assert!(ended.is_none() && Instant::now() < deadline, "docker-registry did not start: {log}");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "docker-registry did not start: {log}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -76,7 +88,13 @@ impl Registry {
         let source = format!("oci:{}:{tag}", layout.display());
         let reference = self.reference(name);
         let mut command = Command::new("skopeo");
-        command.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", &source]);
+        command.args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+            &source,
+        ]);
         succeed(command.arg(format!("docker://{reference}")));
         reference
     }
@@ -84,7 +102,10 @@ impl Registry {
     /// Where the registry keeps the blob, to be tampered with.
     pub(crate) fn blob(&self, digest: &str) -> std::path::PathBuf {
         let hex = digest.strip_prefix("sha256:").expect("a digest");
-        let blobs = self.directory.path().join("data/docker/registry/v2/blobs/sha256");
+        let blobs = self
+            .directory
+            .path()
+            .join("data/docker/registry/v2/blobs/sha256");
         blobs.join(&hex[..2]).join(hex).join("data")
     }
 

@@ -41,12 +41,22 @@ impl Tree {
                 for entry in fs::read_dir(&path).expect("the tree is readable") {
                     let entry = entry.expect("the tree is readable");
                     let child = entry.file_name().into_string().expect("names are UTF-8");
-                    waiting.push(if name.is_empty() { child } else { format!("{name}/{child}") });
+                    waiting.push(if name.is_empty() {
+                        child
+                    } else {
+                        format!("{name}/{child}")
+                    });
                 }
             } else if metadata.nlink() > 1 {
-                names.entry((metadata.dev(), metadata.ino())).or_insert_with(BTreeSet::new).insert(name.clone());
+                names
+                    .entry((metadata.dev(), metadata.ino()))
+                    .or_insert_with(BTreeSet::new)
+                    .insert(name.clone());
             }
-            nodes.insert(name, Node::of(&path, &metadata).expect("the tree is readable"));
+            nodes.insert(
+                name,
+                Node::of(&path, &metadata).expect("the tree is readable"),
+            );
         }
         for group in names.values() {
             let first = group.first().expect("each group has a name");
@@ -97,12 +107,23 @@ impl Node {
         } else if kind.is_socket() {
             ("socket", String::new())
         } else {
-            let name = if kind.is_char_device() { "character device" } else { "block device" };
+            let name = if kind.is_char_device() {
+                "character device"
+            } else {
+                "block device"
+            };
             (name, format!("{:x}", metadata.rdev()))
         };
         let mode = metadata.mode() & 0o7777;
         let owner = (metadata.uid(), metadata.gid());
-        Ok(Self { kind, mode, owner, content, same_as: None, attributes: attributes(path)? })
+        Ok(Self {
+            kind,
+            mode,
+            owner,
+            content,
+            same_as: None,
+            attributes: attributes(path)?,
+        })
     }
 
     fn differences(&self, other: &Self) -> String {
@@ -113,11 +134,27 @@ impl Node {
             }
         };
         compare("type", self.kind.to_owned(), other.kind.to_owned());
-        compare("mode", format!("{:04o}", self.mode), format!("{:04o}", other.mode));
-        compare("owner", format!("{:?}", self.owner), format!("{:?}", other.owner));
+        compare(
+            "mode",
+            format!("{:04o}", self.mode),
+            format!("{:04o}", other.mode),
+        );
+        compare(
+            "owner",
+            format!("{:?}", self.owner),
+            format!("{:?}", other.owner),
+        );
         compare("content", self.content.clone(), other.content.clone());
-        compare("hard link", format!("{:?}", self.same_as), format!("{:?}", other.same_as));
-        compare("attributes", format!("{:?}", self.attributes), format!("{:?}", other.attributes));
+        compare(
+            "hard link",
+            format!("{:?}", self.same_as),
+            format!("{:?}", other.same_as),
+        );
+        compare(
+            "attributes",
+            format!("{:?}", self.attributes),
+            format!("{:?}", other.attributes),
+        );
         found.join(", ")
     }
 }

@@ -38,11 +38,14 @@ impl User {
     pub(crate) fn ids(self) -> Option<(u32, u32)> {
         let root = rustix::process::geteuid().is_root();
         match self {
-            _ if !root && self == Self::current() => {
-                Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
-            }
+            _ if !root && self == Self::current() => Some((
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            )),
             _ if !root => {
-                skip(&format!("only root can run the tool as another user ({self:?})"));
+                skip(&format!(
+                    "only root can run the tool as another user ({self:?})"
+                ));
                 None
             }
             Self::Root => Some((0, 0)),
@@ -75,9 +78,17 @@ fn account(name: &str, subids: Option<&str>) -> (u32, u32) {
     let path = std::env::temp_dir().join("pyats-image-builder-accounts.lock");
     let lock = fs::File::create(path).expect("a lock file can be made");
     lock.file().lock().expect("the lock can be waited for");
-    let exists = Command::new("id").args(["-u", name]).output().is_ok_and(|id| id.status.success());
+    let exists = Command::new("id")
+        .args(["-u", name])
+        .output()
+        .is_ok_and(|id| id.status.success());
     if !exists {
-        succeed(Command::new("/usr/sbin/useradd").args(["--system", "--user-group", "--no-create-home", name]));
+        succeed(Command::new("/usr/sbin/useradd").args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            name,
+        ]));
     }
     if let Some(range) = subids
         && !has_subids(name)
@@ -85,14 +96,25 @@ fn account(name: &str, subids: Option<&str>) -> (u32, u32) {
         let ranges = ["--add-subuids", range, "--add-subgids", range, name];
         succeed(Command::new("/usr/sbin/usermod").args(ranges));
     }
-    assert_eq!(has_subids(name), subids.is_some(), "{name} is not the kind of user that it should be");
-    let id = |flag| succeed(Command::new("id").args([flag, name])).trim().parse().expect("ids are numbers");
+    assert_eq!(
+        has_subids(name),
+        subids.is_some(),
+        "{name} is not the kind of user that it should be"
+    );
+    let id = |flag| {
+        succeed(Command::new("id").args([flag, name]))
+            .trim()
+            .parse()
+            .expect("ids are numbers")
+    };
     (id("-u"), id("-g"))
 }
 
 fn has_subids(name: &str) -> bool {
     let table = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    table.lines().any(|line| line.split(':').next() == Some(name))
+    table
+        .lines()
+        .any(|line| line.split(':').next() == Some(name))
 }
 
 fn own_name() -> String {
