@@ -11,6 +11,8 @@ mod bad_input;
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.
 mod image;
+/// Kills at any moment, and the whole of pyATS: `tests/run.sh --full`.
+mod long;
 /// `oci-dir`, `oci-archive`, `docker-archive`, tags, labels, compression, the files for scripts.
 mod outputs;
 /// A build from start to end as each kind of user, past every oracle.
