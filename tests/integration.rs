@@ -1,1 +1,21 @@
-//! stub
+//! The integration tests: one program, so that it links once.
+
+/// What the tests stand on: the tool, users, a registry, a base, and other people's programs as oracles.
+mod support;
+
+/// Holds the dependency table of the source tree.
+mod architecture;
+/// What is refused, with which words and which exit status.
+mod bad_input;
+/// The support code itself: a test that cannot fail is a defect.
+mod harness;
+/// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.
+mod image;
+/// Kills at any moment, and the whole of pyATS: `tests/run.sh --full`.
+mod long;
+/// `oci-dir`, `oci-archive`, `docker-archive`, tags, labels, compression, the files for scripts.
+mod outputs;
+/// A build from start to end as each kind of user, past every oracle.
+mod quickstart;
+/// Same input, same digest.
+mod reproducible;

@@ -1,0 +1,198 @@
+//! What ends up in the image: files with their modes, links and new names, packages from local wheels,
+//! `pip.conf`, environment, and `run` with its options.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use fs_err as fs;
+
+use crate::support::{Bench, serve_base, verify};
+
+#[test]
+fn files_packages_and_settings_arrive() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    bench.write_wheel(&[]);
+    let script = bench.write("tree/bin/go.sh", "#!/bin/sh\necho went\n");
+    fs::set_permissions(script, PermissionsExt::from_mode(0o755)).expect("ours");
+    bench.write("tree/data.txt", "data");
+    symlink("bin/go.sh", bench.path("tree/link")).expect("ours");
+    let home = bench.root().join("home/note.txt");
+    fs::write(&home, "from home").expect("ours");
+    bench.give(&home);
+    bench.write(
+        "build.yaml",
+        r#"
+tag: image:1
+python: 3.11
+files:
+  - tree
+  - sub/renamed.txt: tree/data.txt
+  - "~/note.txt"
+  - pib_hello-1.0-py3-none-any.whl
+packages:
+  - ${WORKSPACE}/pib_hello-1.0-py3-none-any.whl
+env:
+  PIP_NO_INDEX: "1"
+  VERSION: 3.10
+  SWITCH: yes
+  JOINED: ${WORKSPACE}/tree:${VERSION}
+  SECRETLY: "%ENV{FROM_OUTSIDE}"
+pip-config:
+  global:
+    disable-pip-version-check: 1
+    trusted-host: [one.example.com, two.example.com]
+"#,
+    );
+    let mut command = bench.tool(["build.yaml", "--base", &base, "-o", "oci-dir:out"]);
+    let run = bench.finish(command.env("FROM_OUTSIDE", "outer value"));
+    run.line();
+    let image = verify(&bench.path("out"), "1");
+
+    let find = |name: &str| {
+        image
+            .find(name)
+            .unwrap_or_else(|| panic!("{name} is not in the image"))
+    };
+    assert_eq!(find("workspace/tree/bin/go.sh").mode, 0o755);
+    assert_eq!(
+        find("workspace/tree/link").target.as_deref(),
+        Some("bin/go.sh")
+    );
+    assert_eq!(
+        find("workspace/tree/data.txt").owner,
+        (0, 0),
+        "files belong to root"
+    );
+    for name in [
+        "workspace/sub/renamed.txt",
+        "workspace/note.txt",
+        "venv/bin/pib-hello",
+    ] {
+        find(name);
+    }
+    assert_eq!(image.env("VERSION"), Some("3.10"));
+    assert_eq!(image.env("SWITCH"), Some("yes"));
+    assert_eq!(image.env("JOINED"), Some("/workspace/tree:3.10"));
+    assert_eq!(image.env("SECRETLY"), Some("outer value"));
+
+    let shell = |script: &str| {
+        let run = bench.run(["run", "--rm", "image:1", "sh", "-c", script]);
+        run.stdout().to_owned()
+    };
+    insta::assert_snapshot!(shell("pib-hello; pwd; tree/link; cat sub/renamed.txt; echo; cat note.txt"), @r"
+    hello
+    /workspace
+    went
+    data
+    from home
+    ");
+    insta::assert_snapshot!(shell("cat $VIRTUAL_ENV/pip.conf"), @r"
+    [global]
+    disable-pip-version-check = 1
+    trusted-host = one.example.com
+    	two.example.com
+    ");
+    // The value from outside is masked where the build file is kept.
+    let kept = shell("cat installation/build.yaml");
+    assert!(
+        !kept.contains("outer value") && kept.contains("SECRETLY"),
+        "{kept}"
+    );
+    // Bytecode was compiled with times that are valid in the layer: Python does not write it anew.
+    let fresh = shell(
+        "touch /tmp/now; python -c 'import pib_hello, pip'; find /venv -name '*.pyc' -newer /tmp/now",
+    );
+    assert_eq!(fresh, "");
+}
+
+#[test]
+fn run_has_dockers_meanings() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    bench.write(
+        "build.yaml",
+        "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1', A: image}\n",
+    );
+    bench.run(["build.yaml", "--base", &base]).line();
+    let note = bench.write("note.txt", "mounted");
+    let mount = format!("{}:/mnt/note.txt:ro", note.display());
+    let folder = bench.path("shared");
+    fs::create_dir(&folder).expect("ours");
+    let shared = format!("{}:/mnt/shared", folder.display());
+    let script = "cat /mnt/note.txt; echo \" $A $B $(pwd)\"; id -u; echo new > /mnt/shared/made; \
+                  (echo no > /mnt/note.txt) 2>/dev/null || echo read-only";
+    let run = bench.run([
+        "run", "--rm", "-v", &mount, "-v", &shared, "-e", "A=option", "-e", "B=too", "-w", "/tmp",
+        "image:1", "sh", "-c", script,
+    ]);
+    insta::assert_snapshot!(run.stdout(), @r"
+    mounted option too /tmp
+    0
+    read-only
+    ");
+    assert_eq!(
+        fs::read_to_string(folder.join("made")).expect("it was made"),
+        "new\n"
+    );
+
+    // Standard input only with -i.
+    let feed = |options: &[&str]| {
+        let mut command = bench.tool(["run"].iter().chain(options).chain(&["image:1", "cat"]));
+        let input = fs::File::open(&note).expect("there").into_parts().0;
+        bench.finish(command.stdin(input)).stdout().to_owned()
+    };
+    assert_eq!(feed(&["-i"]), "mounted");
+    assert_eq!(feed(&[]), "");
+
+    let run = bench.run(["run", "image:1", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(run.status(), Some(137));
+    let run = bench.run(["run", "image:1", "no-such-command"]);
+    assert_eq!(run.status(), Some(127));
+    assert!(run.stderr().contains("no-such-command"), "{}", run.stderr());
+    let run = bench.run(["run", "unknown:1", "true"]);
+    assert!(
+        run.refusal(2).contains("there is no image"),
+        "{}",
+        run.stderr()
+    );
+}
+
+#[test]
+fn a_step_sees_nothing_of_the_host() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    bench.write(
+        "build.yaml",
+        "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\n",
+    );
+    bench.run(["build.yaml", "--base", &base]).line();
+    let home = bench.root().join("home").display().to_string();
+    let script = format!(
+        "ls -d {home} /tmp/pib-* 2>/dev/null; env | grep -c OUTSIDE; ls /proc | grep -c '^[0-9]'; \
+         (echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo locked; \
+         (mkdir /sys/made) 2>/dev/null || echo locked; grep -E '^(CapEff|NoNewPrivs)' /proc/self/status"
+    );
+    let mut command = bench.tool(["run", "--rm", "image:1", "sh", "-c", &script]);
+    let run = bench.finish(command.env("OUTSIDE_SECRET", "x"));
+    let lines: Vec<_> = run.stdout().lines().collect();
+    assert_eq!(lines[0], "0", "{lines:?}");
+    assert!(
+        lines[1]
+            .parse::<u32>()
+            .is_ok_and(|processes| processes < 10),
+        "{lines:?}"
+    );
+    assert_eq!(&lines[2..4], ["locked", "locked"]);
+    // Docker's default capabilities.
+    assert_eq!(
+        lines[4].split_whitespace().last(),
+        Some("00000000a80425fb"),
+        "{lines:?}"
+    );
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and runs them all.
+#
+#   usage: bash tests/run.sh [--full] [FILTER...]
+#
+# --full adds the long ones (marked `#[ignore]`). FILTERs are parts of test names. As root, missing
+# packages are installed, the tests run the tool as three kinds of user, and a test that has to be
+# skipped is a failure; anybody else is told what is missing, and tests that only root can run are
+# skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. testdata/lib.sh
+
+full=
+if [ "${1:-}" = --full ]; then
+    full=1
+    shift
+fi
+
+need_compiler
+need docker-registry:docker-registry skopeo:skopeo umoci:umoci crun:crun runc:runc buildah:buildah \
+    newuidmap:uidmap python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates
+[ "$(id -u)" -ne 0 ] || export REQUIRE_ALL=1
+
+# The base is made here, and not by whichever test comes first, so that no test's time includes it.
+bash testdata/base/make.sh >/dev/null
+say "compiling the tests"
+cargo test --no-run --locked --quiet
+say "running the tests (after $SECONDS s)"
+if cargo nextest --version >/dev/null 2>&1; then
+    # nextest leaves out the examples in the documentation.
+    cargo test --doc --locked --quiet
+    cargo nextest run --locked ${full:+--run-ignored all} "$@"
+else
+    # Builds share the machine, so more at once do not end earlier.
+    cargo test --locked --no-fail-fast -- --test-threads 2 ${full:+--include-ignored} "$@"
+fi
