@@ -48,6 +48,10 @@ fn problems_are_shown() {
         |      ^^^^^^^^
       hint: write `[registry/]name[:version]` in lower case, such as `mypyatsimage:latest`
     "#);
+}
+
+#[test]
+fn problems_of_shapes_and_values_are_shown() {
     assert_snapshot!(bad("packages: pyats\nenv: [A=b]\nfiles: {a: b}\n"), @r#"
     build.yaml:1:11: `packages` must be a list, not text
       1 | packages: pyats
@@ -519,7 +523,8 @@ fn long_lines_and_many_problems_are_cut() {
       1 | …aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', [x], 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb…
         |                                         ^
     "#);
-    let many: String = (0..30).map(|n| format!("unknown{n}: x\n")).collect();
+    let many: Vec<String> = (0..30).map(|n| format!("unknown{n}: x\n")).collect();
+    let many = many.concat();
     assert!(
         bad(&many).ends_with("and 10 more problems"),
         "{}",

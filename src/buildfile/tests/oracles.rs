@@ -234,8 +234,8 @@ fn pyyaml_reads_what_is_printed() {
     }
 }
 
-/// Files whose texts PyYAML and this parser must read alike. They differ in one thing: a block that ends
-/// the file without a line break has none for PyYAML, and gets one here.
+/// Files whose texts `PyYAML` and this parser must read alike. They differ in one thing: a block that ends
+/// the file without a line break has none for `PyYAML`, and gets one here.
 #[test]
 fn pyyaml_reads_the_same_from_files() {
     let texts = [
