@@ -180,7 +180,7 @@ fn outputs(options: &Options, references: &[String]) -> Result<Vec<(Kind, PathBu
 
 fn choose(options: &Options, store: &Store, progress: &Progress) -> Result<Rung, Error> {
     let rung = runner::choose(options.runner)?;
-    progress.note(format!("steps run on the rung `{rung}`: {}", runner::isolation(rung)));
+    progress.note(format!("steps run on the rung `{rung}`. {}", runner::isolation(rung)));
     rootfs::sweep(rung, &work_dir(options, store)?)?;
     rootfs::sweep(rung, &store.scratch_root())?;
     Ok(rung)

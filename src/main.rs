@@ -24,7 +24,12 @@ fn main() -> ExitCode {
     // Where even this is refused there is nothing to protect it from.
     let _ = runner::harden();
     let cli = Cli::parse();
-    let report = Report::new(cli.global.progress, cli.global.quiet, cli.build.verbose);
+    let report = Report::new(
+        cli.global.progress,
+        cli.global.quiet,
+        cli.build.verbose,
+        cli.command.is_none(),
+    );
     let stop = Stop::install();
     let drawn = report.clone();
     let progress = Progress::new(move |event| drawn.event(event), stop.cancelled.clone());

@@ -40,15 +40,17 @@ enum Mode {
 }
 
 impl Report {
-    /// Decides once how to draw.
-    pub fn new(mode: ProgressMode, quiet: bool, verbose: bool) -> Self {
+    /// Decides once how to draw. Without a terminal only a build tells its progress unasked: lines of
+    /// other commands would mix with the output that they are there for.
+    pub fn new(mode: ProgressMode, quiet: bool, verbose: bool, build: bool) -> Self {
         let mode = match mode {
             _ if quiet => Mode::Quiet,
             ProgressMode::Json => Mode::Json,
             ProgressMode::Plain => Mode::Plain,
             ProgressMode::Tty => Mode::Tty,
             ProgressMode::Auto if std::io::stderr().is_terminal() => Mode::Tty,
-            ProgressMode::Auto => Mode::Plain,
+            ProgressMode::Auto if build => Mode::Plain,
+            ProgressMode::Auto => Mode::Quiet,
         };
         let state = State {
             mode,

@@ -105,7 +105,7 @@ pub fn unpack(layers: &[Layer], rung: Rung, store: &Store, progress: &Progress) 
     if kept.exists() {
         return Ok(in_place(&kept));
     }
-    let part = progress.start("unpack the base");
+    let part = progress.start("unpack layers");
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
     fs::create_dir(&fresh)?;

@@ -10,10 +10,8 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use fs_err as fs;
-use regex::Regex;
 
 use crate::buildfile::JobFiles;
 use crate::progress::Progress;
@@ -22,10 +20,6 @@ use super::destination::normalise;
 use super::error::Error;
 use super::glob::Glob;
 use super::{INSTALLATION, WORKSPACE};
-
-/// What `match` is when the build file gives none.
-static DEFAULT_MATCH: LazyLock<[Regex; 1]> =
-    LazyLock::new(|| [Regex::new(r"^.*job.*\.py$").expect("a constant")]);
 
 /// Makes a Python file a job, whatever its name.
 const MARKER: &[u8] = b"PYATS_JOBFILE";
@@ -47,11 +41,6 @@ pub(super) fn discover(
         .iter()
         .map(|glob| Glob::parse(glob).ok_or_else(|| Error::Glob { glob: glob.clone() }));
     let globs = globs.collect::<Result<Vec<Glob>, Error>>()?;
-    let matches = if jobfiles.matches.is_empty() {
-        &*DEFAULT_MATCH
-    } else {
-        &*jobfiles.matches
-    };
     let mut jobs = BTreeSet::new();
 
     let mut directories = vec![PathBuf::new()];
@@ -69,7 +58,7 @@ pub(super) fn discover(
             }
             let name = entry.file_name();
             let text = name.to_string_lossy();
-            let by_name = || matches.iter().any(|regex| matches_from_start(regex, &text));
+            let by_name = || jobfiles.is_match(&text);
             let by_glob = || globs.iter().any(|glob| glob.matches(&path));
             let by_marker = || name.as_bytes().ends_with(b".py") && is_marked(workspace, &path);
             if by_name() || by_glob() || by_marker() {
@@ -130,11 +119,6 @@ pub(super) fn in_workspace(path: &str) -> &str {
         .iter()
         .find_map(|prefix| path.strip_prefix(prefix))
         .unwrap_or(path)
-}
-
-/// Python's `re.match`. The leftmost match is the one that counts, and one at the start is.
-fn matches_from_start(regex: &Regex, name: &str) -> bool {
-    regex.find(name).is_some_and(|found| found.start() == 0)
 }
 
 /// The file behind `relative`, if there is one in the workspace.

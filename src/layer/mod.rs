@@ -172,6 +172,10 @@ pub fn write_tree(
             return Err(Error::Special { path: host });
         }
         let Some(content) = Content::of(&node, &host) else { continue };
+        // The root of the image is the base's.
+        if path.is_empty() && name.is_empty() {
+            continue;
+        }
         let path = if path.is_empty() { name.into() } else { walk::join(name.as_bytes(), &path) };
         writer.append(&Header {
             path: &path,
