@@ -175,7 +175,14 @@ impl<R: Read> Archive<R> {
     /// Reads the tar in `input`, whose compressed form has `compressed` bytes.
     pub(super) fn new(input: R, compressed: u64) -> Self {
         let limit = compressed.saturating_mul(MAX_RATIO).max(ALWAYS_ALLOWED);
-        Self { input, at: 0, limit, entries: 0, remaining: 0, padding: 0 }
+        Self {
+            input,
+            at: 0,
+            limit,
+            entries: 0,
+            remaining: 0,
+            padding: 0,
+        }
     }
 
     /// How many entries there were.
@@ -190,7 +197,11 @@ impl<R: Read> Archive<R> {
             self.skip_rest()?;
             let at = self.at;
             let Some(block) = self.block()? else {
-                return if extended.is_empty() { Ok(None) } else { Err(Malformed::Truncated) };
+                return if extended.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Malformed::Truncated)
+                };
             };
             if block.iter().all(|&byte| byte == 0) {
                 return if extended.is_empty() {
@@ -211,7 +222,9 @@ impl<R: Read> Archive<R> {
             let old = header.as_old();
             let raw_name = until_nul(&old.name);
             let size = number(&old.size).filter(|&size| size >= 0);
-            let size = size.map(i64::cast_unsigned).ok_or_else(|| invalid("size", raw_name))?;
+            let size = size
+                .map(i64::cast_unsigned)
+                .ok_or_else(|| invalid("size", raw_name))?;
             match old.linkflag[0] {
                 b'x' => {
                     if extended.seen_records {
@@ -228,7 +241,11 @@ impl<R: Read> Archive<R> {
                 }
                 flag @ (b'L' | b'K') => {
                     let block = self.metadata(size, MAX_PATH as u64 + 1, at)?;
-                    let slot = if flag == b'L' { &mut extended.path } else { &mut extended.link };
+                    let slot = if flag == b'L' {
+                        &mut extended.path
+                    } else {
+                        &mut extended.link
+                    };
                     if slot.replace(until_nul(&block).to_owned()).is_some() {
                         return Err(Malformed::Records { at });
                     }
@@ -245,7 +262,9 @@ impl<R: Read> Archive<R> {
 
     /// Reads from the current entry; 0 at its end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Malformed> {
-        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
+        let wanted = usize::try_from(self.remaining)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let length = self.fill(&mut buffer[..wanted])?;
         if length < wanted {
             return Err(Malformed::Truncated);
@@ -268,7 +287,10 @@ impl<R: Read> Archive<R> {
 
     /// What comes after the first block of zeros: another, and nothing that could be an entry.
     fn read_end(&mut self, at: u64) -> Result<(), Malformed> {
-        if self.block()?.is_some_and(|block| block.iter().any(|&byte| byte != 0)) {
+        if self
+            .block()?
+            .is_some_and(|block| block.iter().any(|&byte| byte != 0))
+        {
             return Err(Malformed::Checksum { at });
         }
         let mut scratch = [0; 16 * BLOCK];
@@ -338,7 +360,11 @@ fn apply_records(block: &[u8], extended: &mut Extended) -> Option<Result<(), Mal
         match key {
             // A GNU long name beside a PAX one: readers disagree which of them counts.
             b"path" | b"linkpath" => {
-                let slot = if key == b"path" { &mut extended.path } else { &mut extended.link };
+                let slot = if key == b"path" {
+                    &mut extended.path
+                } else {
+                    &mut extended.link
+                };
                 if slot.replace(value.to_owned()).is_some() || value.contains(&0) {
                     return None;
                 }
@@ -350,7 +376,10 @@ fn apply_records(block: &[u8], extended: &mut Extended) -> Option<Result<(), Mal
             _ if key.starts_with(b"GNU.sparse.") => {
                 let path = extended.path.as_deref().map(String::from_utf8_lossy);
                 let path = path.unwrap_or_default().into_owned();
-                return Some(Err(Malformed::Unsupported { path, kind: "a sparse file".to_owned() }));
+                return Some(Err(Malformed::Unsupported {
+                    path,
+                    kind: "a sparse file".to_owned(),
+                }));
             }
             _ => {}
         }
@@ -366,7 +395,9 @@ fn complete(
 ) -> Result<Entry, Malformed> {
     let old = header.as_old();
     let raw = extended.path.unwrap_or_else(|| header_name(header));
-    let link = extended.link.unwrap_or_else(|| until_nul(&old.linkname).to_owned());
+    let link = extended
+        .link
+        .unwrap_or_else(|| until_nul(&old.linkname).to_owned());
     let shown = String::from_utf8_lossy(&raw).into_owned();
     let kind = match flag {
         // Before ustar a directory was a file whose name ends in a slash.
@@ -379,7 +410,10 @@ fn complete(
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
         b'S' => {
-            return Err(Malformed::Unsupported { path: shown, kind: "a sparse file".to_owned() });
+            return Err(Malformed::Unsupported {
+                path: shown,
+                kind: "a sparse file".to_owned(),
+            });
         }
         other => {
             let kind = format!("of type `{}`", other.escape_ascii());
@@ -408,8 +442,12 @@ fn complete(
     };
     let ustar = header.as_ustar();
     let gnu = header.as_gnu();
-    let major = ustar.map(|header| &header.dev_major).or(gnu.map(|header| &header.dev_major));
-    let minor = ustar.map(|header| &header.dev_minor).or(gnu.map(|header| &header.dev_minor));
+    let major = ustar
+        .map(|header| &header.dev_major)
+        .or(gnu.map(|header| &header.dev_major));
+    let minor = ustar
+        .map(|header| &header.dev_minor)
+        .or(gnu.map(|header| &header.dev_minor));
     let mtime = match extended.mtime {
         Some(mtime) => mtime,
         None => (field("time", &old.mtime)?, 0),
@@ -421,7 +459,11 @@ fn complete(
         gid: id("group", &old.gid, extended.gid)?,
         mtime,
         // Only files have content; some writers give directories and links a size as well.
-        size: if kind == Kind::File { extended.size.unwrap_or(size) } else { 0 },
+        size: if kind == Kind::File {
+            extended.size.unwrap_or(size)
+        } else {
+            0
+        },
         link: match kind {
             Kind::HardLink => normalised(&link)?,
             Kind::Symlink => checked(&link)?.to_owned(),
@@ -474,7 +516,10 @@ fn checksum_holds(header: &tar::Header) -> bool {
     let outside = before.iter().chain(after);
     let unsigned = outside.clone().map(|&byte| i64::from(byte)).sum::<i64>() + 8 * 32;
     // Some old writers added signed bytes.
-    let signed = outside.map(|&byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * 32;
+    let signed = outside
+        .map(|&byte| i64::from(byte.cast_signed()))
+        .sum::<i64>()
+        + 8 * 32;
     number(&bytes[148..156]).is_some_and(|sum| sum == unsigned || sum == signed)
 }
 
@@ -484,7 +529,11 @@ fn number(field: &[u8]) -> Option<i64> {
         let negative = field[0] & 0x40 != 0;
         let mut value = if negative { -1_i128 } else { 0 };
         for (index, &byte) in field.iter().enumerate() {
-            let byte = if index == 0 && !negative { byte & 0x7f } else { byte };
+            let byte = if index == 0 && !negative {
+                byte & 0x7f
+            } else {
+                byte
+            };
             value = (value << 8) | i128::from(byte);
             if i64::try_from(value).is_err() {
                 return None;
@@ -493,9 +542,15 @@ fn number(field: &[u8]) -> Option<i64> {
         return i64::try_from(value).ok();
     }
     let blank = |byte: u8| byte == b' ' || byte == 0;
-    let start = field.iter().position(|&byte| !blank(byte)).unwrap_or(field.len());
+    let start = field
+        .iter()
+        .position(|&byte| !blank(byte))
+        .unwrap_or(field.len());
     let digits = &field[start..];
-    let end = digits.iter().position(|&byte| blank(byte)).unwrap_or(digits.len());
+    let end = digits
+        .iter()
+        .position(|&byte| blank(byte))
+        .unwrap_or(digits.len());
     let (digits, rest) = digits.split_at(end);
     if !rest.iter().all(|&byte| blank(byte)) {
         return None;
@@ -511,7 +566,11 @@ fn decimal(value: &[u8]) -> Option<u64> {
         return None;
     }
     // More would not fit the kernel's signed sizes.
-    std::str::from_utf8(value).ok()?.parse().ok().filter(|&number| number <= i64::MAX.cast_unsigned())
+    std::str::from_utf8(value)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|&number| number <= i64::MAX.cast_unsigned())
 }
 
 fn until_nul(field: &[u8]) -> &[u8] {
@@ -519,7 +578,10 @@ fn until_nul(field: &[u8]) -> &[u8] {
 }
 
 fn invalid(field: &'static str, path: &[u8]) -> Malformed {
-    Malformed::Number { field, path: lossy(path) }
+    Malformed::Number {
+        field,
+        path: lossy(path),
+    }
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -553,14 +615,23 @@ mod tests {
         };
         let trailing = [&file[..], &vec![0; 100_000]].concat();
         assert!(matches!(drain(&file, file.len() as u64), Ok(1)));
-        assert!(matches!(drain(&file, 90_000), Err(Malformed::Bomb { limit: 90_000 })));
-        assert!(matches!(drain(&trailing, 150_000), Err(Malformed::Bomb { limit: 150_000 })));
+        assert!(matches!(
+            drain(&file, 90_000),
+            Err(Malformed::Bomb { limit: 90_000 })
+        ));
+        assert!(matches!(
+            drain(&trailing, 150_000),
+            Err(Malformed::Bomb { limit: 150_000 })
+        ));
     }
 
     #[test]
     fn small_layers_may_be_mostly_zeros_and_large_ones_may_not() {
         assert_eq!(Archive::new(io::empty(), 100).limit, ALWAYS_ALLOWED);
-        assert_eq!(Archive::new(io::empty(), 100 << 20).limit, (100 << 20) * MAX_RATIO);
+        assert_eq!(
+            Archive::new(io::empty(), 100 << 20).limit,
+            (100 << 20) * MAX_RATIO
+        );
         assert_eq!(Archive::new(io::empty(), u64::MAX).limit, u64::MAX);
     }
 
@@ -571,7 +642,10 @@ mod tests {
         assert_eq!(number(b"\0\0\0\0"), Some(0));
         assert_eq!(number(b"\x80\0\0\x01\0"), Some(256));
         assert_eq!(number(b"\xff\xff\xff\xfe"), Some(-2));
-        assert_eq!(number(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
+        assert_eq!(
+            number(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+            None
+        );
         for wrong in [&b"9"[..], b"1 2", b"-1", b"0x1", b"1\x002"] {
             assert_eq!(number(wrong), None);
         }

@@ -108,7 +108,10 @@ pub enum Changes {
 impl Times {
     /// The time that the entry `path` carries, whose own time is `own`.
     fn of(&self, path: &[u8], own: i64) -> i64 {
-        let fixed = self.fixed_under.iter().map(|path| path.as_os_str().as_bytes());
+        let fixed = self
+            .fixed_under
+            .iter()
+            .map(|path| path.as_os_str().as_bytes());
         if fixed.into_iter().any(|fixed| walk::is_within(path, fixed)) {
             return self.fixed;
         }
@@ -171,12 +174,22 @@ pub fn write_tree(
         if !matches!(node.kind, Kind::File | Kind::Directory | Kind::Symlink) {
             return Err(Error::Special { path: host });
         }
-        let Some(content) = Content::of(&node, &host) else { continue };
-        let path = if path.is_empty() { name.into() } else { walk::join(name.as_bytes(), &path) };
+        let Some(content) = Content::of(&node, &host) else {
+            continue;
+        };
+        let path = if path.is_empty() {
+            name.into()
+        } else {
+            walk::join(name.as_bytes(), &path)
+        };
         writer.append(&Header {
             path: &path,
             content,
-            mode: if node.kind == Kind::Symlink { 0o777 } else { node.mode },
+            mode: if node.kind == Kind::Symlink {
+                0o777
+            } else {
+                node.mode
+            },
             uid: 0,
             gid: 0,
             mtime: times.of(&path, node.mtime.0),
