@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{DiffId, Digest};
-use crate::layer::archive::Malformed;
+use crate::layer::malformed::Malformed;
 
 /// What is wrong with a layer, or with a tree.
 #[derive(Debug, thiserror::Error)]

@@ -6,12 +6,17 @@
 mod archive;
 mod changes;
 mod compress;
+mod delete;
+mod entry;
 mod error;
+mod gzip;
 mod leftout;
+mod malformed;
 mod node;
 mod overlay;
 mod pax;
 mod root;
+mod settle;
 mod snapshot;
 mod stream;
 #[cfg(test)]
@@ -27,9 +32,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::layer::archive::Malformed;
 pub use crate::layer::compress::{Compression, InvalidCompression};
 pub use crate::layer::error::Error;
+pub use crate::layer::malformed::Malformed;
 use crate::layer::node::{Kind, Xattrs};
 use crate::layer::writer::{Content, Header, LayerWriter};
 use crate::manifest::Layer;

@@ -11,7 +11,7 @@ use fs_err as fs;
 
 use crate::digest::{DiffId, Digest, Hashing};
 use crate::layer::Error;
-use crate::layer::archive::Malformed;
+use crate::layer::malformed::Malformed;
 use crate::manifest::Layer;
 
 /// Bytes that pass between the threads at once; a few of them are all that is held in memory.

@@ -32,6 +32,28 @@ fn is_root(test: &str) -> bool {
     false
 }
 
+/// Whether a test that mounts an overlay runs: as root, also as that of a user namespace with mounts
+/// of its own, as the runner's helpers are.
+#[expect(clippy::print_stderr, reason = "a test that is skipped has to be seen")]
+fn can_mount(test: &str) -> bool {
+    let target = scratch();
+    let flags = rustix::mount::MountFlags::empty();
+    match rustix::mount::mount("tmpfs", target.path(), "tmpfs", flags, None) {
+        Ok(()) => {
+            rustix::mount::unmount(target.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+            true
+        }
+        Err(error) => {
+            assert!(
+                std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"),
+                "{test} need mounts: {error}"
+            );
+            eprintln!("SKIPPED {test}: they need mounts: {error}");
+            false
+        }
+    }
+}
+
 fn scratch() -> TempDir {
     tempfile::Builder::new()
         .prefix("layer-test-")

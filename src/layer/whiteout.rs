@@ -4,7 +4,7 @@
 //! layers below, and `.wh..wh..opq` deletes all that the layers below have in its directory. This is
 //! the only file that knows the prefix. We write whiteouts by name only; both kinds are read.
 
-use crate::layer::archive::Malformed;
+use crate::layer::malformed::Malformed;
 
 const PREFIX: &[u8] = b".wh.";
 

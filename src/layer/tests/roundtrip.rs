@@ -311,8 +311,16 @@ fn an_empty_workspace_is_a_layer_with_its_directory() {
         &store(directory.path()),
     )
     .unwrap();
-    let root = unpack_into(directory.path(), "root", &[layer]);
-    assert_eq!(walk::names(&root).unwrap(), [b"workspace".to_vec()]);
+    let blob = store(directory.path()).blob_path(&layer.descriptor.digest);
+    let input =
+        flate2::bufread::GzDecoder::new(std::io::BufReader::new(fs::File::open(blob).unwrap()));
+    let mut archive = archive::Archive::new(input, u64::MAX);
+    let entry = archive.next().unwrap().unwrap();
+    assert_eq!(
+        (&entry.path[..], entry.kind),
+        (&b"workspace"[..], entry::Kind::Directory)
+    );
+    assert!(archive.next().unwrap().is_none());
 }
 
 #[test]

@@ -322,6 +322,7 @@ fn old_formats_are_read() {
         .raw(b'K', "././@LongLink", "", name.as_bytes(), |_| ())
         .raw(b'1', "hard", "cut", b"", |_| ())
         .raw(b'\0', "v7-directory/", "", b"", |header| {
+            header.mode = *b"0000755\0";
             header.magic = [0; 6];
             header.version = [0; 2];
         })
