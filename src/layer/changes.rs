@@ -44,7 +44,11 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
         Changes::Overlay { lower, upper } => overlay::visit(lower, upper, &mut changeset)?,
         Changes::Walk { root, snapshot } => visit_walk(root, snapshot, &mut changeset)?,
     }
-    if changeset.is_empty { Ok(None) } else { changeset.writer.complete().map(Some) }
+    if changeset.is_empty {
+        Ok(None)
+    } else {
+        changeset.writer.complete().map(Some)
+    }
 }
 
 /// Owners other than 0:0, by path.
@@ -57,7 +61,9 @@ fn read_owners(path: &Path) -> Result<Owners, Error> {
         let mut parts = record.splitn(3, |&byte| byte == b' ');
         let mut id = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
         let (Some(uid), Some(gid), Some(name)) = (id(), id(), parts.next()) else {
-            return Err(Error::Record { path: path.to_owned() });
+            return Err(Error::Record {
+                path: path.to_owned(),
+            });
         };
         owners.insert(name.to_owned(), (uid, gid));
     }
@@ -135,7 +141,8 @@ impl Changeset<'_> {
             return Ok(());
         }
         self.leave_directories(path);
-        if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory {
+        if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory
+        {
             self.gone = Some(path.to_owned());
         }
         let is_changed = match before {
@@ -153,7 +160,12 @@ impl Changeset<'_> {
         }
         if after.kind == Kind::Directory {
             let is_written = is_written || path.is_empty();
-            self.parents.push(Parent { path: path.to_owned(), node: after.clone(), owner, is_written });
+            self.parents.push(Parent {
+                path: path.to_owned(),
+                node: after.clone(),
+                owner,
+                is_written,
+            });
         }
         Ok(())
     }
@@ -180,7 +192,11 @@ impl Changeset<'_> {
     }
 
     fn is_ignored(&mut self, path: &[u8], was_there: bool) -> bool {
-        if self.ignored.as_ref().is_some_and(|ignored| is_within(path, ignored)) {
+        if self
+            .ignored
+            .as_ref()
+            .is_some_and(|ignored| is_within(path, ignored))
+        {
             return true;
         }
         let ignore = &self.request.ignore;
@@ -192,11 +208,18 @@ impl Changeset<'_> {
     }
 
     fn is_above_ignored(&self, path: &[u8]) -> bool {
-        self.request.ignore.iter().any(|ignored| is_within(relative(ignored), path))
+        self.request
+            .ignore
+            .iter()
+            .any(|ignored| is_within(relative(ignored), path))
     }
 
     fn leave_directories(&mut self, path: &[u8]) {
-        while self.parents.last().is_some_and(|parent| !is_within(path, &parent.path)) {
+        while self
+            .parents
+            .last()
+            .is_some_and(|parent| !is_within(path, &parent.path))
+        {
             self.parents.pop();
         }
     }
@@ -217,7 +240,9 @@ impl Changeset<'_> {
         host: &Path,
     ) -> Result<(), Error> {
         if whiteout::is_reserved(root::split(path).1) {
-            return Err(Error::Reserved { path: host.to_owned() });
+            return Err(Error::Reserved {
+                path: host.to_owned(),
+            });
         }
         self.is_empty = false;
         let mut target = None;
@@ -235,7 +260,12 @@ impl Changeset<'_> {
                 None => return Ok(()),
             },
         };
-        let parent = Parent { path: path.to_owned(), node: node.clone(), owner, is_written: true };
+        let parent = Parent {
+            path: path.to_owned(),
+            node: node.clone(),
+            owner,
+            is_written: true,
+        };
         write_node(&mut self.writer, self.request, &parent, content)
     }
 
@@ -256,7 +286,11 @@ fn write_node(
     writer.append(&Header {
         path: &entry.path,
         content,
-        mode: if entry.node.kind == Kind::Symlink { 0o777 } else { entry.node.mode },
+        mode: if entry.node.kind == Kind::Symlink {
+            0o777
+        } else {
+            entry.node.mode
+        },
         uid: entry.owner.0,
         gid: entry.owner.1,
         mtime: request.times.of(&entry.path, entry.node.mtime.0),
@@ -271,6 +305,10 @@ fn is_something(node: &Node) -> bool {
 
 /// A path of the request as bytes, relative to the root.
 fn relative(path: &Path) -> &[u8] {
-    let path = path.strip_prefix("/").unwrap_or(path).as_os_str().as_bytes();
+    let path = path
+        .strip_prefix("/")
+        .unwrap_or(path)
+        .as_os_str()
+        .as_bytes();
     path.strip_suffix(b"/").unwrap_or(path)
 }

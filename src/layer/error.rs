@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{DiffId, Digest};
-use crate::layer::archive::Malformed;
+use crate::layer::malformed::Malformed;
 
 /// What is wrong with a layer, or with a tree.
 #[derive(Debug, thiserror::Error)]
@@ -118,19 +118,27 @@ impl Error {
                 "give the user more subordinate ids in /etc/subuid and /etc/subgid (65536 are usual), \
                  or choose `--runner userns-single`, which keeps owners on the side"
             }
-            Self::NoSpace { .. } => "free some space, or put the store on a larger disk with `--store`",
+            Self::NoSpace { .. } => {
+                "free some space, or put the store on a larger disk with `--store`"
+            }
             Self::Io(error) | Self::File { source: error, .. }
                 if error.kind() == io::ErrorKind::StorageFull =>
             {
                 "free some space, or put the store on a larger disk with `--store`"
             }
-            Self::File { action: "set an extended attribute of", .. } => {
+            Self::File {
+                action: "set an extended attribute of",
+                ..
+            } => {
                 "put the store on a file system with extended attributes, such as ext4 or xfs, with `--store`"
             }
             Self::Damaged { .. } | Self::Size { .. } => {
                 "remove the blob from the store and build again; it will be fetched anew"
             }
-            Self::Malformed { source: Malformed::Bomb { .. } | Malformed::TooMany { .. }, .. } => {
+            Self::Malformed {
+                source: Malformed::Bomb { .. } | Malformed::TooMany { .. },
+                ..
+            } => {
                 "the image looks made to fill the disk; if it is known to be good, squash its layers first"
             }
             Self::Malformed { .. } | Self::DiffId { .. } => {
@@ -149,6 +157,10 @@ impl Error {
         action: &'static str,
         path: &Path,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::File { action, path: path.to_owned(), source: source.into() }
+        move |source| Self::File {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     }
 }

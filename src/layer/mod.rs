@@ -6,12 +6,17 @@
 mod archive;
 mod changes;
 mod compress;
+mod delete;
+mod entry;
 mod error;
+mod gzip;
 mod leftout;
+mod malformed;
 mod node;
 mod overlay;
 mod pax;
 mod root;
+mod settle;
 mod snapshot;
 mod stream;
 #[cfg(test)]
@@ -27,9 +32,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::layer::archive::Malformed;
 pub use crate::layer::compress::{Compression, InvalidCompression};
 pub use crate::layer::error::Error;
+pub use crate::layer::malformed::Malformed;
 use crate::layer::node::{Kind, Xattrs};
 use crate::layer::writer::{Content, Header, LayerWriter};
 use crate::manifest::Layer;
@@ -108,7 +113,10 @@ pub enum Changes {
 impl Times {
     /// The time that the entry `path` carries, whose own time is `own`.
     fn of(&self, path: &[u8], own: i64) -> i64 {
-        let fixed = self.fixed_under.iter().map(|path| path.as_os_str().as_bytes());
+        let fixed = self
+            .fixed_under
+            .iter()
+            .map(|path| path.as_os_str().as_bytes());
         if fixed.into_iter().any(|fixed| walk::is_within(path, fixed)) {
             return self.fixed;
         }
@@ -171,16 +179,22 @@ pub fn write_tree(
         if !matches!(node.kind, Kind::File | Kind::Directory | Kind::Symlink) {
             return Err(Error::Special { path: host });
         }
-        let Some(content) = Content::of(&node, &host) else { continue };
-        // The root of the image is the base's.
-        if path.is_empty() && name.is_empty() {
+        let Some(content) = Content::of(&node, &host) else {
             continue;
-        }
-        let path = if path.is_empty() { name.into() } else { walk::join(name.as_bytes(), &path) };
+        };
+        let path = if path.is_empty() {
+            name.into()
+        } else {
+            walk::join(name.as_bytes(), &path)
+        };
         writer.append(&Header {
             path: &path,
             content,
-            mode: if node.kind == Kind::Symlink { 0o777 } else { node.mode },
+            mode: if node.kind == Kind::Symlink {
+                0o777
+            } else {
+                node.mode
+            },
             uid: 0,
             gid: 0,
             mtime: times.of(&path, node.mtime.0),

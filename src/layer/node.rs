@@ -75,14 +75,25 @@ impl Node {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            size: if kind == Kind::File { stat.st_size.cast_unsigned() } else { 0 },
+            size: if kind == Kind::File {
+                stat.st_size.cast_unsigned()
+            } else {
+                0
+            },
             mtime: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
             ctime: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
             dev: stat.st_dev,
             ino: stat.st_ino,
-            #[expect(clippy::useless_conversion, reason = "the width differs between architectures")]
+            #[expect(
+                clippy::useless_conversion,
+                reason = "the width differs between architectures"
+            )]
             nlink: stat.st_nlink.into(),
-            rdev: if matches!(kind, Kind::Char | Kind::Block) { stat.st_rdev } else { 0 },
+            rdev: if matches!(kind, Kind::Char | Kind::Block) {
+                stat.st_rdev
+            } else {
+                0
+            },
             target: Vec::new(),
             xattrs: Xattrs::new(),
         }
@@ -103,7 +114,8 @@ impl Node {
 
     /// Whether the kernel saw no write to the same inode: then its content is the same.
     pub(super) fn is_untouched(&self, before: &Self) -> bool {
-        (self.ino, self.size, self.mtime, self.ctime) == (before.ino, before.size, before.mtime, before.ctime)
+        (self.ino, self.size, self.mtime, self.ctime)
+            == (before.ino, before.size, before.mtime, before.ctime)
     }
 
     /// An overlay's mark of a deletion. No real device has this number, and unpacked it would be one.
@@ -134,7 +146,9 @@ fn nanoseconds(value: impl TryInto<u32>) -> u32 {
 /// A PAX key cannot hold an equals sign.
 pub(super) fn is_carried(name: &[u8]) -> bool {
     name == b"security.capability"
-        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && !name.contains(&b'='))
+        || (name.starts_with(b"user.")
+            && !name.starts_with(b"user.overlay.")
+            && !name.contains(&b'='))
 }
 
 /// The carried extended attributes of a file or directory.
@@ -161,7 +175,10 @@ fn xattr_names(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
         }
     };
     let names = list[..length].split(|&byte| byte == 0);
-    Ok(names.filter(|name| !name.is_empty()).map(<[u8]>::to_owned).collect())
+    Ok(names
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_owned)
+        .collect())
 }
 
 /// The kernel's limit for a list of names and for a value.

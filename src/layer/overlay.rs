@@ -55,7 +55,12 @@ fn visit_path(
         if Node::read(&at(upper, &path))?.is_some() {
             // Below something that was no directory there was nothing, whatever a link leads to.
             let none = Path::new("/dev/null/none");
-            visit_path(if was_directory { lower } else { none }, upper, &path, changeset)?;
+            visit_path(
+                if was_directory { lower } else { none },
+                upper,
+                &path,
+                changeset,
+            )?;
         } else if let Some(before) = Node::read(&at(lower, &path))? {
             changeset.visit_gone(&path, &before)?;
         }
@@ -97,24 +102,44 @@ struct Lower {
 impl Lower {
     fn open(lower: &[PathBuf], upper: &Path) -> Result<Self, Error> {
         if let [one] = lower {
-            return Ok(Self { root: one.clone(), mount: None });
+            return Ok(Self {
+                root: one.clone(),
+                mount: None,
+            });
         }
         let beside = upper.parent().unwrap_or(Path::new("/"));
-        let target = tempfile::Builder::new().prefix("lower-").tempdir_in(beside)?;
+        let target = tempfile::Builder::new()
+            .prefix("lower-")
+            .tempdir_in(beside)?;
         let open = |path: &PathBuf| {
-            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(Error::file("open the directory", path))
+            rustix::fs::open(
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(Error::file("open the directory", path))
         };
         let directories: Vec<OwnedFd> = lower.iter().map(open).collect::<Result<_, _>>()?;
         // Numbers instead of names: no commas or colons to escape, and all fit on the one page that
         // mount options may fill.
-        let names: Vec<String> =
-            directories.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+        let names: Vec<String> = directories
+            .iter()
+            .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()))
+            .collect();
         let options = format!("lowerdir={},userxattr", names.join(":"));
         let options = CString::new(options).map_err(std::io::Error::other)?;
-        rustix::mount::mount("overlay", target.path(), "overlay", MountFlags::RDONLY, options.as_c_str())
-            .map_err(Error::file("mount an overlay at", target.path()))?;
-        Ok(Self { root: target.path().to_owned(), mount: Some(target) })
+        rustix::mount::mount(
+            "overlay",
+            target.path(),
+            "overlay",
+            MountFlags::RDONLY,
+            options.as_c_str(),
+        )
+        .map_err(Error::file("mount an overlay at", target.path()))?;
+        Ok(Self {
+            root: target.path().to_owned(),
+            mount: Some(target),
+        })
     }
 }
 

@@ -8,12 +8,17 @@
 pub(super) fn parse(mut block: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut records = Vec::new();
     while !block.is_empty() {
-        let space = block.iter().take(MAX_DIGITS + 1).position(|&byte| byte == b' ')?;
+        let space = block
+            .iter()
+            .take(MAX_DIGITS + 1)
+            .position(|&byte| byte == b' ')?;
         let digits = block.get(..space)?;
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
-        let length = digits.iter().fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+        let length = digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
         let record = block.get(space + 1..length)?;
         let (newline, record) = record.split_last()?;
         let equals = record.iter().position(|&byte| byte == b'=')?;
@@ -43,7 +48,9 @@ pub(super) fn parse_time(value: &[u8]) -> Option<(i64, u32)> {
         return None;
     }
     let seconds: i64 = whole.parse().ok()?;
-    let nanoseconds = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction)).parse().ok()?;
+    let nanoseconds = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction))
+        .parse()
+        .ok()?;
     Some(match (negative, nanoseconds) {
         (false, _) => (seconds, nanoseconds),
         (true, 0) => (-seconds, 0),
@@ -99,7 +106,10 @@ mod tests {
     #[test]
     fn a_line_break_in_a_value_does_not_begin_a_record() {
         let block = b"30 comment=x\n16 path=injected\n";
-        assert_eq!(parse(block), Some(vec![(&b"comment"[..], &b"x\n16 path=injected"[..])]));
+        assert_eq!(
+            parse(block),
+            Some(vec![(&b"comment"[..], &b"x\n16 path=injected"[..])])
+        );
     }
 
     #[test]
@@ -108,7 +118,15 @@ mod tests {
         assert_eq!(parse_time(b"-1.25"), Some((-2, 750_000_000)));
         assert_eq!(parse_time(b"-3"), Some((-3, 0)));
         assert_eq!(parse_time(b"1.1234567899"), Some((1, 123_456_789)));
-        for wrong in [&b""[..], b".5", b"1e3", b"1.x", b"--1", b" 1", b"99999999999999999999"] {
+        for wrong in [
+            &b""[..],
+            b".5",
+            b"1e3",
+            b"1.x",
+            b"--1",
+            b" 1",
+            b"99999999999999999999",
+        ] {
             assert_eq!(parse_time(wrong), None);
         }
     }

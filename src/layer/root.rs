@@ -16,7 +16,9 @@ use rustix::io::Errno;
 use crate::layer::Error;
 use crate::layer::node::{self, Kind};
 
-const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
+const DIRECTORY: OFlags = OFlags::DIRECTORY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::RDONLY);
 
 /// Directories that are missing get this mode, as container runtimes do.
 const MISSING: Mode = Mode::from_raw_mode(0o755);
@@ -63,7 +65,10 @@ impl Root {
             };
             self.last = Some((path.to_owned(), fd));
         }
-        Ok(self.last.as_ref().map_or(self.fd.as_fd(), |(_, fd)| fd.as_fd()))
+        Ok(self
+            .last
+            .as_ref()
+            .map_or(self.fd.as_fd(), |(_, fd)| fd.as_fd()))
     }
 
     fn make_missing(
@@ -78,7 +83,8 @@ impl Root {
                 Err(Errno::NOENT) => {
                     rustix::fs::mkdirat(&parent, OsStr::from_bytes(part), MISSING)?;
                     let flags = DIRECTORY | OFlags::NOFOLLOW;
-                    let new = rustix::fs::openat(&parent, OsStr::from_bytes(part), flags, Mode::empty())?;
+                    let new =
+                        rustix::fs::openat(&parent, OsStr::from_bytes(part), flags, Mode::empty())?;
                     rustix::fs::fchmod(&new, MISSING)?;
                     made(new.as_fd())?;
                     new
@@ -107,7 +113,13 @@ fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
-        match rustix::fs::openat2(root, OsStr::from_bytes(path), DIRECTORY, Mode::empty(), flags) {
+        match rustix::fs::openat2(
+            root,
+            OsStr::from_bytes(path),
+            DIRECTORY,
+            Mode::empty(),
+            flags,
+        ) {
             // A rename elsewhere on the machine raced with the resolution.
             Err(Errno::AGAIN | Errno::INTR) => {}
             other => return other,

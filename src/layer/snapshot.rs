@@ -46,7 +46,9 @@ pub(super) fn write(root: &Path, file: &Path) -> Result<(), Error> {
         write_record(&mut output, &Record { path, node, digest })?;
     }
     output.write_all(&END.to_le_bytes())?;
-    output.into_inner().map_err(io::IntoInnerError::into_error)?;
+    output
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
     Ok(())
 }
 
@@ -69,7 +71,10 @@ fn write_record(output: &mut impl Write, record: &Record) -> io::Result<()> {
     let node = &record.node;
     put_bytes(output, &record.path)?;
     for number in [
-        KINDS.iter().position(|&kind| kind == node.kind).unwrap_or(0) as u64,
+        KINDS
+            .iter()
+            .position(|&kind| kind == node.kind)
+            .unwrap_or(0) as u64,
         node.mode.into(),
         node.uid.into(),
         node.gid.into(),
@@ -91,11 +96,21 @@ fn write_record(output: &mut impl Write, record: &Record) -> io::Result<()> {
         put_bytes(output, name)?;
         put_bytes(output, value)?;
     }
-    put_bytes(output, record.digest.map_or(String::new(), String::from).as_bytes())
+    put_bytes(
+        output,
+        record.digest.map_or(String::new(), String::from).as_bytes(),
+    )
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::Char, Kind::Block, Kind::Socket];
+const KINDS: [Kind; 7] = [
+    Kind::File,
+    Kind::Directory,
+    Kind::Symlink,
+    Kind::Fifo,
+    Kind::Char,
+    Kind::Block,
+    Kind::Socket,
+];
 
 fn put_bytes(output: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     output.write_all(&(bytes.len() as u64).to_le_bytes())?;
@@ -110,8 +125,10 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let mut reader =
-            Self { input: BufReader::new(fs::File::open(path)?), path: path.to_owned() };
+        let mut reader = Self {
+            input: BufReader::new(fs::File::open(path)?),
+            path: path.to_owned(),
+        };
         let mut magic = vec![0; MAGIC.len()];
         if reader.input.read_exact(&mut magic).is_err() || magic != MAGIC {
             return Err(reader.broken());
@@ -124,7 +141,9 @@ impl Reader {
     }
 
     fn broken(&self) -> Error {
-        Error::Record { path: self.path.clone() }
+        Error::Record {
+            path: self.path.clone(),
+        }
     }
 
     fn read_record(&mut self) -> io::Result<Option<Record>> {
@@ -133,7 +152,9 @@ impl Reader {
             return Ok(None);
         }
         let path = self.bytes_of(length)?;
-        let kind = usize::try_from(self.number()?).ok().and_then(|kind| KINDS.get(kind).copied());
+        let kind = usize::try_from(self.number()?)
+            .ok()
+            .and_then(|kind| KINDS.get(kind).copied());
         let mut small = || u32::try_from(self.number()?).map_err(io::Error::other);
         let (mode, uid, gid) = (small()?, small()?, small()?);
         let mut node = Node {
@@ -165,7 +186,10 @@ impl Reader {
 
     fn time(&mut self) -> io::Result<(i64, u32)> {
         let seconds = self.number()?.cast_signed();
-        Ok((seconds, u32::try_from(self.number()?).map_err(io::Error::other)?))
+        Ok((
+            seconds,
+            u32::try_from(self.number()?).map_err(io::Error::other)?,
+        ))
     }
 
     fn number(&mut self) -> io::Result<u64> {

@@ -11,7 +11,7 @@ use fs_err as fs;
 
 use crate::digest::{DiffId, Digest, Hashing};
 use crate::layer::Error;
-use crate::layer::archive::Malformed;
+use crate::layer::malformed::Malformed;
 use crate::manifest::Layer;
 
 /// Bytes that pass between the threads at once; a few of them are all that is held in memory.
@@ -32,30 +32,53 @@ pub(super) fn read_layer(
     let (applied, read) = std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(CHUNKS);
         let reader = scope.spawn(move || read(file, sender));
-        let mut chunks = Chunks { receiver, current: Vec::new(), at: 0 };
+        let mut chunks = Chunks {
+            receiver,
+            current: Vec::new(),
+            at: 0,
+        };
         let applied = apply(&mut chunks);
         drop(chunks);
-        let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let read = reader
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (applied, read)
     });
-    let Verified { digest: found, size, diff_id } = read?;
+    let Verified {
+        digest: found,
+        size,
+        diff_id,
+    } = read?;
     let expected = &layer.descriptor;
     if size != expected.size {
-        return Err(Error::Size { digest: expected.digest, expected: expected.size, found: size });
+        return Err(Error::Size {
+            digest: expected.digest,
+            expected: expected.size,
+            found: size,
+        });
     }
     if found != expected.digest {
-        return Err(Error::Damaged { expected: expected.digest, found });
+        return Err(Error::Damaged {
+            expected: expected.digest,
+            found,
+        });
     }
     applied?;
     match diff_id {
         Ok(Some(found)) if found == layer.diff_id => Ok(()),
-        Ok(Some(found)) => {
-            Err(Error::DiffId { digest: expected.digest, expected: layer.diff_id, found })
-        }
-        Ok(None) => Err(Error::Malformed { digest: expected.digest, source: Malformed::Truncated }),
-        Err(source) => {
-            Err(Error::Malformed { digest: expected.digest, source: Malformed::Stream(source) })
-        }
+        Ok(Some(found)) => Err(Error::DiffId {
+            digest: expected.digest,
+            expected: layer.diff_id,
+            found,
+        }),
+        Ok(None) => Err(Error::Malformed {
+            digest: expected.digest,
+            source: Malformed::Truncated,
+        }),
+        Err(source) => Err(Error::Malformed {
+            digest: expected.digest,
+            source: Malformed::Stream(source),
+        }),
     }
 }
 
@@ -71,12 +94,18 @@ fn read(file: fs::File, sender: SyncSender<io::Result<Vec<u8>>>) -> Result<Verif
     let diff_id = decompress(&mut blob, &sender);
     if let Err(error) = &diff_id {
         // The receiver may be gone, and then knows a reason of its own.
-        sender.send(Err(io::Error::new(error.kind(), error.to_string()))).ok();
+        sender
+            .send(Err(io::Error::new(error.kind(), error.to_string())))
+            .ok();
     }
     drop(sender);
     io::copy(&mut blob, &mut io::sink())?;
     let (_, digest, size) = blob.into_inner().complete();
-    Ok(Verified { digest, size, diff_id })
+    Ok(Verified {
+        digest,
+        size,
+        diff_id,
+    })
 }
 
 fn decompress(
@@ -101,7 +130,10 @@ fn is_zstd(magic: &[u8]) -> bool {
         || (magic.len() >= 4 && magic[0] & 0xf0 == 0x50 && magic[1..4] == [0x2a, 0x4d, 0x18])
 }
 
-fn send(mut input: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) -> io::Result<Option<DiffId>> {
+fn send(
+    mut input: impl Read,
+    sender: &SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<Option<DiffId>> {
     let mut hashing = Hashing::new(io::sink());
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);

@@ -24,18 +24,50 @@ fn is_root(test: &str) -> bool {
     if rustix::process::geteuid().is_root() && ids.split_whitespace().last() == Some("4294967295") {
         return true;
     }
-    assert!(std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"), "{test} needs root");
+    assert!(
+        std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"),
+        "{test} needs root"
+    );
     eprintln!("SKIPPED {test}: it needs root");
     false
 }
 
+/// Whether a test that mounts an overlay runs: as root, also as that of a user namespace with mounts
+/// of its own, as the runner's helpers are.
+#[expect(clippy::print_stderr, reason = "a test that is skipped has to be seen")]
+fn can_mount(test: &str) -> bool {
+    let target = scratch();
+    let flags = rustix::mount::MountFlags::empty();
+    match rustix::mount::mount("tmpfs", target.path(), "tmpfs", flags, None) {
+        Ok(()) => {
+            rustix::mount::unmount(target.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+            true
+        }
+        Err(error) => {
+            assert!(
+                std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"),
+                "{test} need mounts: {error}"
+            );
+            eprintln!("SKIPPED {test}: they need mounts: {error}");
+            false
+        }
+    }
+}
+
 fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("layer-test-").tempdir().unwrap()
+    tempfile::Builder::new()
+        .prefix("layer-test-")
+        .tempdir()
+        .unwrap()
 }
 
 /// Times that leave everything as it is.
 fn own_times() -> Times {
-    Times { fixed_under: Vec::new(), fixed: 0, clamp: None }
+    Times {
+        fixed_under: Vec::new(),
+        fixed: 0,
+        clamp: None,
+    }
 }
 
 /// A tar made by hand, byte by byte.
@@ -43,7 +75,14 @@ fn own_times() -> Times {
 struct Tar(Vec<u8>);
 
 impl Tar {
-    fn raw(mut self, flag: u8, name: &str, link: &str, body: &[u8], edit: impl FnOnce(&mut tar::UstarHeader)) -> Self {
+    fn raw(
+        mut self,
+        flag: u8,
+        name: &str,
+        link: &str,
+        body: &[u8],
+        edit: impl FnOnce(&mut tar::UstarHeader),
+    ) -> Self {
         let mut header = tar::Header::new_ustar();
         header.set_size(body.len() as u64);
         header.set_mode(if flag == b'5' { 0o755 } else { 0o644 });
@@ -99,7 +138,13 @@ fn layer_of(directory: &Path, blob: &[u8], tar: &[u8]) -> (PathBuf, Layer) {
     let path = directory.join(digest.hex());
     fs::write(&path, blob).unwrap();
     let descriptor = Descriptor::new(media_type::OCI_LAYER, digest, blob.len() as u64);
-    (path, Layer { descriptor, diff_id: DiffId(Digest::of(tar)) })
+    (
+        path,
+        Layer {
+            descriptor,
+            diff_id: DiffId(Digest::of(tar)),
+        },
+    )
 }
 
 /// A directory `rootfs` with layers unpacked into it, beside an `outside` that nothing may touch.
@@ -125,11 +170,25 @@ impl Unpacking {
     }
 
     fn try_unpack(&self, tars: &[Vec<u8>]) -> Result<Unpacked, Error> {
-        let layers = tars.iter().map(|tar| layer_of(self.directory.path(), tar, tar)).collect();
-        let result = unpack(&UnpackRequest { layers, rootfs: self.root(), owners: None });
+        let layers = tars
+            .iter()
+            .map(|tar| layer_of(self.directory.path(), tar, tar))
+            .collect();
+        let result = unpack(&UnpackRequest {
+            layers,
+            rootfs: self.root(),
+            owners: None,
+        });
         let names: Vec<_> = walk::names(&self.outside()).unwrap();
-        assert_eq!(names, [b"secret".to_vec()], "something was written outside of the root");
-        assert_eq!(fs::read_to_string(self.outside().join("secret")).unwrap(), "untouched");
+        assert_eq!(
+            names,
+            [b"secret".to_vec()],
+            "something was written outside of the root"
+        );
+        assert_eq!(
+            fs::read_to_string(self.outside().join("secret")).unwrap(),
+            "untouched"
+        );
         result
     }
 
@@ -144,7 +203,10 @@ impl Unpacking {
     /// All paths, in order.
     fn names(&self) -> Vec<String> {
         let paths = walk::Walk::new(&self.root()).map(|entry| entry.unwrap().0);
-        paths.skip(1).map(|path| String::from_utf8(path).unwrap()).collect()
+        paths
+            .skip(1)
+            .map(|path| String::from_utf8(path).unwrap())
+            .collect()
     }
 }
 
@@ -161,10 +223,18 @@ fn listing(root: &Path) -> Vec<String> {
             "{} {:?} {:o} {}:{} {} {:?} {}",
             path.escape_ascii(),
             node.kind,
-            if node.kind == Kind::Symlink { 0 } else { node.mode },
+            if node.kind == Kind::Symlink {
+                0
+            } else {
+                node.mode
+            },
             node.uid,
             node.gid,
-            if path.is_empty() || node.kind == Kind::Directory { 0 } else { node.mtime.0 },
+            if path.is_empty() || node.kind == Kind::Directory {
+                0
+            } else {
+                node.mtime.0
+            },
             node.xattrs,
             content.escape_ascii()
         ));

@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use fs_err as fs;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::layer::node::{Kind, Node};
@@ -34,7 +36,9 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
 
 /// Removes a tree, unreadable directories included; fine when it is not there.
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let Some(name) = path.file_name() else {
         return Err(Error::file("remove", path)(Errno::INVAL));
     };
@@ -50,9 +54,13 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
 pub(super) fn unshare(path: &Path, node: &Node) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let Some(parent_node) = Node::read(parent)? else {
-        return Err(Error::Changed { path: parent.to_owned() });
+        return Err(Error::Changed {
+            path: parent.to_owned(),
+        });
     };
-    let new = tempfile::Builder::new().prefix(".unshared-").tempdir_in(parent)?;
+    let new = tempfile::Builder::new()
+        .prefix(".unshared-")
+        .tempdir_in(parent)?;
     let copy = new.path().join("file");
     copy_node(path, &copy, node)?;
     fs::rename(&copy, path)?;
@@ -95,13 +103,18 @@ fn copy_node(from: &Path, to: &Path, node: &Node) -> Result<(), Error> {
 
 fn copy_content(from: &Path, to: &Path) -> Result<(), Error> {
     let mut input = writer::open(from)?;
-    let mut output = fs::OpenOptions::new().write(true).create_new(true).open(to)?;
+    let mut output = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(to)?;
     loop {
         // Shares blocks where the file system can.
         match rustix::fs::copy_file_range(&input, None, &output, None, 1 << 30) {
             Ok(0) => break,
             Ok(_) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => break,
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                break;
+            }
             Err(error) => return Err(Error::file("copy", from)(error)),
         }
     }
@@ -118,7 +131,9 @@ fn copy_content(from: &Path, to: &Path) -> Result<(), Error> {
 
 /// Owner before mode before attributes: each clears bits of those that come after it.
 fn describe(path: &Path, node: &Node) -> Result<(), Error> {
-    let now = Node::read(path)?.ok_or_else(|| Error::Changed { path: path.to_owned() })?;
+    let now = Node::read(path)?.ok_or_else(|| Error::Changed {
+        path: path.to_owned(),
+    })?;
     if (now.uid, now.gid) != (node.uid, node.gid) {
         let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
         rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -136,8 +151,14 @@ fn describe(path: &Path, node: &Node) -> Result<(), Error> {
 }
 
 fn set_time(path: &Path, node: &Node) -> Result<(), Error> {
-    let time = Timespec { tv_sec: node.mtime.0, tv_nsec: node.mtime.1.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: node.mtime.0,
+        tv_nsec: node.mtime.1.into(),
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(Error::file("set the time of", path))
 }

@@ -8,16 +8,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::layer::archive::{Archive, Entry, Kind, Malformed};
+use crate::layer::archive::Archive;
+use crate::layer::entry::{Entry, Kind};
+use crate::layer::malformed::Malformed;
 use crate::layer::node;
 use crate::layer::root::{self, Root};
 use crate::layer::stream;
@@ -34,22 +35,22 @@ pub(super) fn unpack(request: &UnpackRequest) -> Result<Unpacked, Error> {
     tree.settle(request.owners.as_deref())
 }
 
-struct Tree {
-    root: Root,
+pub(super) struct Tree {
+    pub(super) root: Root,
     /// Whether owners are set, and not only recorded.
-    sets_owners: bool,
+    pub(super) sets_owners: bool,
     /// Inodes of the current layer, so that its own deletions spare them.
-    current: HashSet<u64>,
+    pub(super) current: HashSet<u64>,
     /// Names (inode of the directory, name) that the current layer linked to files of lower layers.
-    current_links: HashSet<(u64, Vec<u8>)>,
+    pub(super) current_links: HashSet<(u64, Vec<u8>)>,
     /// The times of directories, which change with every file that is put into them.
-    times: HashMap<u64, (i64, u32)>,
+    pub(super) times: HashMap<u64, (i64, u32)>,
     /// Owners other than 0:0 that were not set.
-    owners: HashMap<u64, (u32, u32)>,
+    pub(super) owners: HashMap<u64, (u32, u32)>,
     /// Bytes on the disk, when it was last asked, less what was written since.
-    available: u64,
-    unpacked: Unpacked,
-    buffer: Vec<u8>,
+    pub(super) available: u64,
+    pub(super) unpacked: Unpacked,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Tree {
@@ -79,21 +80,30 @@ impl Tree {
         stream::read_layer(blob, layer, |input| {
             let mut archive = Archive::new(input, layer.descriptor.size);
             while let Some(entry) = archive.next().map_err(malformed)? {
-                self.apply(&entry, &mut archive).map_err(|failure| match failure {
-                    Failure::Malformed(source) => malformed(source),
-                    Failure::Other(error) => error,
-                    Failure::Call(action, source) => {
-                        let path = OsStr::from_bytes(&entry.path).into();
-                        Error::File { action, path, source }
-                    }
-                })?;
+                self.apply(&entry, &mut archive)
+                    .map_err(|failure| match failure {
+                        Failure::Malformed(source) => malformed(source),
+                        Failure::Other(error) => error,
+                        Failure::Call(action, source) => {
+                            let path = OsStr::from_bytes(&entry.path).into();
+                            Error::File {
+                                action,
+                                path,
+                                source,
+                            }
+                        }
+                    })?;
             }
             self.unpacked.entries += archive.entries();
             Ok(())
         })
     }
 
-    fn apply(&mut self, entry: &Entry, archive: &mut Archive<impl io::Read>) -> Result<(), Failure> {
+    fn apply(
+        &mut self,
+        entry: &Entry,
+        archive: &mut Archive<impl io::Read>,
+    ) -> Result<(), Failure> {
         match whiteout::classify(&entry.path)? {
             Meaning::Entry => {}
             Meaning::Ignored => return Ok(()),
@@ -118,12 +128,16 @@ impl Tree {
             })
             .map_err(|error| match error.raw_os_error() {
                 Some(libc::ENOTDIR | libc::ELOOP | libc::EEXIST) => {
-                    Failure::Malformed(Malformed::Parent { path: lossy(&entry.path) })
+                    Failure::Malformed(Malformed::Parent {
+                        path: lossy(&entry.path),
+                    })
                 }
                 _ => Failure::Call("make the directories above", error),
             })?;
         // Another call than `self` may borrow the root while this directory is open.
-        let parent = parent.try_clone_to_owned().map_err(call("open the directory of"))?;
+        let parent = parent
+            .try_clone_to_owned()
+            .map_err(call("open the directory of"))?;
         let parent = parent.as_fd();
         match entry.kind {
             Kind::Directory => self.apply_directory(entry, parent, name),
@@ -153,7 +167,9 @@ impl Tree {
         match rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
             Err(Errno::EXIST) => {
                 // A link to a directory is replaced, as Docker and containerd do.
-                if root::kind_of(parent, name).map_err(call("look at"))? != Some(node::Kind::Directory) {
+                if root::kind_of(parent, name).map_err(call("look at"))?
+                    != Some(node::Kind::Directory)
+                {
                     self.make_way(parent, name)?;
                     rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU)
                         .map_err(call("make the directory"))?;
@@ -188,9 +204,15 @@ impl Tree {
         archive: &mut Archive<impl io::Read>,
     ) -> Result<(), Failure> {
         self.claim(entry, parent)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || {
-            rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR)
+            rustix::fs::openat(
+                parent,
+                OsStr::from_bytes(name),
+                flags,
+                Mode::RUSR | Mode::WUSR,
+            )
         };
         let fd = match create() {
             Err(Errno::EXIST) => {
@@ -236,16 +258,27 @@ impl Tree {
         Ok(())
     }
 
-    fn apply_link(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+    fn apply_link(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Failure> {
         let missing = || {
             let target = lossy(&entry.link);
-            Failure::Malformed(Malformed::Link { path: lossy(&entry.path), target })
+            Failure::Malformed(Malformed::Link {
+                path: lossy(&entry.path),
+                target,
+            })
         };
         if entry.link == entry.path {
             return Err(missing());
         }
         let (directory, target) = root::split(&entry.link);
-        let directory = self.root.directory(directory).map_err(call("find the target of"))?;
+        let directory = self
+            .root
+            .directory(directory)
+            .map_err(call("find the target of"))?;
         let directory = directory.ok_or_else(missing)?;
         let target = OsStr::from_bytes(target);
         let Ok(stat) = rustix::fs::statat(&directory, target, AtFlags::SYMLINK_NOFOLLOW) else {
@@ -275,7 +308,12 @@ impl Tree {
         Ok(())
     }
 
-    fn apply_symlink(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+    fn apply_symlink(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Failure> {
         let (target, new) = (OsStr::from_bytes(&entry.link), OsStr::from_bytes(name));
         match rustix::fs::symlinkat(target, parent, new) {
             Err(Errno::EXIST) => {
@@ -287,7 +325,12 @@ impl Tree {
         self.describe_other(entry, parent, new)
     }
 
-    fn apply_device(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+    fn apply_device(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Failure> {
         self.make_way(parent, name)?;
         let kind = match entry.kind {
             Kind::Char => FileType::CharacterDevice,
@@ -317,8 +360,14 @@ impl Tree {
     }
 
     /// Owner and time of what cannot be opened.
-    fn describe_other(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(call("look at"))?;
+    fn describe_other(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(), Failure> {
+        let stat =
+            rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(call("look at"))?;
         self.remember(entry, stat.st_ino);
         if self.sets_owners {
             let (uid, gid) = ids(entry);
@@ -355,115 +404,6 @@ impl Tree {
         self.root.forget();
         Ok(())
     }
-
-    fn delete(&mut self, victim: &[u8]) -> io::Result<()> {
-        let (directory, name) = root::split(victim);
-        if let Some(directory) = self.root.directory(directory)? {
-            self.delete_lower(directory.as_fd(), name)?;
-            self.root.forget();
-        }
-        Ok(())
-    }
-
-    fn empty(&mut self, directory: &[u8]) -> io::Result<()> {
-        if let Some(directory) = self.root.directory(directory)? {
-            for name in root::names(directory.as_fd())? {
-                self.delete_lower(directory.as_fd(), &name)?;
-            }
-            self.root.forget();
-        }
-        Ok(())
-    }
-
-    /// Removes what lower layers have under a name; tells whether the current layer has anything there.
-    fn delete_lower(&self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
-        let stat = match rustix::fs::statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        let mut kept = self.current.contains(&stat.st_ino);
-        if node::kind(&stat) != node::Kind::Directory {
-            if !kept && !self.current_links.is_empty() {
-                let directory = rustix::fs::fstat(parent)?.st_ino;
-                kept = self.current_links.contains(&(directory, name.to_owned()));
-            }
-            if !kept {
-                root::unlink(parent, name, AtFlags::empty())?;
-            }
-            return Ok(kept);
-        }
-        let directory = root::open_child(parent, name)?;
-        for child in root::names(directory.as_fd())? {
-            kept |= self.delete_lower(directory.as_fd(), &child)?;
-        }
-        drop(directory);
-        if !kept {
-            root::unlink(parent, name, AtFlags::REMOVEDIR)?;
-        }
-        Ok(kept)
-    }
-
-    /// Sets the times of directories, and writes down the owners that were not set.
-    fn settle(mut self, owners: Option<&Path>) -> Result<Unpacked, Error> {
-        let mut file = match owners {
-            Some(path) => Some(BufWriter::new(fs::File::create(path)?)),
-            None => None,
-        };
-        let root = self.root.fd().try_clone_to_owned()?;
-        self.settle_directory(&root, &mut Vec::new(), &mut file)?;
-        if let Some(file) = file {
-            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-        }
-        Ok(std::mem::take(&mut self.unpacked))
-    }
-
-    fn settle_directory(
-        &mut self,
-        directory: &OwnedFd,
-        path: &mut Vec<u8>,
-        owners: &mut Option<BufWriter<fs::File>>,
-    ) -> Result<(), Error> {
-        let stat = rustix::fs::fstat(directory).map_err(settling(path))?;
-        let mut children = root::names(directory.as_fd()).map_err(settling(path))?;
-        children.sort_unstable();
-        let length = path.len();
-        self.write_owner(path, stat.st_ino, owners)?;
-        for name in children {
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(&name);
-            let name = OsStr::from_bytes(&name);
-            let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(settling(path))?;
-            if node::kind(&stat) == node::Kind::Directory {
-                let child = root::open_child(directory.as_fd(), name.as_bytes()).map_err(settling(path))?;
-                self.settle_directory(&child, path, owners)?;
-            } else {
-                self.write_owner(path, stat.st_ino, owners)?;
-            }
-            path.truncate(length);
-        }
-        if let Some(&time) = self.times.get(&stat.st_ino) {
-            rustix::fs::futimens(directory, &timestamps(time)).map_err(settling(path))?;
-        }
-        Ok(())
-    }
-
-    fn write_owner(
-        &self,
-        path: &[u8],
-        inode: u64,
-        owners: &mut Option<BufWriter<fs::File>>,
-    ) -> io::Result<()> {
-        if let (Some(file), Some((uid, gid))) = (owners, self.owners.get(&inode)) {
-            write!(file, "{uid} {gid} ")?;
-            file.write_all(path)?;
-            file.write_all(b"\0")?;
-        }
-        Ok(())
-    }
 }
 
 /// Why an entry could not be applied; the caller knows its path.
@@ -485,20 +425,23 @@ fn call<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Failure {
 
 fn owner_failure(entry: &Entry, error: Errno) -> Failure {
     match error {
-        Errno::INVAL | Errno::PERM => {
-            Failure::Other(Error::Owner { path: path_of(entry), uid: entry.uid, gid: entry.gid })
-        }
+        Errno::INVAL | Errno::PERM => Failure::Other(Error::Owner {
+            path: path_of(entry),
+            uid: entry.uid,
+            gid: entry.gid,
+        }),
         other => Failure::Call("set the owner of", other.into()),
     }
 }
 
-fn settling<E: Into<io::Error>>(path: &[u8]) -> impl FnOnce(E) -> Error {
-    Error::file("settle the owner and time of", Path::new(OsStr::from_bytes(path)))
-}
-
 fn set_time(entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
-    rustix::fs::utimensat(parent, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(call("set the time of"))
+    rustix::fs::utimensat(
+        parent,
+        name,
+        &timestamps(entry.mtime),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .map_err(call("set the time of"))
 }
 
 fn set_xattrs(entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), Failure> {
@@ -514,7 +457,10 @@ fn fd_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Failure> {
     match rustix::fs::flistxattr(fd, &mut list[..]) {
         Ok(length) => {
             let names = list[..length].split(|&byte| byte == 0);
-            Ok(names.filter(|name| !name.is_empty()).map(<[u8]>::to_owned).collect())
+            Ok(names
+                .filter(|name| !name.is_empty())
+                .map(<[u8]>::to_owned)
+                .collect())
         }
         Err(Errno::NOTSUP) => Ok(Vec::new()),
         Err(error) => Err(call("list the extended attributes of")(error)),
@@ -526,12 +472,21 @@ fn mode(entry: &Entry) -> Mode {
 }
 
 fn ids(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+    (
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+    )
 }
 
-fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
-    Timestamps { last_access: time, last_modification: time }
+pub(super) fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 fn path_of(entry: &Entry) -> PathBuf {

@@ -21,7 +21,11 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), begun: false, open: Vec::new() }
+        Self {
+            root: root.to_owned(),
+            begun: false,
+            open: Vec::new(),
+        }
     }
 
     fn enter(&mut self, path: Vec<u8>) -> Result<(Vec<u8>, Node), Error> {
@@ -67,12 +71,20 @@ pub(super) fn names(directory: &Path) -> Result<Vec<Vec<u8>>, Error> {
 
 /// A path below a directory of the tree.
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    if directory.is_empty() { name.to_owned() } else { [directory, b"/", name].concat() }
+    if directory.is_empty() {
+        name.to_owned()
+    } else {
+        [directory, b"/", name].concat()
+    }
 }
 
 /// Where a path of the tree lies on this machine.
 pub(super) fn at(root: &Path, path: &[u8]) -> PathBuf {
-    if path.is_empty() { root.to_owned() } else { root.join(OsStr::from_bytes(path)) }
+    if path.is_empty() {
+        root.to_owned()
+    } else {
+        root.join(OsStr::from_bytes(path))
+    }
 }
 
 /// The order of the walk.
@@ -85,5 +97,7 @@ pub(super) fn compare(one: &[u8], other: &[u8]) -> Ordering {
 /// Whether `path` is `directory` or below it.
 pub(super) fn is_within(path: &[u8], directory: &[u8]) -> bool {
     directory.is_empty()
-        || path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        || path
+            .strip_prefix(directory)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }

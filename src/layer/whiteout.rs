@@ -4,7 +4,7 @@
 //! layers below, and `.wh..wh..opq` deletes all that the layers below have in its directory. This is
 //! the only file that knows the prefix. We write whiteouts by name only; both kinds are read.
 
-use crate::layer::archive::Malformed;
+use crate::layer::malformed::Malformed;
 
 const PREFIX: &[u8] = b".wh.";
 
@@ -28,17 +28,27 @@ pub(super) enum Meaning {
 
 /// Reads a normalised path of a layer.
 pub(super) fn classify(path: &[u8]) -> Result<Meaning, Malformed> {
-    let split = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let split = path
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |slash| slash + 1);
     let (directory, name) = path.split_at(split);
-    if path.split(|&byte| byte == b'/').any(|part| part.starts_with(META_PREFIX) && part != OPAQUE) {
+    if path
+        .split(|&byte| byte == b'/')
+        .any(|part| part.starts_with(META_PREFIX) && part != OPAQUE)
+    {
         return Ok(Meaning::Ignored);
     }
-    let refused = || Malformed::Whiteout { path: String::from_utf8_lossy(path).into_owned() };
+    let refused = || Malformed::Whiteout {
+        path: String::from_utf8_lossy(path).into_owned(),
+    };
     if directory.split(|&byte| byte == b'/').any(is_reserved) {
         return Err(refused());
     }
     if name == OPAQUE {
-        return Ok(Meaning::Opaque(directory.strip_suffix(b"/").unwrap_or(directory).to_owned()));
+        return Ok(Meaning::Opaque(
+            directory.strip_suffix(b"/").unwrap_or(directory).to_owned(),
+        ));
     }
     match name.strip_prefix(PREFIX) {
         None => Ok(Meaning::Entry),
@@ -54,7 +64,10 @@ pub(super) fn is_reserved(name: &[u8]) -> bool {
 
 /// The name of the entry that deletes `path`.
 pub(super) fn name_for(path: &[u8]) -> Vec<u8> {
-    let split = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let split = path
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |slash| slash + 1);
     let (directory, name) = path.split_at(split);
     [directory, PREFIX, name].concat()
 }
@@ -73,13 +86,26 @@ mod tests {
         assert_eq!(read(".wh..wh..opq"), Some(Meaning::Opaque(Vec::new())));
         assert_eq!(read(".wh..wh.plnk/1.2"), Some(Meaning::Ignored));
         assert_eq!(read("a/.wh..wh.aufs"), Some(Meaning::Ignored));
-        assert_eq!(read("a/.wh...hidden"), Some(Meaning::Delete(b"a/..hidden".to_vec())));
+        assert_eq!(
+            read("a/.wh...hidden"),
+            Some(Meaning::Delete(b"a/..hidden".to_vec()))
+        );
     }
 
     #[test]
     fn names_that_would_delete_something_else_are_refused() {
-        for path in [".wh.", "a/.wh.", "a/.wh..", "a/.wh...", ".wh.a/b", ".wh..wh..opq/b"] {
-            assert!(matches!(classify(path.as_bytes()), Err(Malformed::Whiteout { .. })), "{path}");
+        for path in [
+            ".wh.",
+            "a/.wh.",
+            "a/.wh..",
+            "a/.wh...",
+            ".wh.a/b",
+            ".wh..wh..opq/b",
+        ] {
+            assert!(
+                matches!(classify(path.as_bytes()), Err(Malformed::Whiteout { .. })),
+                "{path}"
+            );
         }
     }
 

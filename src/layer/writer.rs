@@ -35,7 +35,10 @@ pub(super) struct Header<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Content<'a> {
     /// Read from this path, of the host.
-    File { size: u64, from: &'a Path },
+    File {
+        size: u64,
+        from: &'a Path,
+    },
     /// A file without content, such as a whiteout.
     Empty,
     Directory,
@@ -51,7 +54,10 @@ impl<'a> Content<'a> {
     /// Of a node that lies at `from`; `None` for sockets.
     pub(super) fn of(node: &'a Node, from: &'a Path) -> Option<Self> {
         Some(match node.kind {
-            Kind::File => Self::File { size: node.size, from },
+            Kind::File => Self::File {
+                size: node.size,
+                from,
+            },
             Kind::Directory => Self::Directory,
             Kind::Symlink => Self::Symlink(&node.target),
             Kind::Fifo => Self::Fifo,
@@ -74,7 +80,11 @@ impl LayerWriter {
     pub(super) fn new(store: &Store, compression: Compression) -> Result<Self, Error> {
         let compressor = Compressor::new(store.writer()?, compression)?;
         let tar = BufWriter::with_capacity(1 << 16, Hashing::new(compressor));
-        Ok(Self { tar, compression, buffer: vec![0; 1 << 17] })
+        Ok(Self {
+            tar,
+            compression,
+            buffer: vec![0; 1 << 17],
+        })
     }
 
     /// Appends an entry. A file that is not as long as its header says is an error.
@@ -94,7 +104,9 @@ impl LayerWriter {
         loop {
             let length = file.read(&mut self.buffer)?;
             if length as u64 > rest || (length == 0 && rest > 0) {
-                return Err(Error::Changed { path: from.to_owned() });
+                return Err(Error::Changed {
+                    path: from.to_owned(),
+                });
             }
             if length == 0 {
                 break;
@@ -103,17 +115,26 @@ impl LayerWriter {
             rest -= length as u64;
         }
         let padding = size.next_multiple_of(BLOCK as u64) - size;
-        self.tar.write_all(&[0; BLOCK][..usize::try_from(padding).unwrap_or(0)])?;
+        self.tar
+            .write_all(&[0; BLOCK][..usize::try_from(padding).unwrap_or(0)])?;
         Ok(())
     }
 
     /// Makes the layer's blob visible.
     pub(super) fn complete(mut self) -> Result<Layer, Error> {
         self.tar.write_all(&[0; 2 * BLOCK])?;
-        let hashing = self.tar.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        let hashing = self
+            .tar
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)?;
         let (compressor, diff_id, _) = hashing.complete();
-        let descriptor = compressor.complete()?.complete(self.compression.media_type())?;
-        Ok(Layer { descriptor, diff_id: DiffId(diff_id) })
+        let descriptor = compressor
+            .complete()?
+            .complete(self.compression.media_type())?;
+        Ok(Layer {
+            descriptor,
+            diff_id: DiffId(diff_id),
+        })
     }
 }
 
@@ -121,7 +142,10 @@ impl LayerWriter {
 pub(super) fn open(path: &Path) -> Result<fs::File, Error> {
     use fs_err::os::unix::fs::OpenOptionsExt as _;
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+    Ok(fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?)
 }
 
 /// The blocks before an entry's content.
@@ -149,7 +173,9 @@ fn headers(header: &Header<'_>) -> Vec<Vec<u8>> {
     let mut record = |key: &str, value: &[u8]| records.insert(key.into(), value.to_owned());
     let mut tar = tar::Header::new_ustar();
     {
-        let Some(ustar) = tar.as_ustar_mut() else { return Vec::new() };
+        let Some(ustar) = tar.as_ustar_mut() else {
+            return Vec::new();
+        };
         ustar.typeflag = [flag];
         if let Some((prefix, name)) = split(&path) {
             ustar.prefix[..prefix.len()].copy_from_slice(prefix);
@@ -176,7 +202,11 @@ fn headers(header: &Header<'_>) -> Vec<Vec<u8>> {
         ];
         for (key, field, value) in numbers {
             if !put_octal(field, value) {
-                let text = if key == "mtime" { header.mtime.to_string() } else { value.to_string() };
+                let text = if key == "mtime" {
+                    header.mtime.to_string()
+                } else {
+                    value.to_string()
+                };
                 record(key, text.as_bytes());
             }
         }

@@ -20,7 +20,10 @@ fn layer_of_tree(root: &Path, directory: &Path, compression: Compression) -> Opt
         snapshot(&empty, &directory.join("empty.snapshot")).unwrap();
     }
     write_changes(&ChangesRequest {
-        changes: Changes::Walk { root: root.to_owned(), snapshot: directory.join("empty.snapshot") },
+        changes: Changes::Walk {
+            root: root.to_owned(),
+            snapshot: directory.join("empty.snapshot"),
+        },
         ignore: Vec::new(),
         owners: None,
         times: own_times(),
@@ -35,8 +38,16 @@ pub(super) fn unpack_into(directory: &Path, name: &str, layers: &[Layer]) -> Pat
     let store = store(directory);
     let rootfs = directory.join(name);
     fs::create_dir(&rootfs).unwrap();
-    let layers = layers.iter().map(|layer| (store.blob_path(&layer.descriptor.digest), layer.clone())).collect();
-    unpack(&UnpackRequest { layers, rootfs: rootfs.clone(), owners: None }).unwrap();
+    let layers = layers
+        .iter()
+        .map(|layer| (store.blob_path(&layer.descriptor.digest), layer.clone()))
+        .collect();
+    unpack(&UnpackRequest {
+        layers,
+        rootfs: rootfs.clone(),
+        owners: None,
+    })
+    .unwrap();
     rootfs
 }
 
@@ -61,19 +72,46 @@ fn difficult_tree(root: &Path) {
     std::os::unix::fs::symlink("/absolute", root.join("a-link")).unwrap();
     fs::hard_link(root.join("large"), root.join("linked")).unwrap();
     fs::hard_link(root.join("a-link"), root.join("linked-link")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
     std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
-    rustix::fs::setxattr(root.join("empty"), "user.note", b"a\nb\0c", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(
+        root.join("empty"),
+        "user.note",
+        b"a\nb\0c",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
     for (path, time) in [("größe", -5), ("empty", 1 << 33), ("n", 0)] {
-        let time = rustix::fs::Timespec { tv_sec: time, tv_nsec: 0 };
-        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-        let _ = rustix::fs::utimensat(rustix::fs::CWD, root.join(path), &times, rustix::fs::AtFlags::empty());
+        let time = rustix::fs::Timespec {
+            tv_sec: time,
+            tv_nsec: 0,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        let _ = rustix::fs::utimensat(
+            rustix::fs::CWD,
+            root.join(path),
+            &times,
+            rustix::fs::AtFlags::empty(),
+        );
     }
 }
 
 fn comparable(root: &Path) -> Vec<String> {
     // Sockets are not in layers.
-    listing(root).into_iter().filter(|line| !line.starts_with("socket ")).collect()
+    listing(root)
+        .into_iter()
+        .filter(|line| !line.starts_with("socket "))
+        .collect()
 }
 
 #[test]
@@ -81,19 +119,28 @@ fn a_difficult_tree_survives_every_compression() {
     let directory = scratch();
     let tree = directory.path().join("tree");
     difficult_tree(&tree);
-    for compression in [Compression::Gzip(6), Compression::Zstd(3), Compression::None] {
+    for compression in [
+        Compression::Gzip(6),
+        Compression::Zstd(3),
+        Compression::None,
+    ] {
         let layer = layer_of_tree(&tree, directory.path(), compression).unwrap();
         assert_eq!(layer.descriptor.media_type, compression.media_type());
         let copy = unpack_into(directory.path(), &compression.to_string(), &[layer]);
         assert_eq!(comparable(&copy), comparable(&tree), "{compression}");
-        let inode = |path: &str| std::os::unix::fs::MetadataExt::ino(&fs::symlink_metadata(copy.join(path)).unwrap());
+        let inode = |path: &str| {
+            std::os::unix::fs::MetadataExt::ino(&fs::symlink_metadata(copy.join(path)).unwrap())
+        };
         assert_eq!(inode("large"), inode("linked"));
         assert_eq!(inode("a-link"), inode("linked-link"));
     }
     let copied = directory.path().join("copied");
     copy(&tree, &copied).unwrap();
     assert_eq!(comparable(&copied), comparable(&tree));
-    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(copied.join("linked")).unwrap()), 1);
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::nlink(&fs::metadata(copied.join("linked")).unwrap()),
+        1
+    );
 }
 
 /// Runs a tool; `None`, loudly, if the machine does not have it.
@@ -101,12 +148,23 @@ fn a_difficult_tree_survives_every_compression() {
 fn tool(command: &mut Command) -> Option<Vec<u8>> {
     match command.output() {
         Ok(output) => {
-            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-            assert!(output.stderr.is_empty(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{command:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert!(
+                output.stderr.is_empty(),
+                "{command:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Some(output.stdout)
         }
         Err(error) => {
-            assert!(std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"), "{command:?}: {error}");
+            assert!(
+                std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"),
+                "{command:?}: {error}"
+            );
             eprintln!("SKIPPED: {command:?}: {error}");
             None
         }
@@ -134,8 +192,17 @@ fn other_peoples_tools_read_what_we_write() {
         fs::create_dir(&by_tar).unwrap();
         fs::set_permissions(&by_tar, fs::metadata(&tree).unwrap().permissions()).unwrap();
         let mut tar = Command::new("tar");
-        tar.args(["--xattrs", "--xattrs-include=*", "-p", "--numeric-owner", "--warning=no-timestamp"]);
-        tar.arg(if index == 0 { "-xzf" } else { "-xf" }).arg(blob).arg("-C").arg(&by_tar);
+        tar.args([
+            "--xattrs",
+            "--xattrs-include=*",
+            "-p",
+            "--numeric-owner",
+            "--warning=no-timestamp",
+        ]);
+        tar.arg(if index == 0 { "-xzf" } else { "-xf" })
+            .arg(blob)
+            .arg("-C")
+            .arg(&by_tar);
         if tool(&mut tar).is_some() {
             assert_eq!(comparable(&by_tar), comparable(&tree));
         }
@@ -160,7 +227,10 @@ for member in tarfile.open(sys.argv[1], errors='surrogateescape'):
     };
     for blob in [&gzip, &plain] {
         if let Some(output) = tool(Command::new("python3").args(["-c", script]).arg(blob)) {
-            assert_eq!(output.escape_ascii().to_string(), ours.escape_ascii().to_string());
+            assert_eq!(
+                output.escape_ascii().to_string(),
+                ours.escape_ascii().to_string()
+            );
         }
     }
 }
@@ -171,21 +241,42 @@ fn the_workspace_belongs_to_root_and_keeps_modes_and_links() {
     let tree = directory.path().join("tree");
     fs::create_dir_all(tree.join("sub")).unwrap();
     fs::write(tree.join("run.sh"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(tree.join("run.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o751)).unwrap();
+    fs::set_permissions(
+        tree.join("run.sh"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o751),
+    )
+    .unwrap();
     fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    fs::set_permissions(tree.join("sub"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(
+        tree.join("sub"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     fs::hard_link(tree.join("run.sh"), tree.join("sub/other")).unwrap();
     std::os::unix::fs::symlink("../run.sh", tree.join("sub/link")).unwrap();
     let store = store(directory.path());
-    let times = Times { fixed_under: vec!["workspace".into()], fixed: 315_619_200, clamp: None };
+    let times = Times {
+        fixed_under: vec!["workspace".into()],
+        fixed: 315_619_200,
+        clamp: None,
+    };
     let write = || write_tree(&tree, "workspace", &times, Compression::None, &store);
     let layer = write().unwrap();
     let blob = store.blob_path(&layer.descriptor.digest);
     let mut archive = archive::Archive::new(fs::File::open(&blob).unwrap(), u64::MAX);
     let mut entries = Vec::new();
     while let Some(entry) = archive.next().unwrap() {
-        assert_eq!((entry.uid, entry.gid, entry.mtime), (0, 0, (315_619_200, 0)));
-        entries.push(format!("{} {:?} {:o} {}", entry.path.escape_ascii(), entry.kind, entry.mode, entry.link.escape_ascii()));
+        assert_eq!(
+            (entry.uid, entry.gid, entry.mtime),
+            (0, 0, (315_619_200, 0))
+        );
+        entries.push(format!(
+            "{} {:?} {:o} {}",
+            entry.path.escape_ascii(),
+            entry.kind,
+            entry.mode,
+            entry.link.escape_ascii()
+        ));
     }
     insta::assert_snapshot!(entries.join("\n"), @r"
     workspace Directory 755 
@@ -196,7 +287,11 @@ fn the_workspace_belongs_to_root_and_keeps_modes_and_links() {
     ");
     assert_eq!(write().unwrap(), layer);
 
-    fs::write(tree.join(whiteout::name_for(b"x").escape_ascii().to_string()), "").unwrap();
+    fs::write(
+        tree.join(whiteout::name_for(b"x").escape_ascii().to_string()),
+        "",
+    )
+    .unwrap();
     assert!(matches!(write(), Err(Error::Reserved { .. })));
     remove(&tree.join(whiteout::name_for(b"x").escape_ascii().to_string())).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
@@ -208,9 +303,24 @@ fn an_empty_workspace_is_a_layer_with_its_directory() {
     let directory = scratch();
     let tree = directory.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    let layer = write_tree(&tree, "workspace", &own_times(), Compression::default(), &store(directory.path())).unwrap();
-    let root = unpack_into(directory.path(), "root", &[layer]);
-    assert_eq!(walk::names(&root).unwrap(), [b"workspace".to_vec()]);
+    let layer = write_tree(
+        &tree,
+        "workspace",
+        &own_times(),
+        Compression::default(),
+        &store(directory.path()),
+    )
+    .unwrap();
+    let blob = store(directory.path()).blob_path(&layer.descriptor.digest);
+    let input =
+        flate2::bufread::GzDecoder::new(std::io::BufReader::new(fs::File::open(blob).unwrap()));
+    let mut archive = archive::Archive::new(input, u64::MAX);
+    let entry = archive.next().unwrap().unwrap();
+    assert_eq!(
+        (&entry.path[..], entry.kind),
+        (&b"workspace"[..], entry::Kind::Directory)
+    );
+    assert!(archive.next().unwrap().is_none());
 }
 
 #[test]
@@ -231,7 +341,9 @@ fn a_file_that_is_not_as_long_as_it_was_is_an_error() {
         });
         assert!(matches!(result, Err(Error::Changed { .. })), "{size}");
     }
-    let leftovers = fs::read_dir(directory.path().join("store/tmp")).unwrap().count();
+    let leftovers = fs::read_dir(directory.path().join("store/tmp"))
+        .unwrap()
+        .count();
     assert_eq!(leftovers, 0, "half a blob was left behind");
 }
 
@@ -250,7 +362,9 @@ fn tree_survives(ops: &[Op]) {
     fs::create_dir(&tree).unwrap();
     fs::set_permissions(&tree, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     apply_all(&tree, ops);
-    let layers: Vec<_> = layer_of_tree(&tree, directory.path(), Compression::None).into_iter().collect();
+    let layers: Vec<_> = layer_of_tree(&tree, directory.path(), Compression::None)
+        .into_iter()
+        .collect();
     let unpacked = unpack_into(directory.path(), "unpacked", &layers);
     assert_eq!(listing(&unpacked), listing(&tree));
 }

@@ -8,7 +8,14 @@ use super::*;
 #[test]
 fn a_deletion_hides_what_lower_layers_have_and_nothing_of_its_own_layer() {
     let unpacking = Unpacking::new();
-    let one = Tar::default().dir("d").file("d/old", "").dir("d/sub").file("d/sub/x", "").file("f", "lower").file("g", "").end();
+    let one = Tar::default()
+        .dir("d")
+        .file("d/old", "")
+        .dir("d/sub")
+        .file("d/sub/x", "")
+        .file("f", "lower")
+        .file("g", "")
+        .end();
     let two = Tar::default()
         .file("d/new", "")
         .file(".wh.d", "")
@@ -28,14 +35,30 @@ fn a_deletion_hides_what_lower_layers_have_and_nothing_of_its_own_layer() {
 fn an_opaque_directory_hides_lower_layers_wherever_its_marker_stands() {
     for marker_first in [true, false] {
         let unpacking = Unpacking::new();
-        let one = Tar::default().file("d/a/old", "").file("d/b", "").file("e", "").end();
+        let one = Tar::default()
+            .file("d/a/old", "")
+            .file("d/b", "")
+            .file("e", "")
+            .end();
         let two = Tar::default().dir("d");
-        let two = if marker_first { two.file("d/.wh..wh..opq", "") } else { two };
+        let two = if marker_first {
+            two.file("d/.wh..wh..opq", "")
+        } else {
+            two
+        };
         let two = two.file("d/a/new", "").file("d/c", "");
-        let two = if marker_first { two } else { two.file("d/.wh..wh..opq", "") };
+        let two = if marker_first {
+            two
+        } else {
+            two.file("d/.wh..wh..opq", "")
+        };
         let three = Tar::default().file("d/later", "").end();
         unpacking.unpack(&[one, two.end(), three]);
-        assert_eq!(unpacking.names(), ["d", "d/a", "d/a/new", "d/c", "d/later", "e"], "{marker_first}");
+        assert_eq!(
+            unpacking.names(),
+            ["d", "d/a", "d/a/new", "d/c", "d/later", "e"],
+            "{marker_first}"
+        );
     }
 }
 
@@ -51,30 +74,71 @@ fn a_deleted_file_that_the_layer_links_to_stays_under_its_new_name() {
 #[test]
 fn an_entry_replaces_what_is_of_another_kind() {
     let unpacking = Unpacking::new();
-    let one = Tar::default().file("file", "").file("dir/x", "").dir("target").file("target/y", "").symlink("link", "target").end();
-    let two = Tar::default().dir("file").symlink("dir", "target").dir("link").file("link/z", "").end();
+    let one = Tar::default()
+        .file("file", "")
+        .file("dir/x", "")
+        .dir("target")
+        .file("target/y", "")
+        .symlink("link", "target")
+        .end();
+    let two = Tar::default()
+        .dir("file")
+        .symlink("dir", "target")
+        .dir("link")
+        .file("link/z", "")
+        .end();
     unpacking.unpack(&[one, two]);
-    assert_eq!(unpacking.names(), ["dir", "file", "link", "link/z", "target", "target/y"]);
-    assert!(fs::symlink_metadata(unpacking.root().join("dir")).unwrap().is_symlink());
-    assert!(fs::symlink_metadata(unpacking.root().join("link")).unwrap().is_dir());
+    assert_eq!(
+        unpacking.names(),
+        ["dir", "file", "link", "link/z", "target", "target/y"]
+    );
+    assert!(
+        fs::symlink_metadata(unpacking.root().join("dir"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert!(
+        fs::symlink_metadata(unpacking.root().join("link"))
+            .unwrap()
+            .is_dir()
+    );
 }
 
 #[test]
 fn a_directory_that_is_there_gets_the_new_metadata_and_keeps_its_files() {
     let unpacking = Unpacking::new();
-    let one = Tar::default().pax(&[("SCHILY.xattr.user.old", b"1")]).dir("d").file("d/x", "").end();
-    let two = Tar::default().raw(b'5', "d", "", b"", |header| header.mode = *b"0001750\0").file("d/y", "").end();
+    let one = Tar::default()
+        .pax(&[("SCHILY.xattr.user.old", b"1")])
+        .dir("d")
+        .file("d/x", "")
+        .end();
+    let two = Tar::default()
+        .raw(b'5', "d", "", b"", |header| header.mode = *b"0001750\0")
+        .file("d/y", "")
+        .end();
     unpacking.unpack(&[one, two]);
     assert_eq!(unpacking.names(), ["d", "d/x", "d/y"]);
-    let node = node::Node::read(&unpacking.root().join("d")).unwrap().unwrap();
-    assert_eq!((node.mode, node.mtime, node.xattrs.len()), (0o1750, (1_000_000_000, 0), 0));
+    let node = node::Node::read(&unpacking.root().join("d"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (node.mode, node.mtime, node.xattrs.len()),
+        (0o1750, (1_000_000_000, 0), 0)
+    );
 }
 
 #[test]
 fn directories_that_are_missing_are_made() {
     let unpacking = Unpacking::new();
-    unpacking.unpack(&[Tar::default().file("a/b/c", "").symlink("l", "a").file("l/new/x", "").end()]);
-    assert_eq!(unpacking.names(), ["a", "a/b", "a/b/c", "a/new", "a/new/x", "l"]);
+    unpacking.unpack(&[Tar::default()
+        .file("a/b/c", "")
+        .symlink("l", "a")
+        .file("l/new/x", "")
+        .end()]);
+    assert_eq!(
+        unpacking.names(),
+        ["a", "a/b", "a/b/c", "a/new", "a/new/x", "l"]
+    );
     let metadata = fs::metadata(unpacking.root().join("a/b")).unwrap();
     assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o755, 0));
 }
@@ -84,16 +148,24 @@ fn times_are_kept_to_the_nanosecond() {
     let unpacking = Unpacking::new();
     let time: (&str, &[u8]) = ("mtime", b"1234567890.123456789");
     unpacking.unpack(&[Tar::default()
-        .pax(&[time]).dir("d")
-        .pax(&[time]).file("d/f", "x")
-        .pax(&[time]).symlink("d/l", "f")
-        .pax(&[("mtime", b"-1.5")]).file("old", "")
+        .pax(&[time])
+        .dir("d")
+        .pax(&[time])
+        .file("d/f", "x")
+        .pax(&[time])
+        .symlink("d/l", "f")
+        .pax(&[("mtime", b"-1.5")])
+        .file("old", "")
         .end()]);
     for path in ["d", "d/f", "d/l"] {
-        let node = node::Node::read(&unpacking.root().join(path)).unwrap().unwrap();
+        let node = node::Node::read(&unpacking.root().join(path))
+            .unwrap()
+            .unwrap();
         assert_eq!(node.mtime, (1_234_567_890, 123_456_789), "{path}");
     }
-    let node = node::Node::read(&unpacking.root().join("old")).unwrap().unwrap();
+    let node = node::Node::read(&unpacking.root().join("old"))
+        .unwrap()
+        .unwrap();
     assert_eq!(node.mtime, (-2, 500_000_000));
 }
 
@@ -123,14 +195,21 @@ fn owners_modes_devices_and_capabilities_are_kept() {
         .end()]);
     assert_eq!(unpacked.skipped_devices, [PathBuf::new(); 0]);
     assert_eq!((unpacked.entries, unpacked.bytes), (7, 1));
-    let read = |path: &str| node::Node::read(&unpacking.root().join(path)).unwrap().unwrap();
+    let read = |path: &str| {
+        node::Node::read(&unpacking.root().join(path))
+            .unwrap()
+            .unwrap()
+    };
     for path in ["ping", "link", "fifo", "null"] {
         assert_eq!((read(path).uid, read(path).gid), (0o1750, 0o1751), "{path}");
     }
     assert_eq!(read("ping").mode, 0o6755);
     assert_eq!(read("ping").xattrs[&b"security.capability"[..]], capability);
     assert_eq!(read("null").rdev, rustix::fs::makedev(1, 3));
-    assert_eq!((read("large-ids").uid, read("large-ids").gid), (3_000_000, 3_000_001));
+    assert_eq!(
+        (read("large-ids").uid, read("large-ids").gid),
+        (3_000_000, 3_000_001)
+    );
 }
 
 #[test]
@@ -153,16 +232,30 @@ fn owners_that_are_not_set_are_written_down_as_they_are_at_the_end() {
         .raw(b'0', "deleted", "", b"", user)
         .raw(b'0', "root", "", b"", zero)
         .end();
-    let two = Tar::default().raw(b'0', "replaced", "", b"", zero).file(".wh.deleted", "").raw(b'5', "run/d", "", b"", user).end();
+    let two = Tar::default()
+        .raw(b'0', "replaced", "", b"", zero)
+        .file(".wh.deleted", "")
+        .raw(b'5', "run/d", "", b"", user)
+        .end();
     let owners = unpacking.directory.path().join("owners");
-    let layers = [one, two].iter().map(|tar| layer_of(unpacking.directory.path(), tar, tar)).collect();
-    unpack(&UnpackRequest { layers, rootfs: unpacking.root(), owners: Some(owners.clone()) }).unwrap();
+    let layers = [one, two]
+        .iter()
+        .map(|tar| layer_of(unpacking.directory.path(), tar, tar))
+        .collect();
+    unpack(&UnpackRequest {
+        layers,
+        rootfs: unpacking.root(),
+        owners: Some(owners.clone()),
+    })
+    .unwrap();
     let text = fs::read_to_string(&owners).unwrap();
     let mut lines: Vec<_> = text.split_terminator('\0').collect();
     // Whose the symbolic link is depends on who runs the test.
     lines.retain(|line| !line.ends_with(" var"));
     assert_eq!(lines, ["1000 0 hard", "1000 0 run/a b", "1000 0 run/d"]);
-    let owner = fs::metadata(unpacking.root().join("replaced")).unwrap().uid();
+    let owner = fs::metadata(unpacking.root().join("replaced"))
+        .unwrap()
+        .uid();
     assert_eq!(owner, rustix::process::geteuid().as_raw());
 }
 
@@ -180,19 +273,42 @@ fn every_compression_is_read_whatever_the_media_type_says() {
         gzip(&tar),
         [gzip(head), gzip(b""), gzip(tail)].concat(),
         zstd::encode_all(&tar[..], 3).unwrap(),
-        [zstd::encode_all(head, 3).unwrap(), b"\x50\x2a\x4d\x18\x02\0\0\0xx".to_vec(), zstd::encode_all(tail, 3).unwrap()].concat(),
+        [
+            zstd::encode_all(head, 3).unwrap(),
+            b"\x50\x2a\x4d\x18\x02\0\0\0xx".to_vec(),
+            zstd::encode_all(tail, 3).unwrap(),
+        ]
+        .concat(),
     ];
     for (index, blob) in blobs.iter().enumerate() {
         let unpacking = Unpacking::new();
         let layers = vec![layer_of(unpacking.directory.path(), blob, &tar)];
-        unpack(&UnpackRequest { layers, rootfs: unpacking.root(), owners: None }).unwrap();
+        unpack(&UnpackRequest {
+            layers,
+            rootfs: unpacking.root(),
+            owners: None,
+        })
+        .unwrap();
         assert_eq!(unpacking.read("a").len(), 800_000, "{index}");
     }
     let unpacking = Unpacking::new();
     let cut = &blobs[1][..blobs[1].len() - 9];
     let layers = vec![layer_of(unpacking.directory.path(), cut, &tar)];
-    let result = unpack(&UnpackRequest { layers, rootfs: unpacking.root(), owners: None });
-    assert!(matches!(result, Err(Error::Malformed { source: Malformed::Stream(_), .. })), "{result:?}");
+    let result = unpack(&UnpackRequest {
+        layers,
+        rootfs: unpacking.root(),
+        owners: None,
+    });
+    assert!(
+        matches!(
+            result,
+            Err(Error::Malformed {
+                source: Malformed::Stream(_),
+                ..
+            })
+        ),
+        "{result:?}"
+    );
 }
 
 #[test]
@@ -206,16 +322,32 @@ fn old_formats_are_read() {
         .raw(b'K', "././@LongLink", "", name.as_bytes(), |_| ())
         .raw(b'1', "hard", "cut", b"", |_| ())
         .raw(b'\0', "v7-directory/", "", b"", |header| {
+            header.mode = *b"0000755\0";
             header.magic = [0; 6];
             header.version = [0; 2];
         })
         .raw(b'7', "contiguous", "", b"y", |_| ())
         .raw(b'g', "pax_global_header", "", b"13 comment=x\n", |_| ())
-        .raw(b'0', "name", "", b"", |header| header.prefix[..6].copy_from_slice(b"prefix"))
+        .raw(b'0', "name", "", b"", |header| {
+            header.prefix[..6].copy_from_slice(b"prefix")
+        })
         .raw(b'5', "./", "", b"", |header| header.mode = *b"0000711\0")
         .0]);
-    assert_eq!(unpacking.names(), ["contiguous", "hard", &long, "prefix", "prefix/name", "v7-directory"]);
-    assert_eq!(fs::metadata(unpacking.root()).unwrap().mode() & 0o7777, 0o711);
+    assert_eq!(
+        unpacking.names(),
+        [
+            "contiguous",
+            "hard",
+            &long,
+            "prefix",
+            "prefix/name",
+            "v7-directory"
+        ]
+    );
+    assert_eq!(
+        fs::metadata(unpacking.root()).unwrap().mode() & 0o7777,
+        0o711
+    );
 }
 
 #[test]
