@@ -1,2 +1,10 @@
 //! Parse, call, report.
-fn main() {}
+
+use pyats_image_builder::runner;
+
+fn main() {
+    if let Some(call) = runner::child() {
+        let message = format!("there is no task `{}`", call.task);
+        call.answer(Err(message));
+    }
+}
