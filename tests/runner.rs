@@ -1,0 +1,881 @@
+//! The runner, with real namespaces, on every rung that can be had: as root it makes two users, one with
+//! subordinate ids and one without, and runs its checks as each of them too.
+//!
+//! It has no test harness, since its `main` has to be the runner's helper process as well. Arguments are parts
+//! of names of checks to run.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "this is a test harness")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{BufRead, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pyats_image_builder::runner::{
+    self, Command, Error, Mount, Outcome, RootFs, Rung, mount_points, probe_overlay,
+};
+
+/// Programs of the test's root file system, all of them busybox.
+const APPLETS: &[&str] = &[
+    "sh", "cat", "ls", "id", "chown", "stat", "mount", "unshare", "chroot", "mknod", "sleep", "env",
+    "grep", "head", "seq", "touch", "mkdir", "rm", "ln", "wc", "readlink", "hostname", "kill", "true",
+    "dd", "umask", "test", "setsid", "ps", "nc", "su", "find", "sysctl", "pwd", "mv", "chmod", "trap",
+];
+
+fn main() {
+    if let Some(call) = runner::child() {
+        answer(call);
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("--hold") => hold(&arguments[1], Path::new(&arguments[2])),
+        Some("--rung") => {
+            let passed = checks(arguments[1].parse().unwrap(), &arguments[2..]);
+            std::process::exit(i32::from(!passed));
+        }
+        _ => everything(&arguments),
+    }
+}
+
+/// The functions that checks call in the helper process.
+fn answer(call: runner::Call) -> ! {
+    let input = call.input.clone();
+    match call.task.as_str() {
+        "reverse" => call.answer(Ok(input.into_iter().rev().collect())),
+        "fail" => call.answer(Err("words of the task".into())),
+        "abort" => std::process::abort(),
+        "sleep" => loop {
+            std::thread::sleep(Duration::from_secs(1));
+        },
+        "own" => {
+            let path = PathBuf::from(String::from_utf8(input).unwrap());
+            let status = fs_err::read_to_string("/proc/self/status").unwrap();
+            let owned = std::os::unix::fs::chown(&path, Some(1), Some(1)).is_ok();
+            let mounted = rustix::mount::mount_bind(&path, &path).is_ok();
+            call.answer(Ok(format!("{owned} {mounted}\n{status}").into_bytes()))
+        }
+        task => {
+            let message = format!("there is no task `{task}`");
+            call.answer(Err(message))
+        }
+    }
+}
+
+/// Runs a command that does not end, for a check that kills this process.
+fn hold(rung: &str, directory: &Path) {
+    let command = Command {
+        argv: ["sh", "-c", "setsid sleep 4321 & sleep 4321 & echo up; sleep 4321"].map(Into::into).into(),
+        ..command(RootFs::Directory(directory.into()))
+    };
+    let mut output = |line: &str| {
+        println!("{line}");
+        std::io::stdout().flush().unwrap();
+    };
+    let _ = runner::run(rung.parse().unwrap(), &command, &mut output, &AtomicBool::new(false));
+}
+
+/// Every rung, as every kind of user.
+fn everything(filter: &[String]) {
+    let root = rustix::process::geteuid().is_root();
+    let mut passed = true;
+    if root {
+        passed &= checks(Rung::Root, filter);
+        passed &= checks(Rung::UsernsRange, filter);
+        for (user, ids, rungs) in [
+            ("runner-range", "65536", [Rung::UsernsRange, Rung::UsernsSingle].as_slice()),
+            ("runner-single", "0", &[Rung::UsernsSingle]),
+        ] {
+            for rung in rungs {
+                passed &= as_user(user, ids, *rung, filter);
+            }
+        }
+    } else {
+        for (rung, result) in runner::probe().rungs {
+            match result {
+                Ok(()) => passed &= checks(rung, filter),
+                Err(refusal) => {
+                    println!("SKIPPED: `{rung}` cannot be had here: {refusal}");
+                    let required = std::env::var_os("REQUIRE_ALL").is_some() && rung != Rung::Root;
+                    passed &= !required;
+                }
+            }
+        }
+    }
+    std::process::exit(i32::from(!passed));
+}
+
+fn as_user(user: &str, ids: &str, rung: Rung, filter: &[String]) -> bool {
+    let system = |program: &str, arguments: &[&str]| {
+        std::process::Command::new(program).args(arguments).stderr(Stdio::null()).status()
+    };
+    if !system("id", &[user]).unwrap().success() {
+        let counts = [format!("SUB_UID_COUNT={ids}"), format!("SUB_GID_COUNT={ids}")];
+        let arguments = ["-K", &counts[0], "-K", &counts[1], "--create-home", user];
+        assert!(system("useradd", &arguments).unwrap().success(), "useradd {user}");
+    }
+    // The program may lie where the user may not look.
+    let place = tempfile::Builder::new().prefix("runner-as-user-").tempdir().unwrap();
+    fs_err::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = place.path().join("runner");
+    fs_err::copy("/proc/self/exe", &program).unwrap();
+    let status = std::process::Command::new("setpriv")
+        .args(["--reuid", user, "--regid", user, "--init-groups"])
+        .arg(&program)
+        .args(["--rung", &rung.to_string()])
+        .args(filter)
+        .env("USER", user)
+        .current_dir("/")
+        .status()
+        .unwrap();
+    status.success()
+}
+
+/// A directory with the test's root file system.
+struct Ground {
+    rung: Rung,
+    place: tempfile::TempDir,
+}
+
+/// What a command did.
+struct Done {
+    outcome: Outcome,
+    lines: Vec<String>,
+}
+
+impl Ground {
+    fn new(rung: Rung) -> Self {
+        let place = tempfile::Builder::new().prefix("runner-test-").tempdir().unwrap();
+        let lower = place.path().join("lower");
+        for directory in ["bin", "etc", "tmp", "root"] {
+            fs_err::create_dir_all(lower.join(directory)).unwrap();
+        }
+        fs_err::copy("/bin/busybox", lower.join("bin/busybox")).expect("busybox-static is needed");
+        for applet in APPLETS {
+            symlink("busybox", lower.join("bin").join(applet)).unwrap();
+        }
+        fs_err::write(lower.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\none:x:1:1::/:/bin/sh\n")
+            .unwrap();
+        for directory in ["upper", "work"] {
+            fs_err::create_dir(place.path().join(directory)).unwrap();
+        }
+        Self { rung, place }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn rootfs(&self) -> RootFs {
+        RootFs::Overlay {
+            lower: vec![self.path("lower")],
+            upper: self.path("upper"),
+            work: self.path("work"),
+        }
+    }
+
+    fn command(&self, script: &str) -> Command {
+        Command {
+            argv: ["sh", "-c", script].map(Into::into).into(),
+            ..command(self.rootfs())
+        }
+    }
+
+    fn run(&self, command: &Command) -> Done {
+        let mut lines = vec![];
+        let mut output = |line: &str| lines.push(line.to_owned());
+        let outcome = runner::run(self.rung, command, &mut output, &AtomicBool::new(false)).unwrap();
+        Done { outcome, lines }
+    }
+
+    fn sh(&self, script: &str) -> Done {
+        self.run(&self.command(script))
+    }
+
+    /// The output of a script that succeeds.
+    #[track_caller]
+    fn says(&self, script: &str) -> Vec<String> {
+        let done = self.sh(script);
+        assert_eq!(done.outcome, Outcome::Exited(0), "{script}: {:?}", done.lines);
+        done.lines
+    }
+
+    /// What a Python program of the host says, in the root file system with the host's /usr.
+    fn python(&self, program: &str) -> Vec<String> {
+        for link in ["lib", "lib64"] {
+            let _ = symlink(format!("usr/{link}"), self.path("lower").join(link));
+        }
+        let usr = Mount { source: "/usr".into(), target: "/usr".into(), read_only: true };
+        let command = Command {
+            argv: ["/usr/bin/python3", "-c", program].map(Into::into).into(),
+            mounts: vec![usr],
+            ..command(self.rootfs())
+        };
+        let done = self.run(&command);
+        assert_eq!(done.outcome, Outcome::Exited(0), "{:?}", done.lines);
+        done.lines
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // The kernel leaves the overlay's own directory without permissions.
+        let _ = fs_err::set_permissions(self.path("work/work"), PermissionsExt::from_mode(0o700));
+    }
+}
+
+fn command(rootfs: RootFs) -> Command {
+    Command {
+        rootfs,
+        mounts: vec![],
+        argv: vec![],
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        cwd: "/".into(),
+        ca_bundle: None,
+        interactive: false,
+        inherit_output: false,
+    }
+}
+
+type Check = (&'static str, fn(&Ground));
+
+fn checks(rung: Rung, filter: &[String]) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, check) in CHECKS {
+        if !filter.is_empty() && !filter.iter().any(|part| name.contains(part)) {
+            continue;
+        }
+        let started = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| check(&Ground::new(rung))));
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("{word:6} {rung}, user {user}: {name} ({} ms)", started.elapsed().as_millis());
+        if result.is_ok() { passed += 1 } else { failed += 1 }
+    }
+    println!("{rung}, user {user}: {passed} passed, {failed} failed");
+    failed == 0
+}
+
+const CHECKS: &[Check] = &[
+    ("the rung is chosen when forced", chosen),
+    ("root has id 0 and no other group", identity),
+    ("the environment is exact", environment),
+    ("a large environment arrives", large_environment),
+    ("the CA bundle is shown and named", ca_bundle),
+    ("capabilities are Docker's", capabilities),
+    ("forbidden calls are refused", forbidden),
+    ("the filter follows Docker's arguments", filter_arguments),
+    ("owners change or seem to", owners),
+    ("only three descriptors are open", descriptors),
+    ("signals are at their defaults", signals_default),
+    ("the kernel's settings are read-only", read_only_kernel),
+    ("devices work", devices),
+    ("only the step's processes are seen", processes),
+    ("pid 1 cannot be entered", pid_one),
+    ("the host's files are not seen", host_hidden),
+    ("the upper directory has what was written", upper),
+    ("a tree is written in place", in_place),
+    ("statuses and signals are told", statuses),
+    ("missing programs are told", missing),
+    ("a megabyte of lines keeps its order", many_lines),
+    ("bad set-ups are errors", bad_setup),
+    ("cancellation sends SIGTERM", cancel_politely),
+    ("cancellation insists", cancel_hard),
+    ("orphans end with the command", orphans),
+    ("nothing survives SIGKILL", killed),
+    ("calls are answered", calls),
+    ("calls have all capabilities", call_privileges),
+    ("calls can be cancelled", call_cancelled),
+    ("the network is the host's", network),
+    ("the working directory is made", working_directory),
+    ("mounts are honoured", mounts),
+    ("a linked resolv.conf is covered", resolv_conf),
+    ("hostile links stay inside", hostile),
+    ("the umask is 022 and limits are kept", limits),
+    ("an overlay is probed", overlays),
+    ("commands run side by side", side_by_side),
+    ("a terminal is passed on", terminal),
+];
+
+fn chosen(ground: &Ground) {
+    assert_eq!(runner::choose(Some(ground.rung)).unwrap(), ground.rung);
+    let started = Instant::now();
+    let report = runner::probe();
+    println!("       probed in {} ms: {:?}", started.elapsed().as_millis(), report.rungs);
+    assert!(report.rungs.iter().any(|(rung, result)| *rung == ground.rung && result.is_ok()));
+    if !rustix::process::geteuid().is_root() {
+        let error = runner::choose(Some(Rung::Root)).unwrap_err();
+        assert!(error.hint().unwrap().contains("sudo"), "{error}");
+    }
+}
+
+fn identity(ground: &Ground) {
+    assert_eq!(ground.says("id -u; id -g; hostname"), ["0", "0", "localhost"]);
+    let groups = ground.says("grep Groups: /proc/self/status").concat();
+    if ground.rung == Rung::UsernsRange {
+        assert_eq!(groups.trim(), "Groups:");
+    }
+}
+
+fn environment(ground: &Ground) {
+    let mut command = ground.command("");
+    command.argv = vec!["env".into()];
+    command.env.push(("EMPTY".into(), "".into()));
+    command.env.push(("LINE".into(), "a\nb".into()));
+    assert_eq!(ground.run(&command).lines, ["PATH=/usr/bin:/bin", "EMPTY=", "LINE=a", "b"]);
+}
+
+fn large_environment(ground: &Ground) {
+    let mut command = ground.command("echo ${#V0} ${#V15}");
+    for number in 0..16 {
+        command.env.push((format!("V{number}").into(), "x".repeat(100_000).into()));
+    }
+    assert_eq!(ground.run(&command).lines, ["100000 100000"]);
+}
+
+fn ca_bundle(ground: &Ground) {
+    fs_err::write(ground.path("bundle"), "certificates\n").unwrap();
+    let mut command = ground.command("cat $SSL_CERT_FILE $PIP_CERT; echo $CURL_CA_BUNDLE; ls -l $PIP_CERT");
+    command.ca_bundle = Some(ground.path("bundle"));
+    command.env.push(("CURL_CA_BUNDLE".into(), "mine".into()));
+    let lines = ground.run(&command).lines;
+    assert_eq!(lines[..3], ["certificates", "certificates", "mine"]);
+    let mut command = ground.command("echo ${SSL_CERT_FILE-unset}");
+    assert_eq!(ground.run(&command).lines, ["unset"]);
+    command.ca_bundle = Some("/nowhere/bundle".into());
+    let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/bundle"), "{error}");
+}
+
+fn capabilities(ground: &Ground) {
+    let status = ground.says("grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status");
+    let nnp = if ground.rung == Rung::UsernsSingle { "1" } else { "0" };
+    let docker = "00000000a80425fb";
+    let expected = [
+        "CapInh:\t0000000000000000".into(),
+        format!("CapPrm:\t{docker}"),
+        format!("CapEff:\t{docker}"),
+        format!("CapBnd:\t{docker}"),
+        "CapAmb:\t0000000000000000".into(),
+        format!("NoNewPrivs:\t{nnp}"),
+        "Seccomp:\t2".into(),
+    ];
+    assert_eq!(status, expected);
+}
+
+fn forbidden(ground: &Ground) {
+    for script in [
+        "mount -t tmpfs none /tmp",
+        "mount -o remount,rw /sys",
+        "unshare -m true",
+        "unshare -U true",
+        "hostname other",
+        "dd if=/dev/zero of=/proc/sysrq-trigger count=1",
+        "mknod /dev/mem c 1 1 && cat /dev/mem",
+    ] {
+        assert_ne!(ground.sh(script).outcome, Outcome::Exited(0), "{script}");
+    }
+}
+
+fn filter_arguments(ground: &Ground) {
+    let program = r"
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    result = libc.syscall(*[ctypes.c_long(a) for a in arguments])
+    return errno.errorcode[ctypes.get_errno()] if result < 0 else 'ok'
+x86 = os.uname().machine == 'x86_64'
+nr = lambda a, b: a if x86 else b
+print('clone3', call(435, 0, 0))
+print('unshare', call(nr(272, 97), 0x10000000))
+print('clone', call(nr(56, 220), 0x10000000 | 17, 0, 0, 0, 0))
+print('setns', call(nr(308, 268), 0, 0))
+print('bpf', call(nr(321, 280), 0, 0, 0))
+print('keyctl', call(nr(250, 219), 0, 0))
+print('perf', call(nr(298, 241), 0, 0, 0, 0, 0))
+print('ptrace', call(nr(101, 117), 16, 999999, 0, 0))
+print('query', call(nr(135, 92), 0xffffffff))
+print('personality', call(nr(135, 92), 0x40000))
+print('future', call(500))
+print('tiocsti', call(nr(16, 29), 0, 0x5412, 0))
+print('tiocsti high', call(nr(16, 29), 0, 0x500005412, 0))
+print('vsock', call(nr(41, 198), 40, 1, 0))
+print('inet', call(nr(41, 198), 2, 1, 0))
+print('io_uring', call(425, 1, 0))
+print('move_mount', call(429, 0, 0, 0, 0, 0))
+import threading
+t = threading.Thread(target=print, args=('thread',)); t.start(); t.join()
+";
+    let expected = [
+        "clone3 ENOSYS", "unshare EPERM", "clone EPERM", "setns EPERM", "bpf EPERM", "keyctl EPERM",
+        "perf EPERM", "ptrace ESRCH", "query ok", "personality EPERM", "future ENOSYS", "tiocsti EPERM",
+        "tiocsti high EPERM", "vsock EPERM", "inet ok", "io_uring EPERM", "move_mount EPERM", "thread",
+    ];
+    assert_eq!(ground.python(program), expected);
+}
+
+fn owners(ground: &Ground) {
+    let script = "touch /f; chown 1:1 /f && su one -c true; stat -c %u:%g /f; mknod /n c 1 3 && echo node";
+    let lines = ground.says(script);
+    match ground.rung {
+        Rung::UsernsSingle => assert_eq!(lines, ["0:0", "node"]),
+        Rung::Root => assert_eq!(lines, ["1:1", "node"]),
+        Rung::UsernsRange => assert_eq!(lines[0], "1:1"),
+    }
+    assert_eq!(ground.says("su one -c 'id -u'").len(), 1);
+}
+
+fn descriptors(ground: &Ground) {
+    // The fourth is that of the directory being listed.
+    assert_eq!(ground.says("ls /proc/self/fd | wc -l"), ["4"]);
+    assert_eq!(ground.says("readlink /proc/self/fd/0; cat | wc -c"), ["/dev/null", "0"]);
+}
+
+fn signals_default(ground: &Ground) {
+    let lines = ground.says("grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status");
+    assert!(lines.iter().all(|line| line.ends_with("\t0000000000000000")), "{lines:?}");
+}
+
+fn read_only_kernel(ground: &Ground) {
+    for path in ["/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches", "/sys/kernel/mm/ksm/run"] {
+        let done = ground.sh(&format!("test -e {path} || exit 9; echo 1 > {path}"));
+        assert_ne!(done.outcome, Outcome::Exited(0), "{path}");
+    }
+    let script = "grep -E ' /(sys|sys/.*|proc/sys|proc/sys/.*|proc/irq|proc/bus) ' /proc/self/mountinfo";
+    for line in ground.says(script) {
+        assert!(line.split(' ').nth(5).unwrap().starts_with("ro"), "{line}");
+    }
+    assert_eq!(ground.says("cat /proc/kcore /proc/timer_list | wc -c; ls /sys/firmware | wc -l"), ["0", "0"]);
+}
+
+fn devices(ground: &Ground) {
+    let script = "head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c; echo x > /dev/null;
+        echo x > /dev/full || echo full; readlink /dev/fd /dev/ptmx; echo out > /dev/stdout;
+        touch /dev/shm/x && stat -c %a /dev/shm; ls /dev/pts";
+    let lines: Vec<String> =
+        ground.says(script).into_iter().filter(|line| !line.contains("rror")).collect();
+    assert_eq!(lines, ["3", "3", "full", "/proc/self/fd", "pts/ptmx", "out", "1777", "ptmx"]);
+    let program = "import os; a, b = os.openpty(); os.write(b, b'x\\n'); print(os.read(a, 9), os.ttyname(b))
+import multiprocessing; multiprocessing.Lock()";
+    assert_eq!(ground.python(program), ["b'x\\r\\n' /dev/pts/0"]);
+}
+
+fn processes(ground: &Ground) {
+    assert_eq!(ground.says("echo /proc/[0-9]*; echo $$"), ["/proc/1 /proc/2", "2"]);
+}
+
+fn pid_one(ground: &Ground) {
+    for path in ["/proc/1/root/", "/proc/1/exe", "/proc/1/fd/", "/proc/1/environ"] {
+        let done = ground.sh(&format!("ls {path} && cat {path}"));
+        assert_ne!(done.outcome, Outcome::Exited(0), "{path}: {:?}", done.lines);
+    }
+}
+
+fn host_hidden(ground: &Ground) {
+    assert_eq!(ground.says("ls -A /tmp; ls -A /root"), Vec::<String>::new());
+    let roots = ground.says("ls /");
+    assert_eq!(roots, ["bin", "dev", "etc", "proc", "root", "sys", "tmp"]);
+    let table = ground.says("cat /proc/self/mountinfo").join("\n");
+    assert!(!table.contains(" /home "), "{table}");
+}
+
+fn upper(ground: &Ground) {
+    let before = fs_err::metadata(ground.path("lower/etc")).unwrap();
+    let mut command = ground.command("echo new > /tmp/new; rm /etc/passwd; mkdir -p /srv/deep; pwd");
+    command.cwd = "/made/here".into();
+    assert_eq!(ground.run(&command).lines, ["/made/here"]);
+    let mut found = BTreeSet::new();
+    list(&ground.path("upper"), Path::new(""), &mut found);
+    let made: BTreeSet<PathBuf> = mount_points(&command).into_iter().collect();
+    let written = ["etc", "etc/passwd", "srv", "srv/deep", "tmp", "tmp/new"].map(PathBuf::from);
+    for path in &written {
+        assert!(found.contains(path), "{path:?} in {found:?}");
+    }
+    let rest: BTreeSet<_> = found.iter().filter(|path| !written.contains(path)).cloned().collect();
+    assert!(rest.is_subset(&made), "{rest:?}");
+    let ground = Ground::new(ground.rung);
+    let stamp = fs_err::File::open(ground.path("lower/etc")).unwrap();
+    stamp.file().set_modified(before.modified().unwrap()).unwrap();
+    ground.says("true");
+    let after = fs_err::metadata(ground.path("upper/etc")).unwrap();
+    assert_eq!((after.mtime(), after.mtime_nsec()), (before.mtime(), before.mtime_nsec()));
+}
+
+fn list(root: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs_err::read_dir(root.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let path = below.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            list(root, &path, found);
+        }
+        found.insert(path);
+    }
+}
+
+fn in_place(ground: &Ground) {
+    let mut command = ground.command("echo here > /made; rm /etc/passwd");
+    command.rootfs = RootFs::Directory(ground.path("lower"));
+    assert_eq!(ground.run(&command).outcome, Outcome::Exited(0));
+    assert_eq!(fs_err::read_to_string(ground.path("lower/made")).unwrap(), "here\n");
+    assert!(!ground.path("lower/etc/passwd").exists());
+    assert_eq!(fs_err::metadata(ground.path("lower/etc/hosts")).unwrap().len(), 0);
+}
+
+fn statuses(ground: &Ground) {
+    assert_eq!(ground.sh("exit 42").outcome, Outcome::Exited(42));
+    assert_eq!(ground.sh("kill -9 $$").outcome, Outcome::Signalled(9));
+    assert_eq!(ground.sh("kill -TERM $$").outcome, Outcome::Signalled(15));
+}
+
+fn missing(ground: &Ground) {
+    let mut command = ground.command("");
+    let mut expect = |argv: &[&str], status, message: &str| {
+        command.argv = argv.iter().map(OsString::from).collect();
+        let done = ground.run(&command);
+        assert_eq!((done.outcome, done.lines), (Outcome::Exited(status), vec![message.to_owned()]));
+    };
+    expect(&["nothing"], 127, "`nothing` was not found in `PATH`");
+    expect(&["/nothing"], 127, "`/nothing` does not exist");
+    expect(&["/etc/passwd"], 126, "`/etc/passwd` cannot be executed: permission denied");
+    expect(&[], 127, "no command was given");
+    fs_err::write(ground.path("lower/bin/odd"), "words").unwrap();
+    fs_err::write(ground.path("lower/bin/lost"), "#!/no/interpreter\n").unwrap();
+    for name in ["odd", "lost"] {
+        let path = ground.path("lower/bin").join(name);
+        fs_err::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let other = "`odd` cannot be executed: it is neither a script nor a program for this machine";
+    expect(&["odd"], 126, other);
+    expect(&["lost"], 126, "`lost` cannot be executed: its interpreter does not exist");
+}
+
+fn many_lines(ground: &Ground) {
+    let lines = ground.says("seq 1 200000; echo -n last");
+    assert_eq!(lines.len(), 200_001);
+    assert!(lines.iter().take(200_000).zip(1..).all(|(line, number)| *line == number.to_string()));
+    assert_eq!(lines[200_000], "last");
+    assert_eq!(ground.says("echo out; echo err >&2; echo out"), ["out", "err", "out"]);
+}
+
+fn bad_setup(ground: &Ground) {
+    let fails = |command: &Command, words: &str| {
+        let error =
+            runner::run(ground.rung, command, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+        assert!(matches!(error, Error::Setup { .. }), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    let mut command = ground.command("true");
+    command.rootfs = RootFs::Directory("/nowhere".into());
+    fails(&command, "/nowhere");
+    let mut command = ground.command("true");
+    command.mounts =
+        vec![Mount { source: "/nowhere".into(), target: "/x".into(), read_only: false }];
+    fails(&command, "/nowhere");
+    let mut command = ground.command("true");
+    command.cwd = "/etc/passwd".into();
+    fails(&command, "/etc/passwd");
+    let mut command = ground.command("true");
+    command.env.push(("NUL".into(), "a\0b".into()));
+    fails(&command, "nul");
+}
+
+fn cancelled_after(ground: &Ground, script: &str) -> (Done, Duration) {
+    let cancelled = AtomicBool::new(false);
+    let mut lines: Vec<String> = vec![];
+    let mut since = Instant::now();
+    let mut output = |line: &str| {
+        if lines.is_empty() {
+            since = Instant::now();
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        lines.push(line.into());
+    };
+    let outcome =
+        runner::run(ground.rung, &ground.command(script), &mut output, &cancelled).unwrap();
+    (Done { outcome, lines }, since.elapsed())
+}
+
+fn cancel_politely(ground: &Ground) {
+    let (done, waited) =
+        cancelled_after(ground, "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.1; done");
+    assert_eq!(done.outcome, Outcome::Exited(3));
+    assert!(done.lines.contains(&"bye".to_owned()), "{:?}", done.lines);
+    assert!(waited < Duration::from_secs(2));
+    let (done, _) = cancelled_after(ground, "echo up; sleep 100");
+    assert_eq!(done.outcome, Outcome::Signalled(15));
+}
+
+fn cancel_hard(ground: &Ground) {
+    let (done, waited) = cancelled_after(ground, "trap '' TERM; echo up; while true; do sleep 9; done");
+    assert_eq!(done.outcome, Outcome::Signalled(9));
+    assert!((5..7).contains(&waited.as_secs()), "{waited:?}");
+}
+
+fn orphans(ground: &Ground) {
+    let started = Instant::now();
+    // It would hold the output open for long.
+    assert_eq!(ground.says("setsid sleep 7777 & echo done"), ["done"]);
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(running("7777"), 0);
+}
+
+/// How many processes have this argument.
+fn running(argument: &str) -> usize {
+    let processes = fs_err::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .filter_map(|process| fs_err::read(process.path().join("cmdline")).ok())
+        .filter(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
+        .count()
+}
+
+fn killed(ground: &Ground) {
+    for delay in [0, 5, 20, 1000] {
+        let mut child = std::process::Command::new("/proc/self/exe")
+            .args(["--hold", &ground.rung.to_string()])
+            .arg(ground.path("lower"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        if delay == 1000 {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            assert_eq!(line, "up\n");
+            assert!(running("4321") >= 3);
+        } else {
+            std::thread::sleep(Duration::from_millis(delay));
+        }
+        let id = child.id();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let started = Instant::now();
+        while running("4321") + helpers(id) > 0 {
+            assert!(started.elapsed() < Duration::from_secs(5), "after {delay} ms: something survived");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// How many helper processes mention the parent's directory: none is left when its program is dead.
+fn helpers(_parent: u32) -> usize {
+    let processes = fs_err::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let user = rustix::process::geteuid().as_raw();
+    processes
+        .filter(|process| fs_err::metadata(process.path()).is_ok_and(|data| data.uid() == user || user == 0))
+        .filter_map(|process| fs_err::read(process.path().join("cmdline")).ok())
+        .filter(|line| line.starts_with(b"pyats-image-build: runner"))
+        .count()
+}
+
+fn calls(ground: &Ground) {
+    let none = AtomicBool::new(false);
+    let input: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+    let reversed: Vec<u8> = input.iter().rev().copied().collect();
+    assert_eq!(runner::call(ground.rung, "reverse", &input, &none).unwrap(), reversed);
+    assert_eq!(runner::call(ground.rung, "reverse", b"", &none).unwrap(), b"");
+    match runner::call(ground.rung, "fail", b"x", &none) {
+        Err(Error::Task { task, message }) => {
+            assert_eq!((task.as_str(), message.as_str()), ("fail", "words of the task"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(runner::call(ground.rung, "abort", b"", &none), Err(Error::Died { .. })));
+}
+
+fn call_privileges(ground: &Ground) {
+    let path = ground.path("owned");
+    fs_err::create_dir(&path).unwrap();
+    let input = path.to_str().unwrap().as_bytes();
+    let answer = runner::call(ground.rung, "own", input, &AtomicBool::new(false)).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let owned = ground.rung != Rung::UsernsSingle;
+    assert!(answer.starts_with(&format!("{owned} true\n")), "{answer}");
+    assert!(answer.contains("\nSeccomp:\t0\n"), "{answer}");
+    assert!(answer.contains("\nCapEff:\t000001ff") , "{answer}");
+    let table = fs_err::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(path.to_str().unwrap()), "the mount is seen by the host");
+}
+
+fn call_cancelled(ground: &Ground) {
+    let cancelled = AtomicBool::new(false);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            cancelled.store(true, Ordering::Relaxed);
+        });
+        let result = runner::call(ground.rung, "sleep", b"", &cancelled);
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+    });
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+fn network(ground: &Ground) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"hello\n").unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut vec![]);
+    });
+    assert_eq!(ground.says(&format!("nc 127.0.0.1 {port}")), ["hello"]);
+    server.join().unwrap();
+    let host = fs_err::read_to_string("/etc/hosts").unwrap_or_default();
+    assert_eq!(ground.says("cat /etc/hosts").join("\n").trim(), host.trim());
+    ground.says("echo changed > /etc/hosts; echo changed > /etc/resolv.conf");
+    assert_eq!(fs_err::read_to_string("/etc/hosts").unwrap_or_default(), host);
+}
+
+fn working_directory(ground: &Ground) {
+    let mut command = ground.command("pwd; stat -c %a .");
+    command.cwd = "/some/where".into();
+    assert_eq!(ground.run(&command).lines, ["/some/where", "755"]);
+    command.cwd = "/some/../../../etc".into();
+    assert_eq!(ground.run(&command).lines, ["/etc", "755"]);
+}
+
+fn mounts(ground: &Ground) {
+    fs_err::create_dir(ground.path("shared")).unwrap();
+    fs_err::write(ground.path("shared/file"), "content\n").unwrap();
+    let mount = |source: &str, target: &str, read_only| Mount {
+        source: ground.path(source),
+        target: target.into(),
+        read_only,
+    };
+    symlink("/srv", ground.path("lower/link")).unwrap();
+    fs_err::create_dir(ground.path("lower/srv")).unwrap();
+    let mut command = ground.command(
+        "cat /new/dir/file /single /srv/below/file; echo x > /new/dir/file || echo ro;
+         echo x > /single || echo ro; echo y > /srv/below/out; rm /single || echo busy",
+    );
+    command.mounts = vec![
+        mount("shared", "/new/dir", true),
+        mount("shared/file", "/single", true),
+        mount("shared", "/link/below", false),
+    ];
+    let lines: Vec<String> =
+        ground.run(&command).lines.into_iter().filter(|line| !line.contains(':')).collect();
+    assert_eq!(lines, ["content", "content", "content", "ro", "ro", "busy"]);
+    assert_eq!(fs_err::read_to_string(ground.path("shared/out")).unwrap(), "y\n");
+    assert_eq!(fs_err::read_to_string(ground.path("shared/file")).unwrap(), "content\n");
+}
+
+fn resolv_conf(ground: &Ground) {
+    let host = fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    for target in ["../run/systemd/resolve/stub-resolv.conf", "/nowhere", "passwd", "resolv.conf"] {
+        let link = ground.path("lower/etc/resolv.conf");
+        let _ = fs_err::remove_file(&link);
+        symlink(target, &link).unwrap();
+        assert_eq!(ground.says("cat /etc/resolv.conf").join("\n").trim(), host.trim(), "{target}");
+        assert!(ground.says("cat /etc/passwd").len() == 2);
+    }
+    assert!(!ground.path("upper/run").exists());
+}
+
+fn hostile(ground: &Ground) {
+    let outside = ground.path("outside");
+    fs_err::create_dir(&outside).unwrap();
+    let untouched = || fs_err::read_dir(&outside).unwrap().next().is_none();
+    let attempt = |name: &str, target: &Path| {
+        let ground = Ground::new(ground.rung);
+        let link = ground.path("lower").join(name);
+        let _ = fs_err::remove_dir_all(&link);
+        symlink(target, &link).unwrap();
+        let mut command = ground.command("true");
+        command.cwd = "/cwd/made".into();
+        fs_err::write(ground.path("file"), "").unwrap();
+        command.mounts = ["mnt/made", "mnt"]
+            .map(|target| Mount { source: ground.path("file"), target: target.into(), read_only: true })
+            .into_iter()
+            .take(1)
+            .collect();
+        let result = runner::run(ground.rung, &command, &mut |_| {}, &AtomicBool::new(false));
+        assert!(matches!(result, Ok(Outcome::Exited(0)) | Err(Error::Setup { .. })), "{result:?}");
+        result.is_ok()
+    };
+    for name in ["etc", "dev", "proc", "sys", "cwd", "mnt"] {
+        let out = format!("../../../../../../../../..{}", outside.display());
+        for target in [outside.as_path(), Path::new(&out), Path::new("../../.."), Path::new(name)] {
+            let ran = attempt(name, target);
+            assert!(untouched(), "{name} -> {}", target.display());
+            if ["dev", "proc", "sys"].contains(&name) {
+                assert!(!ran, "{name} -> {}", target.display());
+            }
+        }
+    }
+}
+
+fn limits(ground: &Ground) {
+    let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap();
+    assert_eq!(ground.says("umask; ulimit -n"), ["0022".to_owned(), soft.to_string()]);
+}
+
+fn overlays(ground: &Ground) {
+    let directory = ground.path("probed");
+    fs_err::create_dir(&directory).unwrap();
+    probe_overlay(ground.rung, &directory).unwrap();
+    assert!(fs_err::read_dir(&directory).unwrap().next().is_none(), "it leaves nothing behind");
+    let refusal = probe_overlay(ground.rung, Path::new("/nowhere")).unwrap_err();
+    assert!(refusal.to_string().contains("/nowhere"), "{refusal}");
+    if rustix::process::geteuid().is_root() {
+        // An upper directory on an overlay is refused by the kernel. This mount is made, and seen, by root.
+        let merged = ground.path("merged");
+        fs_err::create_dir(&merged).unwrap();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            ground.path("lower").display(),
+            ground.path("upper").display(),
+            ground.path("work").display()
+        );
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("overlay", &merged, "overlay", flags, options.as_c_str()).unwrap();
+        let result = probe_overlay(ground.rung, &merged);
+        rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::empty()).unwrap();
+        let refusal = result.unwrap_err();
+        assert!(refusal.call.contains("overlay"), "{refusal:?}");
+        assert!(refusal.remedy.contains("ext4"), "{refusal:?}");
+    }
+}
+
+fn side_by_side(ground: &Ground) {
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            scope.spawn(move || {
+                let ground = Ground::new(ground.rung);
+                assert_eq!(ground.says(&format!("echo {number}; sleep 0.1")), [number.to_string()]);
+            });
+        }
+    });
+}
+
+/// The host's `script` gives this program a terminal, which it passes on.
+fn terminal(ground: &Ground) {
+    let place = ground.path("lower");
+    let mut command = ground.command("test -t 0 && test -t 1 && echo terminal; read line; echo got $line");
+    command.rootfs = RootFs::Directory(place);
+    command.interactive = true;
+    let (controller, user) = pty();
+    let saved = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).unwrap();
+    rustix::stdio::dup2_stdin(&user).unwrap();
+    rustix::io::write(&controller, b"words\n").unwrap();
+    let done = ground.run(&command);
+    rustix::stdio::dup2_stdin(&saved).unwrap();
+    // Its output is the pipe, its input the terminal.
+    assert_eq!((done.outcome, done.lines), (Outcome::Exited(0), vec!["got words".to_owned()]));
+}
+
+fn pty() -> (rustix::fd::OwnedFd, rustix::fd::OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, vec![]).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let user = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    (controller, user)
+}
