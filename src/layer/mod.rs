@@ -182,6 +182,10 @@ pub fn write_tree(
         let Some(content) = Content::of(&node, &host) else {
             continue;
         };
+        // The root of the image is the base's.
+        if path.is_empty() && name.is_empty() {
+            continue;
+        }
         let path = if path.is_empty() {
             name.into()
         } else {
