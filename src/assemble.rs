@@ -99,14 +99,22 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let references = references(options, &buildfile)?;
     let outputs = outputs(options, &references)?;
     let store = Store::open(&options.store)?;
-    let rung = if options.dry_run { None } else { Some(choose(options, &store, progress)?) };
+    let rung = if options.dry_run {
+        None
+    } else {
+        Some(choose(options, &store, progress)?)
+    };
     let base = pull(options, &buildfile, &store, progress)?;
     let mut settings = settings(options, &buildfile, &base)?;
 
     let scratch = Scratch::new_in(&work_dir(options, &store)?)?;
     let built = (|| -> Result<Outcome, Error> {
-        let root =
-            ContextRoot::open(options.path.as_deref(), scratch.path(), options.keep_context, progress)?;
+        let root = ContextRoot::open(
+            options.path.as_deref(),
+            scratch.path(),
+            options.keep_context,
+            progress,
+        )?;
         let own = [store.root(), scratch.path()];
         let context = context::stage(&buildfile, &settings.env, root.path(), &own, progress)?;
         let steps = steps(&buildfile, settled(options));
@@ -134,7 +142,11 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             staged,
         };
         root.complete()?;
-        Ok(Outcome { plan, image, layers })
+        Ok(Outcome {
+            plan,
+            image,
+            layers,
+        })
     })();
     let cleaned = clean(rung, scratch);
     let outcome = built?;
@@ -144,13 +156,20 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 
 /// The tags, completed as Docker does.
 fn references(options: &Options, buildfile: &BuildFile) -> Result<Vec<String>, Error> {
-    let given = if options.tags.is_empty() { buildfile.tag.as_slice() } else { &options.tags };
+    let given = if options.tags.is_empty() {
+        buildfile.tag.as_slice()
+    } else {
+        &options.tags
+    };
     given.iter().map(|tag| complete_tag(tag)).collect()
 }
 
 /// A tag as Docker completes it: `name` is `docker.io/library/name:latest`.
 pub fn complete_tag(tag: &str) -> Result<String, Error> {
-    let invalid = |reason: String| OptionsError::Tag { tag: tag.to_owned(), reason };
+    let invalid = |reason: String| OptionsError::Tag {
+        tag: tag.to_owned(),
+        reason,
+    };
     let reference: Reference = tag.parse().map_err(|error| invalid(format!("{error}")))?;
     if reference.digest().is_some() {
         return Err(invalid("a tag cannot name a digest".to_owned()).into());
@@ -170,8 +189,11 @@ fn outputs(options: &Options, references: &[String]) -> Result<Vec<(Kind, PathBu
             _ => "image".to_owned(),
         },
     };
-    let outputs: Vec<_> =
-        options.outputs.iter().map(|output| (output.kind, output.path(&name))).collect();
+    let outputs: Vec<_> = options
+        .outputs
+        .iter()
+        .map(|output| (output.kind, output.path(&name)))
+        .collect();
     for (kind, path) in &outputs {
         output::check(*kind, path)?;
     }
@@ -180,14 +202,19 @@ fn outputs(options: &Options, references: &[String]) -> Result<Vec<(Kind, PathBu
 
 fn choose(options: &Options, store: &Store, progress: &Progress) -> Result<Rung, Error> {
     let rung = runner::choose(options.runner)?;
-    progress.note(format!("steps run on the rung `{rung}`. {}", runner::isolation(rung)));
+    progress.note(format!(
+        "steps run on the rung `{rung}`. {}",
+        runner::isolation(rung)
+    ));
     rootfs::sweep(rung, &work_dir(options, store)?)?;
     rootfs::sweep(rung, &store.scratch_root())?;
     Ok(rung)
 }
 
 fn work_dir(options: &Options, store: &Store) -> Result<PathBuf, Error> {
-    let Some(directory) = &options.work_dir else { return Ok(store.scratch_root()) };
+    let Some(directory) = &options.work_dir else {
+        return Ok(store.scratch_root());
+    };
     fs::create_dir_all(directory)?;
     Ok(std::path::absolute(directory)?)
 }
@@ -198,7 +225,10 @@ fn pull(
     store: &Store,
     progress: &Progress,
 ) -> Result<Base, Error> {
-    let name = match (options.base.as_ref().or(buildfile.base.as_ref()), &buildfile.python) {
+    let name = match (
+        options.base.as_ref().or(buildfile.base.as_ref()),
+        &buildfile.python,
+    ) {
         (Some(base), _) => base.clone(),
         (None, Some(python)) => format!("python:{python}-slim"),
         (None, None) => {
@@ -209,16 +239,27 @@ fn pull(
             "python:3.6.9-slim".to_owned()
         }
     };
-    let source: Source = name
-        .parse()
-        .map_err(|error| OptionsError::Base { base: name.clone(), reason: format!("{error}") })?;
-    let platform =
-        options.platform.clone().or_else(|| buildfile.platform.clone()).unwrap_or_else(Platform::host);
+    let source: Source = name.parse().map_err(|error| OptionsError::Base {
+        base: name.clone(),
+        reason: format!("{error}"),
+    })?;
+    let platform = options
+        .platform
+        .clone()
+        .or_else(|| buildfile.platform.clone())
+        .unwrap_or_else(Platform::host);
     if !options.dry_run && !can_execute(&platform) {
         return Err(OptionsError::Platform(platform).into());
     }
     let client = registry::Client::new(options.registry.clone());
-    Ok(base::pull(&source, &platform, options.pull, &client, store, progress)?)
+    Ok(base::pull(
+        &source,
+        &platform,
+        options.pull,
+        &client,
+        store,
+        progress,
+    )?)
 }
 
 /// Whether this machine runs programs for `platform`: by itself, or by an emulator that the kernel knows
@@ -237,22 +278,31 @@ fn can_execute(platform: &Platform) -> bool {
     fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{emulator}")).is_ok_and(|entry| {
         platform.os == host.os
             && entry.starts_with("enabled")
-            && entry.lines().any(|line| line.starts_with("flags:") && line.contains('F'))
+            && entry
+                .lines()
+                .any(|line| line.starts_with("flags:") && line.contains('F'))
     })
 }
 
 fn settings(options: &Options, buildfile: &BuildFile, base: &Base) -> Result<Settings, Error> {
-    let own = [("WORKSPACE", step::WORKSPACE), ("VIRTUAL_ENV", step::VIRTUAL_ENV)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let own = [
+        ("WORKSPACE", step::WORKSPACE),
+        ("VIRTUAL_ENV", step::VIRTUAL_ENV),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let env = buildfile::environment(&image::env(&base.config), &own)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Ok(Settings {
         env: buildfile::environment(&env, &buildfile.env)?,
         entrypoint: vec![ENTRYPOINT.to_owned()],
         working_dir: step::WORKSPACE.to_owned(),
         labels: [&buildfile.labels[..], &options.labels[..]].concat(),
         annotations: [&buildfile.annotations[..], &options.annotations[..]].concat(),
-        created: options.epoch.unwrap_or(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)),
+        created: options
+            .epoch
+            .unwrap_or(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)),
         format: options.format,
     })
 }
@@ -263,7 +313,9 @@ const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
 fn entrypoint(rootfs: &Rootfs) -> Vec<String> {
     let tini = ["usr/bin/tini", "sbin/tini", "usr/local/bin/tini"]
         .into_iter()
-        .find(|path| fs::symlink_metadata(rootfs.path.join(path)).is_ok_and(|metadata| metadata.is_file()));
+        .find(|path| {
+            fs::symlink_metadata(rootfs.path.join(path)).is_ok_and(|metadata| metadata.is_file())
+        });
     match tini {
         Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
         None => vec![ENTRYPOINT.to_owned()],
@@ -341,8 +393,15 @@ fn run(
         let part = progress.start(step.name);
         // The virtual environment is made without pip's settings and requirements.
         let layer = stack.run(step, if number == 0 { &[] } else { &mounts })?;
-        part.finish(layer.as_ref().map_or(String::new(), |layer| megabytes(layer.descriptor.size)));
-        layers.extend(layer.map(|layer| NewLayer { layer, created_by: step.created_by.clone() }));
+        part.finish(
+            layer
+                .as_ref()
+                .map_or(String::new(), |layer| megabytes(layer.descriptor.size)),
+        );
+        layers.extend(layer.map(|layer| NewLayer {
+            layer,
+            created_by: step.created_by.clone(),
+        }));
     }
     if !layers.contains(&workspace) {
         layers.push(workspace);
@@ -357,13 +416,20 @@ fn mounts(context: &Context, scratch: &Path) -> Result<Vec<Mount>, Error> {
     fs::create_dir_all(shown.join("installation"))?;
     let mut mounts = Vec::new();
     let mut mount = |source: PathBuf, target: &str| {
-        mounts.push(Mount { source, target: PathBuf::from(target), read_only: true });
+        mounts.push(Mount {
+            source,
+            target: PathBuf::from(target),
+            read_only: true,
+        });
     };
     let requirements = shown.join("installation/requirements.txt");
     match &context.secret_requirements {
         Some(secret) => fs::write(&requirements, secret.reveal())?,
         None => {
-            let staged = context.root.join("image").join(step::REQUIREMENTS.trim_start_matches('/'));
+            let staged = context
+                .root
+                .join("image")
+                .join(step::REQUIREMENTS.trim_start_matches('/'));
             fs::copy(staged, &requirements)?;
         }
     }
@@ -372,7 +438,10 @@ fn mounts(context: &Context, scratch: &Path) -> Result<Vec<Mount>, Error> {
     } else if context.secret_requirements.is_some() {
         mount(requirements, step::REQUIREMENTS);
     }
-    let secret = context.secret_pip_conf.as_ref().map(crate::secret::Secret::reveal);
+    let secret = context
+        .secret_pip_conf
+        .as_ref()
+        .map(crate::secret::Secret::reveal);
     if let Some(text) = secret.or(context.pip_conf.as_deref()) {
         let pip_conf = scratch.join("pip.conf");
         fs::write(&pip_conf, text)?;

@@ -117,7 +117,11 @@ pub struct Hashing<T> {
 impl<T> Hashing<T> {
     /// Wraps a reader or a writer.
     pub fn new(inner: T) -> Self {
-        Self { inner, hasher: Sha256::new(), count: 0 }
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            count: 0,
+        }
     }
 
     /// The bytes seen so far.
@@ -127,7 +131,11 @@ impl<T> Hashing<T> {
 
     /// Gives the wrapped value back with the digest and the count of all bytes that passed.
     pub fn complete(self) -> (T, Digest, u64) {
-        (self.inner, Digest(self.hasher.finalize().into()), self.count)
+        (
+            self.inner,
+            Digest(self.hasher.finalize().into()),
+            self.count,
+        )
     }
 
     /// The wrapped value.
@@ -138,7 +146,9 @@ impl<T> Hashing<T> {
 
 impl<T> fmt::Debug for Hashing<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hashing").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("Hashing")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,7 +194,10 @@ mod tests {
             "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855",
             "sha256:../../../../../../../../../../../../../../../../../../../../etc/passwd",
         ] {
-            assert_eq!(wrong.parse::<Digest>(), Err(InvalidDigest(wrong.to_owned())));
+            assert_eq!(
+                wrong.parse::<Digest>(),
+                Err(InvalidDigest(wrong.to_owned()))
+            );
         }
     }
 

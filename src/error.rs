@@ -80,7 +80,9 @@ impl OptionsError {
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::SourceDateEpoch(_) => "set it to seconds since 1970, or unset it",
-            Self::Tag { .. } => "use a form such as `name:latest` or `registry.example.com/team/name:1.0`",
+            Self::Tag { .. } => {
+                "use a form such as `name:latest` or `registry.example.com/team/name:1.0`"
+            }
             Self::Base { .. } => {
                 "use a registry reference, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE`"
             }

@@ -79,7 +79,9 @@ pub enum Error {
         reason: String,
     },
     /// A base whose media types cannot be translated.
-    #[error("layer `{digest}` has the media type `{media_type}`, which has no counterpart in the other format")]
+    #[error(
+        "layer `{digest}` has the media type `{media_type}`, which has no counterpart in the other format"
+    )]
     MediaType {
         /// The layer's digest.
         digest: String,
@@ -89,7 +91,12 @@ pub enum Error {
 }
 
 /// Puts `layers` and `settings` on top of `base`.
-pub fn append(base: &Base, layers: &[NewLayer], settings: &Settings, store: &Store) -> Result<Image, Error> {
+pub fn append(
+    base: &Base,
+    layers: &[NewLayer],
+    settings: &Settings,
+    store: &Store,
+) -> Result<Image, Error> {
     let all: Vec<Layer> = base
         .layers
         .iter()
@@ -111,18 +118,30 @@ pub fn append(base: &Base, layers: &[NewLayer], settings: &Settings, store: &Sto
     };
     let mut manifest = store.put_json(manifest_type, &manifest)?;
     manifest.platform = Some(base.platform.clone());
-    Ok(Image { manifest, config_descriptor, config, layers: all })
+    Ok(Image {
+        manifest,
+        config_descriptor,
+        config,
+        layers: all,
+    })
 }
 
 /// Reads the documents of an image in the store.
 pub fn load(manifest: &Descriptor, store: &Store) -> Result<Image, Error> {
     let document: Manifest = store.read_json(manifest)?;
     let config: Value = store.read_json(&document.config)?;
-    let invalid = |reason: String| Error::Config { config: document.config.digest.to_string(), reason };
+    let invalid = |reason: String| Error::Config {
+        config: document.config.digest.to_string(),
+        reason,
+    };
     let diff_ids: Vec<DiffId> = serde_json::from_value(config["rootfs"]["diff_ids"].clone())
         .map_err(|error| invalid(error.to_string()))?;
     if diff_ids.len() != document.layers.len() {
-        let reason = format!("{} diffIDs for {} layers", diff_ids.len(), document.layers.len());
+        let reason = format!(
+            "{} diffIDs for {} layers",
+            diff_ids.len(),
+            document.layers.len()
+        );
         return Err(invalid(reason));
     }
     let layers = document.layers.into_iter().zip(diff_ids);
@@ -130,7 +149,12 @@ pub fn load(manifest: &Descriptor, store: &Store) -> Result<Image, Error> {
         manifest: manifest.clone(),
         config_descriptor: document.config,
         config,
-        layers: layers.map(|(descriptor, diff_id)| Layer { descriptor, diff_id }).collect(),
+        layers: layers
+            .map(|(descriptor, diff_id)| Layer {
+                descriptor,
+                diff_id,
+            })
+            .collect(),
     })
 }
 
@@ -206,7 +230,8 @@ fn repository(reference: &str) -> &str {
 /// `config.Env` of an image's config, as names and values.
 #[must_use]
 pub fn env(config: &Value) -> Vec<(String, String)> {
-    let lines: Vec<String> = serde_json::from_value(config["config"]["Env"].clone()).unwrap_or_default();
+    let lines: Vec<String> =
+        serde_json::from_value(config["config"]["Env"].clone()).unwrap_or_default();
     lines
         .iter()
         .map(|line| line.split_once('=').unwrap_or((line, "")))
@@ -218,15 +243,28 @@ fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
     let created = timestamp(settings.created);
     let mut document = base.config.as_object().cloned().unwrap_or_default();
     // They describe the container that the base was committed from.
-    for key in ["id", "parent", "container", "container_config", "docker_version"] {
+    for key in [
+        "id",
+        "parent",
+        "container",
+        "container_config",
+        "docker_version",
+    ] {
         document.remove(key);
     }
     document.insert("created".to_owned(), created.clone().into());
     document.insert("os".to_owned(), base.platform.os.clone().into());
-    document.insert("architecture".to_owned(), base.platform.architecture.clone().into());
+    document.insert(
+        "architecture".to_owned(),
+        base.platform.architecture.clone().into(),
+    );
 
     let runtime = object(&mut document, "config");
-    let env: Vec<String> = settings.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let env: Vec<String> = settings
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     runtime.insert("Env".to_owned(), env.into());
     runtime.insert("Entrypoint".to_owned(), settings.entrypoint.clone().into());
     runtime.insert("WorkingDir".to_owned(), settings.working_dir.clone().into());
@@ -246,20 +284,36 @@ fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
         json!({ "created": created, "created_by": new.created_by, "comment": "pyats-image-build" })
     }));
     document.insert("history".to_owned(), history.into());
-    let diff_ids: Vec<DiffId> =
-        base.layers.iter().chain(layers.iter().map(|new| &new.layer)).map(|layer| layer.diff_id).collect();
-    document.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
+    let diff_ids: Vec<DiffId> = base
+        .layers
+        .iter()
+        .chain(layers.iter().map(|new| &new.layer))
+        .map(|layer| layer.diff_id)
+        .collect();
+    document.insert(
+        "rootfs".to_owned(),
+        json!({ "type": "layers", "diff_ids": diff_ids }),
+    );
     Value::Object(document)
 }
 
 /// The base's history, with one entry a layer even where the base has none.
 fn base_history(base: &Base) -> Vec<Value> {
-    let history = base.config["history"].as_array().cloned().unwrap_or_default();
-    let of_layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+    let history = base.config["history"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let of_layers = history
+        .iter()
+        .filter(|entry| entry["empty_layer"] != true)
+        .count();
     if of_layers == base.layers.len() {
         return history;
     }
-    base.layers.iter().map(|_| json!({ "comment": "layer of the base" })).collect()
+    base.layers
+        .iter()
+        .map(|_| json!({ "comment": "layer of the base" }))
+        .collect()
 }
 
 fn object<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
@@ -276,8 +330,13 @@ fn annotations(base: &Base, settings: &Settings) -> BTreeMap<String, String> {
         // Docker's manifests have no annotations.
         return BTreeMap::new();
     }
-    for (name, value) in [("name", base.name.clone()), ("digest", base.manifest.digest.to_string())] {
-        annotations.entry(format!("org.opencontainers.image.base.{name}")).or_insert(value);
+    for (name, value) in [
+        ("name", base.name.clone()),
+        ("digest", base.manifest.digest.to_string()),
+    ] {
+        annotations
+            .entry(format!("org.opencontainers.image.base.{name}"))
+            .or_insert(value);
     }
     annotations
 }
@@ -299,7 +358,10 @@ fn translate(layer: &Layer, format: Format) -> Result<Layer, Error> {
             media_type: given.to_owned(),
         })?;
     let descriptor = Descriptor::new(media_type, layer.descriptor.digest, layer.descriptor.size);
-    Ok(Layer { descriptor, diff_id: layer.diff_id })
+    Ok(Layer {
+        descriptor,
+        diff_id: layer.diff_id,
+    })
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC, such as `1980-01-02T00:00:00Z`; the epoch itself for

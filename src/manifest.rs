@@ -43,7 +43,11 @@ pub struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// In the order of their keys.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -169,7 +173,11 @@ pub struct Manifest {
     /// Lowest layer first.
     pub layers: Vec<Descriptor>,
     /// In the order of their keys.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -185,7 +193,11 @@ pub struct Index {
     /// One a platform or a tag.
     pub manifests: Vec<Descriptor>,
     /// In the order of their keys.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -219,7 +231,10 @@ mod tests {
 
     #[test]
     fn platforms_are_read_in_every_usual_spelling() {
-        let parse = |text: &str| text.parse::<Platform>().map(|platform| platform.to_string());
+        let parse = |text: &str| {
+            text.parse::<Platform>()
+                .map(|platform| platform.to_string())
+        };
         assert_eq!(parse("linux/amd64"), Ok("linux/amd64".to_owned()));
         assert_eq!(parse("Linux/x86_64"), Ok("linux/amd64".to_owned()));
         assert_eq!(parse("linux/arm/v7"), Ok("linux/arm/v7".to_owned()));

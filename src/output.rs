@@ -42,7 +42,9 @@ pub struct Output {
 
 /// A text that is not an output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an output: use `oci-dir`, `oci-archive` or `docker-archive`, each with `:PATH` or without")]
+#[error(
+    "`{0}` is not an output: use `oci-dir`, `oci-archive` or `docker-archive`, each with `:PATH` or without"
+)]
 pub struct InvalidOutput(pub String);
 
 /// What can go wrong with an output.
@@ -107,7 +109,10 @@ impl FromStr for Output {
         };
         match path {
             Some("") => Err(InvalidOutput(text.to_owned())),
-            path => Ok(Self { kind, path: path.map(PathBuf::from) }),
+            path => Ok(Self {
+                kind,
+                path: path.map(PathBuf::from),
+            }),
         }
     }
 }
@@ -136,7 +141,12 @@ impl Output {
 
 /// An error if `path` cannot take an output of `kind`; asked before the build begins.
 pub fn check(kind: Kind, path: &Path) -> Result<(), Error> {
-    let taken = |wanted| Err(Error::Taken { path: path.to_owned(), wanted });
+    let taken = |wanted| {
+        Err(Error::Taken {
+            path: path.to_owned(),
+            wanted,
+        })
+    };
     match fs::symlink_metadata(path) {
         Ok(_) => match kind {
             Kind::OciDir if !path.is_dir() => return taken("a folder"),
@@ -144,15 +154,26 @@ pub fn check(kind: Kind, path: &Path) -> Result<(), Error> {
             Kind::OciArchive if !is_archive(path, &["oci-layout", "index.json"]) => {
                 return taken("an OCI archive");
             }
-            Kind::DockerArchive if !is_archive(path, &["manifest.json"]) => return taken("a Docker archive"),
+            Kind::DockerArchive if !is_archive(path, &["manifest.json"]) => {
+                return taken("a Docker archive");
+            }
             _ => {}
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    let directory = if kind == Kind::OciDir && path.is_dir() { path } else { parent(path) };
-    let probe = tempfile::Builder::new().prefix(PREFIX).tempfile_in(directory);
-    probe.map_err(|source| Error::Directory { directory: directory.to_owned(), source })?;
+    let directory = if kind == Kind::OciDir && path.is_dir() {
+        path
+    } else {
+        parent(path)
+    };
+    let probe = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .tempfile_in(directory);
+    probe.map_err(|source| Error::Directory {
+        directory: directory.to_owned(),
+        source,
+    })?;
     Ok(())
 }
 
@@ -162,13 +183,18 @@ fn is_layout(path: &Path) -> Result<bool, Error> {
 
 /// Whether the file is a tar that holds one of `names` at its top.
 fn is_archive(path: &Path, names: &[&str]) -> bool {
-    let Ok(file) = fs::File::open(path) else { return false };
+    let Ok(file) = fs::File::open(path) else {
+        return false;
+    };
     let mut archive = tar::Archive::new(file);
-    let Ok(entries) = archive.entries() else { return false };
-    entries
-        .take_while(Result::is_ok)
-        .flatten()
-        .any(|entry| entry.path().is_ok_and(|path| names.iter().any(|name| path == Path::new(name))))
+    let Ok(entries) = archive.entries() else {
+        return false;
+    };
+    entries.take_while(Result::is_ok).flatten().any(|entry| {
+        entry
+            .path()
+            .is_ok_and(|path| names.iter().any(|name| path == Path::new(name)))
+    })
 }
 
 /// Writes `image` to `path` under its `references` (the first is the main one).
@@ -184,9 +210,13 @@ pub fn write(
     let part = progress.start(format!("write {kind} `{}`", path.display()));
     match kind {
         Kind::OciDir => write_layout(image, references, path, store, progress)?,
-        Kind::OciArchive => write_archive(path, |tar| oci_entries(image, references, store, tar, progress))?,
+        Kind::OciArchive => write_archive(path, |tar| {
+            oci_entries(image, references, store, tar, progress)
+        })?,
         Kind::DockerArchive => {
-            write_archive(path, |tar| docker_entries(image, references, store, tar, progress))?;
+            write_archive(path, |tar| {
+                docker_entries(image, references, store, tar, progress)
+            })?;
         }
     }
     part.finish(String::new());
@@ -208,12 +238,17 @@ fn write_layout(
     if path.is_dir() && fs::read_dir(path)?.next().is_some() {
         return fill_layout(image, references, path, store, progress);
     }
-    let fresh = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent(path))?;
+    let fresh = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .tempdir_in(parent(path))?;
     let held = fs::File::open(fresh.path())?;
     lock(&held)?;
     fill_layout(image, references, fresh.path(), store, progress)?;
     let mode = 0o777 & !umask();
-    fs::set_permissions(fresh.path(), std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    fs::set_permissions(
+        fresh.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(mode),
+    )?;
     // An empty folder is replaced by a rename; anything else was refused before.
     fs::rename(fresh.path(), path)?;
     let _ = fresh.keep();
@@ -243,12 +278,17 @@ fn fill_layout(
     write_file(&path.join("oci-layout"), |file| Ok(file.write_all(LAYOUT)?))?;
     let index_path = path.join("index.json");
     let mut index: Index = match fs::read(&index_path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|source| store::Error::Json { path: index_path.display().to_string(), source })?,
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| store::Error::Json {
+            path: index_path.display().to_string(),
+            source,
+        })?,
         Err(_) => Index::empty(),
     };
     add(&mut index, image, references);
-    write_file(&index_path, |file| Ok(file.write_all(&store::json(&index))?))
+    write_file(
+        &index_path,
+        |file| Ok(file.write_all(&store::json(&index))?),
+    )
 }
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -260,10 +300,14 @@ fn add(index: &mut Index, image: &Image, references: &[String]) {
         store::tag_in(index, &image.manifest, None);
     }
     for reference in references {
-        let tag = reference.rsplit_once(':').map_or(reference.as_str(), |(_, tag)| tag);
+        let tag = reference
+            .rsplit_once(':')
+            .map_or(reference.as_str(), |(_, tag)| tag);
         store::tag_in(index, &image.manifest, Some(tag));
         if let Some(entry) = index.manifests.last_mut() {
-            entry.annotations.insert(IMAGE_NAME.to_owned(), reference.clone());
+            entry
+                .annotations
+                .insert(IMAGE_NAME.to_owned(), reference.clone());
         }
     }
 }
@@ -288,7 +332,11 @@ fn oci_entries(
     for descriptor in blobs_of(image) {
         progress.check()?;
         if written.insert(descriptor.digest) {
-            tar.blob(&format!("blobs/sha256/{}", descriptor.digest.hex()), descriptor, store)?;
+            tar.blob(
+                &format!("blobs/sha256/{}", descriptor.digest.hex()),
+                descriptor,
+                store,
+            )?;
         }
     }
     Ok(())
@@ -376,7 +424,8 @@ fn write_file(
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok())
+        .unwrap_or(0o022)
 }
 
 /// What temporary neighbours of outputs are called. They are locked as long as they are written, so that
@@ -384,19 +433,33 @@ fn umask() -> u32 {
 const PREFIX: &str = ".pyats-image-build-";
 
 fn lock(file: impl std::os::fd::AsFd) -> io::Result<()> {
-    Ok(rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?)
+    Ok(rustix::fs::flock(
+        file,
+        FlockOperation::NonBlockingLockExclusive,
+    )?)
 }
 
 /// Removes what a killed build left beside `path`, or in it.
 fn sweep(path: &Path) {
-    for directory in [parent(path).to_owned(), path.to_owned(), path.join("blobs/sha256")] {
+    for directory in [
+        parent(path).to_owned(),
+        path.to_owned(),
+        path.join("blobs/sha256"),
+    ] {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let left = entry.path();
-            let named = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+            let named = entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(PREFIX.as_bytes());
             if !named || !fs::File::open(&left).is_ok_and(|file| lock(file).is_ok()) {
                 continue;
             }
-            let _ = if left.is_dir() { fs::remove_dir_all(left) } else { fs::remove_file(left) };
+            let _ = if left.is_dir() {
+                fs::remove_dir_all(left)
+            } else {
+                fs::remove_file(left)
+            };
         }
     }
 }

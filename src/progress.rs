@@ -66,7 +66,11 @@ pub struct Progress {
 impl Progress {
     /// Sends events to `sink`; the build stops soon after `cancelled` becomes true.
     pub fn new(sink: impl Fn(Event) + Send + Sync + 'static, cancelled: Arc<AtomicBool>) -> Self {
-        Self { sink: Arc::new(sink), cancelled, next: Arc::new(AtomicU64::new(0)) }
+        Self {
+            sink: Arc::new(sink),
+            cancelled,
+            next: Arc::new(AtomicU64::new(0)),
+        }
     }
 
     /// Tells nobody, and never stops.
@@ -77,7 +81,11 @@ impl Progress {
 
     /// An error if the build was told to stop.
     pub fn check(&self) -> Result<(), Cancelled> {
-        if self.cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
+        if self.cancelled.load(Ordering::Relaxed) {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
     }
 
     /// The flag behind [`check`](Self::check).
@@ -100,8 +108,17 @@ impl Progress {
 
     fn begin(&self, label: String, total: Option<u64>, nested: bool) -> Part {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.send(Event::Started { id, label, total, nested });
-        Part { progress: self.clone(), id, began: Instant::now() }
+        self.send(Event::Started {
+            id,
+            label,
+            total,
+            nested,
+        });
+        Part {
+            progress: self.clone(),
+            id,
+            began: Instant::now(),
+        }
     }
 
     /// Something that the user may want to change.
@@ -126,7 +143,9 @@ impl Progress {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Progress").field("cancelled", &self.cancelled).finish_non_exhaustive()
+        f.debug_struct("Progress")
+            .field("cancelled", &self.cancelled)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +165,11 @@ impl Part {
 
     /// The part ended well; `outcome` says in a few words what came of it.
     pub fn finish(self, outcome: impl Into<String>) {
-        let event = Event::Finished { id: self.id, elapsed: self.began.elapsed(), outcome: outcome.into() };
+        let event = Event::Finished {
+            id: self.id,
+            elapsed: self.began.elapsed(),
+            outcome: outcome.into(),
+        };
         self.progress.send(event);
     }
 }

@@ -94,7 +94,12 @@ pub struct Rootfs {
 }
 
 /// Unpacks `layers`, lowest first, or finds them unpacked already.
-pub fn unpack(layers: &[Layer], rung: Rung, store: &Store, progress: &Progress) -> Result<Rootfs, Error> {
+pub fn unpack(
+    layers: &[Layer],
+    rung: Rung,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Rootfs, Error> {
     let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
     let chain = ChainId::of(&diff_ids).ok_or(Error::NoLayers)?;
     let kept = store.rootfs_path(&chain, &rung.to_string());
@@ -135,12 +140,20 @@ fn owners_are_recorded(rung: Rung) -> bool {
 }
 
 /// [`layer::unpack`] in the rung's user namespace.
-pub fn call_unpack(rung: Rung, request: &UnpackRequest, progress: &Progress) -> Result<Unpacked, Error> {
+pub fn call_unpack(
+    rung: Rung,
+    request: &UnpackRequest,
+    progress: &Progress,
+) -> Result<Unpacked, Error> {
     call(rung, Task::Unpack, request, progress)
 }
 
 /// [`layer::write_changes`] in the rung's user namespace.
-pub fn write_changes(rung: Rung, request: &ChangesRequest, progress: &Progress) -> Result<Option<Layer>, Error> {
+pub fn write_changes(
+    rung: Rung,
+    request: &ChangesRequest,
+    progress: &Progress,
+) -> Result<Option<Layer>, Error> {
     call(rung, Task::WriteChanges, request, progress)
 }
 
@@ -169,7 +182,10 @@ pub fn writable(
     progress: &Progress,
 ) -> Result<RootFs, Error> {
     if let Err(refusal) = runner::probe_overlay(rung, directory) {
-        progress.note(format!("working on a copy, since `{}` fails here: {}", refusal.call, refusal.reason));
+        progress.note(format!(
+            "working on a copy, since `{}` fails here: {}",
+            refusal.call, refusal.reason
+        ));
         let copy = make(&directory.join("tree"))?;
         for tree in lower.iter().rev() {
             self::copy(rung, tree, &copy, progress)?;
@@ -191,7 +207,10 @@ pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
 
 fn make(directory: &Path) -> Result<PathBuf, Error> {
     fs::create_dir(directory)?;
-    fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    fs::set_permissions(
+        directory,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
     Ok(directory.to_owned())
 }
 
@@ -228,7 +247,9 @@ fn perform(call: &Call) -> Result<Vec<u8>, String> {
         serde_json::from_slice(&call.input).map_err(|error| error.to_string())
     }
     fn output<T: Serialize>(result: Result<T, layer::Error>) -> Result<Vec<u8>, String> {
-        result.map(|value| store::json(&value)).map_err(|error| chain(&error))
+        result
+            .map(|value| store::json(&value))
+            .map_err(|error| chain(&error))
     }
     match serde_json::from_str(&call.task).map_err(|error| error.to_string())? {
         Task::Unpack => output(layer::unpack(&input(call)?)),

@@ -48,20 +48,38 @@ pub fn volume(text: &str) -> Result<Mount, OptionsError> {
     if !source.starts_with('/') || !target.starts_with('/') {
         return Err(invalid());
     }
-    Ok(Mount { source: source.into(), target: target.into(), read_only })
+    Ok(Mount {
+        source: source.into(),
+        target: target.into(),
+        read_only,
+    })
 }
 
 /// Finds an image: a tag or an id (of the manifest or the config) in the store, or a layout or archive. Also
 /// returns its tags, and the store.
-pub fn find(name: &str, store: &Path, progress: &Progress) -> Result<(Image, Vec<String>, Store), Error> {
+pub fn find(
+    name: &str,
+    store: &Path,
+    progress: &Progress,
+) -> Result<(Image, Vec<String>, Store), Error> {
     let store = Store::open(store)?;
-    let outside = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|kind| name.starts_with(kind));
+    let outside = ["oci:", "oci-archive:", "docker-archive:"]
+        .iter()
+        .any(|kind| name.starts_with(kind));
     if outside {
-        let source: Source = name
-            .parse()
-            .map_err(|error| OptionsError::Base { base: name.to_owned(), reason: format!("{error}") })?;
+        let source: Source = name.parse().map_err(|error| OptionsError::Base {
+            base: name.to_owned(),
+            reason: format!("{error}"),
+        })?;
         let client = registry::Client::new(registry::Options::default());
-        let base = base::pull(&source, &Platform::host(), Pull::Never, &client, &store, progress)?;
+        let base = base::pull(
+            &source,
+            &Platform::host(),
+            Pull::Never,
+            &client,
+            &store,
+            progress,
+        )?;
         return Ok((image::load(&base.manifest, &store)?, Vec::new(), store));
     }
     let index = store.index()?;
@@ -70,8 +88,13 @@ pub fn find(name: &str, store: &Path, progress: &Progress) -> Result<(Image, Vec
         Some(manifest) => image::load(&manifest, &store)?,
         None => by_id(name, &index, &store)?,
     };
-    let named = index.manifests.iter().filter(|entry| entry.digest == image.manifest.digest);
-    let tags = named.filter_map(|entry| entry.annotations.get(REF_NAME).cloned()).collect();
+    let named = index
+        .manifests
+        .iter()
+        .filter(|entry| entry.digest == image.manifest.digest);
+    let tags = named
+        .filter_map(|entry| entry.annotations.get(REF_NAME).cloned())
+        .collect();
     Ok((image, tags, store))
 }
 
@@ -106,15 +129,23 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             mounts: options.volumes.clone(),
             argv,
             env: environment(options, &image),
-            cwd: options.working_dir.clone().unwrap_or_else(|| match image.text("WorkingDir") {
-                "" => PathBuf::from("/"),
-                directory => PathBuf::from(directory),
-            }),
+            cwd: options
+                .working_dir
+                .clone()
+                .unwrap_or_else(|| match image.text("WorkingDir") {
+                    "" => PathBuf::from("/"),
+                    directory => PathBuf::from(directory),
+                }),
             ca_bundle: None,
             interactive: options.interactive,
             inherit_output: true,
         };
-        Ok(runner::run(rung, &command, &mut |_| (), progress.cancelled())?)
+        Ok(runner::run(
+            rung,
+            &command,
+            &mut |_| (),
+            progress.cancelled(),
+        )?)
     })();
     let removed = rootfs::remove(rung, scratch.path());
     let ended = ended?;
@@ -123,7 +154,13 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 }
 
 fn argv(options: &Options, image: &Image) -> Result<Vec<OsString>, Error> {
-    let words = |key: &str| image.words(key).into_iter().map(OsString::from).collect::<Vec<_>>();
+    let words = |key: &str| {
+        image
+            .words(key)
+            .into_iter()
+            .map(OsString::from)
+            .collect::<Vec<_>>()
+    };
     let mut argv = match &options.entrypoint {
         None => words("Entrypoint"),
         Some(entrypoint) if entrypoint.is_empty() => Vec::new(),
@@ -134,12 +171,21 @@ fn argv(options: &Options, image: &Image) -> Result<Vec<OsString>, Error> {
     } else if options.entrypoint.is_none() {
         argv.extend(words("Cmd"));
     }
-    if argv.is_empty() { Err(OptionsError::NoCommand.into()) } else { Ok(argv) }
+    if argv.is_empty() {
+        Err(OptionsError::NoCommand.into())
+    } else {
+        Ok(argv)
+    }
 }
 
 fn environment(options: &Options, image: &Image) -> Vec<(OsString, OsString)> {
     let mut env = step::with_defaults(&image.env());
     env.retain(|(name, _)| !options.env.iter().any(|(set, _)| name == set.as_str()));
-    env.extend(options.env.iter().map(|(name, value)| (name.into(), value.clone())));
+    env.extend(
+        options
+            .env
+            .iter()
+            .map(|(name, value)| (name.into(), value.clone())),
+    );
     env
 }

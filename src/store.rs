@@ -125,9 +125,12 @@ impl Store {
         builder.recursive(true).mode(0o700);
         for directory in ["", "blobs/sha256", "resolved", "rootfs", "tmp"] {
             let path = root.join(directory);
-            builder
-                .create(&path)
-                .map_err(|source| io::Error::new(source.kind(), format!("failed to create directory `{}`: {source}", path.display())))?;
+            builder.create(&path).map_err(|source| {
+                io::Error::new(
+                    source.kind(),
+                    format!("failed to create directory `{}`: {source}", path.display()),
+                )
+            })?;
         }
         let store = Self { root };
         let marker = store.root.join("oci-layout");
@@ -168,7 +171,10 @@ impl Store {
         let file = tempfile::Builder::new()
             .prefix(BLOB_PREFIX)
             .tempfile_in(self.root.join("tmp"))?;
-        Ok(BlobWriter { store: self.clone(), file: Hashing::new(file) })
+        Ok(BlobWriter {
+            store: self.clone(),
+            file: Hashing::new(file),
+        })
     }
 
     /// Stores `bytes`.
@@ -206,7 +212,10 @@ impl Store {
         file.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
         let found = Digest::of(&bytes);
         if found != descriptor.digest {
-            return Err(Error::Damaged { expected: descriptor.digest, found });
+            return Err(Error::Damaged {
+                expected: descriptor.digest,
+                found,
+            });
         }
         Ok(bytes)
     }
@@ -214,16 +223,20 @@ impl Store {
     /// Reads and parses a document.
     pub fn read_json<T: serde::de::DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T> {
         let bytes = self.read(descriptor)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Json { path: descriptor.digest.to_string(), source })
+        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            path: descriptor.digest.to_string(),
+            source,
+        })
     }
 
     /// The images of the store, under their tags.
     pub fn index(&self) -> Result<Index> {
         let path = self.root.join("index.json");
         let bytes = fs::read(&path)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Json { path: path.display().to_string(), source })
+        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            path: path.display().to_string(),
+            source,
+        })
     }
 
     /// Puts `manifest` under `tag`, which names nothing else from then on.
@@ -237,10 +250,12 @@ impl Store {
     /// What `tag` names.
     pub fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
         let index = self.index()?;
-        Ok(index
-            .manifests
-            .into_iter()
-            .find(|entry| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag)))
+        Ok(index.manifests.into_iter().find(|entry| {
+            entry
+                .annotations
+                .get(REF_NAME)
+                .is_some_and(|name| name == tag)
+        }))
     }
 
     /// What a tag of a registry named when it was last asked.
@@ -252,8 +267,15 @@ impl Store {
     }
 
     /// Remembers what a tag of a registry names now.
-    pub fn remember(&self, reference: &str, platform: &Platform, manifest: &Descriptor) -> Result<()> {
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    pub fn remember(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        manifest: &Descriptor,
+    ) -> Result<()> {
+        let at = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let resolved = Resolved {
             reference: reference.to_owned(),
             platform: platform.clone(),
@@ -272,7 +294,9 @@ impl Store {
     /// owners were set, since a tree unpacked by an ordinary user cannot carry them.
     #[must_use]
     pub fn rootfs_path(&self, chain: &ChainId, variant: &str) -> PathBuf {
-        self.root.join("rootfs").join(format!("{}.{variant}", chain.0.hex()))
+        self.root
+            .join("rootfs")
+            .join(format!("{}.{variant}", chain.0.hex()))
     }
 
     /// Where scratch folders and temporary files are made, unless the user chose another place.
@@ -304,7 +328,10 @@ pub fn tag_in(index: &mut Index, manifest: &Descriptor, tag: Option<&str>) {
         _ => true,
     });
     let mut entry = manifest.clone();
-    entry.annotations = tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())).into_iter().collect::<BTreeMap<_, _>>();
+    entry.annotations = tag
+        .map(|tag| (REF_NAME.to_owned(), tag.to_owned()))
+        .into_iter()
+        .collect::<BTreeMap<_, _>>();
     index.manifests.push(entry);
 }
 
@@ -341,7 +368,12 @@ pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn open_lock(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+    fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn older_than(path: &Path, age: Duration) -> bool {
@@ -363,10 +395,18 @@ impl Scratch {
     /// Makes one in `directory`.
     pub fn new_in(directory: &Path) -> Result<Self> {
         // It is locked before it gets the name by which a build that cleans up would find it.
-        let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(directory)?;
+        let fresh = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempdir_in(directory)?;
         let lock = open_lock(&fresh.path().join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
-        let name = fresh.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(io::Error::from)?;
+        let name = fresh
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let path = directory.join(name.replace(".new-", SCRATCH_PREFIX));
         fs::rename(fresh.keep(), &path)?;
         Ok(Self { path, _lock: lock })
@@ -390,7 +430,8 @@ impl BlobWriter {
     /// Makes the blob visible under its digest.
     pub fn complete(self, media_type: &str) -> Result<Descriptor> {
         let (file, digest, size) = self.file.complete();
-        file.persist(self.store.blob_path(&digest)).map_err(|error| error.error)?;
+        file.persist(self.store.blob_path(&digest))
+            .map_err(|error| error.error)?;
         Ok(Descriptor::new(media_type, digest, size))
     }
 
@@ -398,7 +439,8 @@ impl BlobWriter {
     pub fn complete_as(self, expected: &Descriptor) -> Result<()> {
         let (file, digest, size) = self.file.complete();
         verify(expected, digest, size)?;
-        file.persist(self.store.blob_path(&digest)).map_err(|error| error.error)?;
+        file.persist(self.store.blob_path(&digest))
+            .map_err(|error| error.error)?;
         Ok(())
     }
 }
@@ -423,13 +465,18 @@ pub struct BlobReader {
 impl BlobReader {
     fn new(file: fs::File, expected: Descriptor) -> Self {
         let inner = Hashing::new(BufReader::with_capacity(1 << 17, file));
-        Self { inner: Some(inner), expected }
+        Self {
+            inner: Some(inner),
+            expected,
+        }
     }
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(inner) = &mut self.inner else { return Ok(0) };
+        let Some(inner) = &mut self.inner else {
+            return Ok(0);
+        };
         let length = inner.read(buffer)?;
         if length == 0 && !buffer.is_empty() {
             if let Some(inner) = self.inner.take() {
@@ -443,10 +490,17 @@ impl Read for BlobReader {
 
 fn verify(expected: &Descriptor, digest: Digest, size: u64) -> Result<()> {
     if size != expected.size {
-        return Err(Error::Size { digest: expected.digest, expected: expected.size, found: size });
+        return Err(Error::Size {
+            digest: expected.digest,
+            expected: expected.size,
+            found: size,
+        });
     }
     if digest != expected.digest {
-        return Err(Error::Damaged { expected: expected.digest, found: digest });
+        return Err(Error::Damaged {
+            expected: expected.digest,
+            found: digest,
+        });
     }
     Ok(())
 }

@@ -68,7 +68,11 @@ pub(super) fn child_signal() -> io::Result<OwnedFd> {
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(fd))
+        }
     }
 }
 
@@ -92,7 +96,12 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: no descriptor is closed or used; by number, since the C library's wrapper is younger than the
     // systems that we run on.
     let done = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
     if done == 0 {
         return Ok(());
@@ -104,7 +113,10 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
             .collect(),
         Err(_) => (0..4096).collect(),
     };
-    for fd in listed.into_iter().filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first)) {
+    for fd in listed
+        .into_iter()
+        .filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first))
+    {
         // SAFETY: setting the flag of a descriptor that is not open fails with EBADF and does nothing.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
@@ -117,7 +129,11 @@ pub(super) fn leave_keyring() {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring.
     unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>())
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            ptr::null::<libc::c_char>(),
+        )
     };
 }
 
@@ -125,14 +141,23 @@ pub(super) fn leave_keyring() {
 pub(super) fn set_host_name(name: &str) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of a string that lives through the call.
     let done = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Installs a filter for system calls. Needs `CAP_SYS_ADMIN` or no-new-privileges.
 pub(super) fn install_filter(program: &BpfProgram) -> io::Result<()> {
     let mut instructions: Vec<libc::sock_filter> = program
         .iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+        .map(|i| libc::sock_filter {
+            code: i.code,
+            jt: i.jt,
+            jf: i.jf,
+            k: i.k,
+        })
         .collect();
     let program = libc::sock_fprog {
         len: u16::try_from(instructions.len()).map_err(io::Error::other)?,
@@ -140,7 +165,16 @@ pub(super) fn install_filter(program: &BpfProgram) -> io::Result<()> {
     };
     // SAFETY: the program points to `len` instructions that live through the call; the kernel copies them.
     let done = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

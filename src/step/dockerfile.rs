@@ -12,7 +12,8 @@ pub fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
         "# Builds the same image with Docker or Buildah; the context is this file's directory.\n",
     );
     let mut line = |arguments: std::fmt::Arguments| {
-        text.write_fmt(arguments).expect("writing to a string cannot fail");
+        text.write_fmt(arguments)
+            .expect("writing to a string cannot fail");
         text.push('\n');
     };
     line(format_args!("FROM {base}"));
@@ -33,7 +34,9 @@ pub fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
 
 fn with_overrides(command: &[String]) -> Vec<String> {
     let unset = OVERRIDES.iter().filter(|(_, value)| value.is_none());
-    let set = OVERRIDES.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+    let set = OVERRIDES
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
     std::iter::once("env".to_owned())
         .chain(unset.flat_map(|(name, _)| ["-u".to_owned(), (*name).to_owned()]))
         .chain(set)

@@ -130,7 +130,12 @@ pub fn virtual_environment(settled: i64) -> Step {
 pub fn packages(settled: i64) -> Step {
     let mut pip = argv(&["/venv/bin/python", "-m", "pip", "install"]);
     // Bytecode is compiled by `settle`, on all cores; a cache would only make the layer larger.
-    pip.extend(argv(&["--no-compile", "--no-cache-dir", "-r", REQUIREMENTS]));
+    pip.extend(argv(&[
+        "--no-compile",
+        "--no-cache-dir",
+        "-r",
+        REQUIREMENTS,
+    ]));
     Step {
         name: "packages",
         created_by: format!("pip install -r {REQUIREMENTS}"),
@@ -139,7 +144,13 @@ pub fn packages(settled: i64) -> Step {
 }
 
 fn settle(settled: i64) -> Vec<String> {
-    argv(&["/venv/bin/python", "-c", SETTLE, "/venv/lib", &settled.to_string()])
+    argv(&[
+        "/venv/bin/python",
+        "-c",
+        SETTLE,
+        "/venv/lib",
+        &settled.to_string(),
+    ])
 }
 
 fn argv(words: &[&str]) -> Vec<String> {
@@ -164,8 +175,16 @@ const OVERRIDES: [(&str, Option<&str>); 8] = [
 
 /// The host's variables that reach steps, and nothing that is stored.
 const PROXIES: [&str; 10] = [
-    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
-    "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
 ];
 
 /// The environment of the steps, from the image's.
@@ -173,12 +192,18 @@ const PROXIES: [&str; 10] = [
 pub fn environment(image: &[(String, String)], epoch: Option<i64>) -> Vec<(OsString, OsString)> {
     let mut env = with_defaults(image);
     env.retain(|(name, _)| !OVERRIDES.iter().any(|(overridden, _)| name == overridden));
-    env.extend(OVERRIDES.iter().filter_map(|(name, value)| Some((name.into(), (*value)?.into()))));
+    env.extend(
+        OVERRIDES
+            .iter()
+            .filter_map(|(name, value)| Some((name.into(), (*value)?.into()))),
+    );
     if let Some(epoch) = epoch {
         env.push(("SOURCE_DATE_EPOCH".into(), epoch.to_string().into()));
     }
     for name in PROXIES {
-        if let Some(value) = std::env::var_os(name).filter(|_| !image.iter().any(|(set, _)| set == name)) {
+        if let Some(value) =
+            std::env::var_os(name).filter(|_| !image.iter().any(|(set, _)| set == name))
+        {
             env.push((name.into(), value));
         }
     }
@@ -188,8 +213,10 @@ pub fn environment(image: &[(String, String)], epoch: Option<i64>) -> Vec<(OsStr
 /// An image's environment as a process in it gets it: with `PATH` and `HOME`.
 #[must_use]
 pub fn with_defaults(image: &[(String, String)]) -> Vec<(OsString, OsString)> {
-    let mut env: Vec<(OsString, OsString)> =
-        image.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let mut env: Vec<(OsString, OsString)> = image
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
     for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", "/root")] {
         if !image.iter().any(|(set, _)| set == name) {
             env.push((name.into(), value.into()));
@@ -208,7 +235,10 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
         "/etc/ssl/cert.pem",
     ];
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let found = named.into_iter().chain(PLACES.map(PathBuf::from)).find(|path| path.is_file());
+    let found = named
+        .into_iter()
+        .chain(PLACES.map(PathBuf::from))
+        .find(|path| path.is_file());
     let Some(extra) = extra else {
         return found.map(std::path::absolute).transpose();
     };
@@ -224,7 +254,10 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
 
 /// A command as people would type it; long scripts are left out, credentials masked.
 fn display(command: &[String]) -> String {
-    let words: Vec<&str> = command.iter().map(|word| if word.contains('\n') { "…" } else { word }).collect();
+    let words: Vec<&str> = command
+        .iter()
+        .map(|word| if word.contains('\n') { "…" } else { word })
+        .collect();
     secret::mask(&words.join(" "))
 }
 

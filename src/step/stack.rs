@@ -63,7 +63,12 @@ impl<'a> Stack<'a> {
             RootFs::Overlay { lower, .. } => Tree::Overlay(lower),
             RootFs::Directory(copy) => Tree::InPlace(copy),
         };
-        Ok(Self { inputs, owners: base.owners.clone(), tree, steps: 0 })
+        Ok(Self {
+            inputs,
+            owners: base.owners.clone(),
+            tree,
+            steps: 0,
+        })
     }
 
     /// Puts a tree of the host's (owned by the user, shown as root's) on the stack, whose layer is there.
@@ -72,10 +77,16 @@ impl<'a> Stack<'a> {
             Tree::Overlay(lower) => lower.insert(0, directory.to_owned()),
             Tree::InPlace(root) => {
                 let request = UnpackRequest {
-                    layers: vec![(self.inputs.store.blob_path(&layer.descriptor.digest), layer.clone())],
+                    layers: vec![(
+                        self.inputs.store.blob_path(&layer.descriptor.digest),
+                        layer.clone(),
+                    )],
                     rootfs: root.clone(),
                     // The layer has no owner but 0:0; what is recorded of the base must stay.
-                    owners: self.owners.as_ref().map(|_| self.inputs.scratch.join("owners-of-workspace")),
+                    owners: self
+                        .owners
+                        .as_ref()
+                        .map(|_| self.inputs.scratch.join("owners-of-workspace")),
                 };
                 rootfs::call_unpack(self.inputs.rung, &request, self.inputs.progress)?;
             }
@@ -101,7 +112,11 @@ impl<'a> Stack<'a> {
                 interactive: false,
                 inherit_output: false,
             };
-            ignore.extend(runner::mount_points(&command).iter().map(|path| relative(path).to_owned()));
+            ignore.extend(
+                runner::mount_points(&command)
+                    .iter()
+                    .map(|path| relative(path).to_owned()),
+            );
             self.execute(step.name, argv, &command)?;
         }
         ignore.sort();
@@ -125,13 +140,21 @@ impl<'a> Stack<'a> {
         Ok(match &self.tree {
             Tree::Overlay(lower) => {
                 let rootfs = rootfs::overlay(lower, directory)?;
-                let RootFs::Overlay { lower, upper, .. } = rootfs.clone() else { unreachable!() };
+                let RootFs::Overlay { lower, upper, .. } = rootfs.clone() else {
+                    unreachable!()
+                };
                 (rootfs, Changes::Overlay { lower, upper })
             }
             Tree::InPlace(root) => {
                 let snapshot = directory.join("snapshot");
                 rootfs::snapshot(self.inputs.rung, root, &snapshot, self.inputs.progress)?;
-                (RootFs::Directory(root.clone()), Changes::Walk { root: root.clone(), snapshot })
+                (
+                    RootFs::Directory(root.clone()),
+                    Changes::Walk {
+                        root: root.clone(),
+                        snapshot,
+                    },
+                )
             }
         })
     }
@@ -155,7 +178,12 @@ impl<'a> Stack<'a> {
         progress.check()?;
         match outcome.map_err(|source| Error::Sandbox { step, source })? {
             Outcome::Exited(0) => Ok(()),
-            outcome => Err(Error::Failed { step, command: display(argv), outcome, tail: tail.into() }),
+            outcome => Err(Error::Failed {
+                step,
+                command: display(argv),
+                outcome,
+                tail: tail.into(),
+            }),
         }
     }
 }
