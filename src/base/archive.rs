@@ -144,7 +144,7 @@ impl Archive {
     pub(super) fn broken(&self, source: io::Error) -> Error {
         if source
             .get_ref()
-            .is_some_and(|inner| inner.is::<Cancelled>())
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Cancelled>)
         {
             return Error::Cancelled(Cancelled);
         }

@@ -50,7 +50,7 @@ pub(super) fn import(
     };
     let listing = archive.document(MANIFEST, progress)?.ok_or_else(kind)?;
     let images: Vec<Image> = serde_json::from_slice(&listing)
-        .map_err(|error| Error::document(name, "listing", error))?;
+        .map_err(|error| Error::document(name, "listing", &error))?;
     let image = pick(archive, &images, tag)?;
     let absent = |entry: &str| Error::Incomplete {
         path: path.to_owned(),

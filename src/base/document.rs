@@ -57,13 +57,13 @@ struct Search<'a> {
 impl Search<'_> {
     fn follow(&mut self, at: &Descriptor) -> Result<Option<(Descriptor, Manifest)>, Error> {
         self.left = self.left.checked_sub(1).ok_or_else(|| {
-            Error::document(self.name, "index", "it leads through too many indexes")
+            Error::document(self.name, "index", &"it leads through too many indexes")
         })?;
         if at.size > MAX_DOCUMENT {
             return Err(Error::document(
                 self.name,
                 "manifest",
-                "it is larger than 4 MiB",
+                &"it is larger than 4 MiB",
             ));
         }
         let bytes = (self.read)(at)?;
@@ -128,7 +128,7 @@ pub(super) fn best<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&
 pub(super) fn parse_index(name: &str, bytes: &[u8]) -> Result<Index, Error> {
     match parse(name, bytes, media_type::OCI_INDEX)? {
         Document::Index(index) => Ok(index),
-        Document::Manifest(..) => Err(Error::document(name, "index", "it is a manifest")),
+        Document::Manifest(..) => Err(Error::document(name, "index", &"it is a manifest")),
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn parse_index(name: &str, bytes: &[u8]) -> Result<Index, Error> {
 /// the other one, is refused, since two readers would see two images (CVE-2021-41190).
 fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
     let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", error))?;
+        serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", &error))?;
     let has = |key: &str| value.get(key).is_some();
     if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) || has("fsLayers") {
         return Err(Error::Schema1 {
@@ -155,13 +155,15 @@ fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
         .filter(|said| !said.is_empty());
     let (is_index, is_manifest) = (has("manifests"), has("layers") || has("config"));
     let media_type = match (is_index, is_manifest, said.unwrap_or(claimed)) {
-        (true, true, _) => return Err(Error::document(name, "manifest", "it is an index as well")),
+        (true, true, _) => {
+            return Err(Error::document(name, "manifest", &"it is an index as well"));
+        }
         (true, false, said)
             if said != media_type::OCI_MANIFEST && said != media_type::DOCKER_MANIFEST =>
         {
             return serde_json::from_value(value)
                 .map(Document::Index)
-                .map_err(|error| Error::document(name, "index", error));
+                .map_err(|error| Error::document(name, "index", &error));
         }
         (false, true, media_type::DOCKER_MANIFEST) => media_type::DOCKER_MANIFEST,
         (false, true, said)
@@ -173,16 +175,16 @@ fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
             return Err(Error::document(
                 name,
                 "manifest",
-                "it is neither a manifest nor an index",
+                &"it is neither a manifest nor an index",
             ));
         }
         (_, _, said) => {
             let reason = format!("it says of itself that it is `{said}`, which it is not");
-            return Err(Error::document(name, "manifest", reason));
+            return Err(Error::document(name, "manifest", &reason));
         }
     };
     let manifest =
-        serde_json::from_value(value).map_err(|error| Error::document(name, "manifest", error))?;
+        serde_json::from_value(value).map_err(|error| Error::document(name, "manifest", &error))?;
     Ok(Document::Manifest(manifest, media_type))
 }
 
@@ -251,7 +253,7 @@ pub(super) struct Config {
 
 /// Reads a config, and checks that it is for `wanted`.
 pub(super) fn parse_config(name: &str, bytes: &[u8], wanted: &Platform) -> Result<Config, Error> {
-    let invalid = |reason: &dyn ToString| Error::document(name, "config", reason.to_string());
+    let invalid = |reason: &dyn ToString| Error::document(name, "config", reason);
     let value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
     let text = |key: &str| {
         value

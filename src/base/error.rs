@@ -204,7 +204,7 @@ impl Error {
         })
     }
 
-    pub(super) fn document(name: &str, what: &'static str, reason: impl ToString) -> Self {
+    pub(super) fn document(name: &str, what: &'static str, reason: &dyn ToString) -> Self {
         Self::Document {
             name: name.to_owned(),
             what,

@@ -62,7 +62,7 @@ pub(super) fn import(
     };
     let (manifest, document) = document::choose(name, root, platform, &mut read)?;
     if document.config.size > MAX_DOCUMENT {
-        return Err(Error::document(name, "config", "it is larger than 4 MiB"));
+        return Err(Error::document(name, "config", &"it is larger than 4 MiB"));
     }
     // The config tells before all the layers whether they are of use.
     let config = document::parse_config(name, &read(&document.config)?, platform)?;

@@ -123,12 +123,12 @@ struct Remote<'a> {
 impl Remote<'_> {
     fn fetch(&self, platform: &Platform, is_known: bool) -> Result<Base, Error> {
         // HEAD pays only where it may save the rest; otherwise it is one more round trip.
-        let head = match is_known {
-            true => self
-                .client
+        let head = if is_known {
+            self.client
                 .head(self.reference, self.progress)
-                .map_err(|error| self.failed(error))?,
-            false => None,
+                .map_err(|error| self.failed(error))?
+        } else {
+            None
         };
         let root = match head {
             Some(root) if self.store.has(&root) => root,
@@ -140,7 +140,7 @@ impl Remote<'_> {
             return Err(Error::document(
                 self.name,
                 "config",
-                "it is larger than 4 MiB",
+                &"it is larger than 4 MiB",
             ));
         }
         // The config comes first: it tells before all the layers whether they are of use.
@@ -159,7 +159,7 @@ impl Remote<'_> {
             let stored = self.document(Some(descriptor.digest))?;
             if stored.size != descriptor.size {
                 let reason = format!("it names `{}` with the wrong size", descriptor.digest);
-                return Err(Error::document(self.name, "index", reason));
+                return Err(Error::document(self.name, "index", &reason));
             }
         }
         Ok(self.store.read(descriptor)?)

@@ -138,6 +138,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+type Pack = fn(&[u8]) -> Vec<u8>;
+
 /// A layout, since a store is one, with what it takes to put images into it.
 struct Layout {
     path: PathBuf,
@@ -169,7 +171,7 @@ impl Layout {
         self.manifest_with(platform, (media_type::OCI_LAYER_GZIP, gzip))
     }
 
-    fn manifest_with(&self, platform: &Platform, last: (&str, fn(&[u8]) -> Vec<u8>)) -> Descriptor {
+    fn manifest_with(&self, platform: &Platform, last: (&str, Pack)) -> Descriptor {
         // skopeo remembers which compression a diffID had elsewhere, so each kind has content of its own.
         let content = format!("{platform} {}\n", last.0).repeat(200);
         let tars = ["a", "b", "c"].map(|name| layer_tar(name, content.as_bytes()));

@@ -71,10 +71,11 @@ impl Client {
         let scope = scope(reference);
         let mut tokens = self.tokens.0.lock().await;
         let key = (origin.to_string(), scope.clone());
-        if let Some(token) = tokens.get(&key) {
-            if Some(&token.value) != refused && Instant::now() < token.until {
-                return Ok(Some(token.value.clone()));
-            }
+        if let Some(token) = tokens.get(&key)
+            && Some(&token.value) != refused
+            && Instant::now() < token.until
+        {
+            return Ok(Some(token.value.clone()));
         }
         let token = self
             .fetch_token(origin, reference, &challenge, &scope)

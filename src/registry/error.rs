@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::RETRY_AFTER;
 
+use super::words::{printable, words};
 use crate::digest::Digest;
 use crate::progress::Cancelled;
 use crate::store::{self, MAX_DOCUMENT};
@@ -19,7 +20,7 @@ use crate::store::{self, MAX_DOCUMENT};
 #[non_exhaustive]
 pub enum Error {
     /// The build was told to stop.
-    #[error(transparent)]
+    #[error("the transfer was not finished")]
     Cancelled(#[from] Cancelled),
     /// The store could not take a blob.
     #[error(transparent)]
@@ -312,7 +313,7 @@ fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
     std::iter::successors(Some(error), |error| cause_of(*error))
 }
 
-fn cause_of<'a>(error: &'a Cause) -> Option<&'a Cause> {
+fn cause_of(error: &Cause) -> Option<&Cause> {
     // An `io::Error` that wraps another error reports that one's source as its own.
     match error
         .downcast_ref::<io::Error>()
@@ -357,56 +358,4 @@ fn distrust(reason: &rustls::CertificateError) -> String {
         }
         other => printable(&other.to_string()),
     }
-}
-
-/// The messages of the distribution specification's error document, or the text as it is.
-async fn words(mut response: reqwest::Response) -> String {
-    let is_html = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > 1 << 16 {
-            break;
-        }
-    }
-    let text = match serde_json::from_slice::<serde_json::Value>(&body) {
-        Ok(document) => said_in(&document),
-        Err(_) if is_html => String::new(),
-        Err(_) => String::from_utf8_lossy(&body)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
-    };
-    printable(&text)
-}
-
-fn said_in(document: &serde_json::Value) -> String {
-    let text = |value: &serde_json::Value, key: &str| {
-        value
-            .get(key)
-            .and_then(serde_json::Value::as_str)
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
-    };
-    let one = |error: &serde_json::Value| text(error, "message").or_else(|| text(error, "code"));
-    match document.get("errors").and_then(serde_json::Value::as_array) {
-        Some(errors) => errors.iter().filter_map(one).collect::<Vec<_>>().join("; "),
-        None => one(document)
-            .or_else(|| text(document, "details"))
-            .unwrap_or_default(),
-    }
-}
-
-/// What a stranger said, fit for a terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(300)
-        .collect::<String>()
-        .trim()
-        .to_owned()
 }

@@ -17,6 +17,7 @@ mod retry;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transfer;
+mod words;
 
 use std::future::Future;
 use std::path::PathBuf;

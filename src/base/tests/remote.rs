@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Layout, Registry, empty, has, linux, on, pull, pushed, verify};
 use crate::base::{Error, Pull};
-use crate::manifest::media_type;
+use crate::manifest::{Descriptor, media_type};
 use crate::progress::{Event, Progress};
 use crate::registry::tests::server::Server;
 
@@ -111,10 +111,18 @@ fn images_of_every_form_come_from_a_real_registry() {
     assert!(error.hint().unwrap().contains(&format!("{base}/nothing:1")));
 }
 
-#[test]
-fn the_registry_is_asked_when_the_user_said_and_no_oftener() {
+/// A registry with an image that has one platform.
+struct Served {
+    _directory: tempfile::TempDir,
+    registry: Registry,
+    layout: Layout,
+    first: Descriptor,
+    name: String,
+}
+
+fn served() -> Option<Served> {
     if !has(&["docker-registry", "skopeo"]) {
-        return;
+        return None;
     }
     let directory = tempfile::tempdir().unwrap();
     let registry = Registry::start(directory.path());
@@ -128,8 +136,30 @@ fn the_registry_is_asked_when_the_user_said_and_no_oftener() {
         "image:1",
         &["--all", "--preserve-digests"],
     );
-    let (_directory, store) = empty();
     let name = format!("127.0.0.1:{}/image", registry.port);
+    Some(Served {
+        _directory: directory,
+        registry,
+        layout,
+        first,
+        name,
+    })
+}
+
+#[test]
+fn the_registry_is_asked_when_the_user_said_and_no_oftener() {
+    let Some(Served {
+        _directory,
+        registry,
+        layout,
+        first,
+        name,
+    }) = served()
+    else {
+        return;
+    };
+    let platform = linux("amd64");
+    let (_scratch, store) = empty();
     let tag = format!("{name}:1");
 
     let error = pull(&tag, &platform, Pull::Never, &store).unwrap_err();
@@ -170,6 +200,24 @@ fn the_registry_is_asked_when_the_user_said_and_no_oftener() {
             .manifest,
         before.manifest
     );
+}
+
+#[test]
+fn without_a_registry_the_store_does_as_far_as_the_user_lets_it() {
+    let Some(Served {
+        _directory,
+        registry,
+        first,
+        name,
+        ..
+    }) = served()
+    else {
+        return;
+    };
+    let platform = linux("amd64");
+    let (_scratch, store) = empty();
+    let tag = format!("{name}:1");
+    let before = pull(&tag, &platform, Pull::Default, &store).unwrap();
 
     // A digest, of the index or of the manifest, needs no registry once it is there.
     drop(registry);
@@ -275,4 +323,35 @@ fn after_the_hour_one_head_request_tells_that_nothing_changed() {
     assert_eq!(again.manifest, first.manifest);
     assert_eq!(transfers.load(Ordering::SeqCst), 6);
     assert_eq!(server.requests().last().unwrap().method, "HEAD");
+}
+
+#[test]
+fn a_build_that_was_told_to_stop_says_so_and_leaves_nothing() {
+    let server = Server::start(|_, reply| reply.send("200 OK", &[], b"{}"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file.tar");
+    fs_err::write(&file, super::archive(&[("index.json", b"{}")])).unwrap();
+    let progress = Progress::new(|_| (), Arc::new(true.into()));
+    let client = crate::registry::tests::client();
+    for source in [
+        format!("{}/x", server.address),
+        format!("oci-archive:{}", file.display()),
+    ] {
+        let (_directory, store) = empty();
+        let (source, platform) = (source.parse().unwrap(), linux("amd64"));
+        let error = crate::base::pull(
+            &source,
+            &platform,
+            Pull::Default,
+            &client,
+            &store,
+            &progress,
+        )
+        .unwrap_err();
+        assert!(matches!(error, Error::Cancelled(_)), "{error}");
+        assert!(
+            std::error::Error::source(&error)
+                .is_some_and(<dyn std::error::Error>::is::<crate::progress::Cancelled>)
+        );
+    }
 }

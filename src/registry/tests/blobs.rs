@@ -10,8 +10,8 @@ use crate::registry::{Error, Fault};
 #[test]
 fn a_blob_that_is_cut_again_and_again_is_resumed_where_it_was_cut() {
     let bytes = noise(3_000_000);
-    let (served, content) = (Arc::new(AtomicUsize::new(0)), bytes.clone());
-    let count = served.clone();
+    let (total, content) = (Arc::new(AtomicUsize::new(0)), bytes.clone());
+    let count = total.clone();
     let server = Server::start(move |request, reply| {
         // Twelve cuts are more than the attempts that are made without progress.
         let length = if request.number < 12 {
@@ -35,7 +35,7 @@ fn a_blob_that_is_cut_again_and_again_is_resumed_where_it_was_cut() {
             .any(|request| request.from() > 0)
     );
     assert_eq!(
-        served.load(Ordering::Relaxed),
+        total.load(Ordering::Relaxed),
         bytes.len(),
         "some bytes were fetched twice"
     );
@@ -210,12 +210,12 @@ fn a_stalled_server_is_left_as_soon_as_the_build_is_told_to_stop() {
             &progress,
         )
         .unwrap_err();
-    let stopped = stopper.join().unwrap();
+    let told = stopper.join().unwrap();
     assert!(matches!(error, Error::Cancelled(_)), "{error}");
     assert!(
-        stopped.elapsed() < Duration::from_millis(500),
+        told.elapsed() < Duration::from_millis(500),
         "{:?}",
-        stopped.elapsed()
+        told.elapsed()
     );
     place.assert_clean();
 }

@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::registry::{Client, Error};
 
 /// A registry whose tokens hold for a given number of requests, whatever it says about seconds.
-fn registry(content: Vec<u8>, uses: usize, expires_in: u64) -> (Server, Arc<AtomicUsize>) {
+fn registry(content: Vec<u8>, limit: usize, expires_in: u64) -> (Server, Arc<AtomicUsize>) {
     let given = Arc::new(AtomicUsize::new(0));
     let (tokens, used) = (given.clone(), AtomicUsize::new(0));
     let answer = move |request: &Request, reply: &mut Reply<'_>| {
@@ -33,7 +33,7 @@ fn registry(content: Vec<u8>, uses: usize, expires_in: u64) -> (Server, Arc<Atom
         }
         let good = format!("Bearer hush-{}", tokens.load(Ordering::SeqCst));
         let is_known = request.header("authorization") == Some(&good);
-        if is_known && used.fetch_add(1, Ordering::SeqCst) < uses {
+        if is_known && used.fetch_add(1, Ordering::SeqCst) < limit {
             return reply.cut(request, &content, usize::MAX);
         }
         let challenge = format!(

@@ -3,7 +3,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use super::client;
 use super::server::Server;
@@ -50,6 +50,11 @@ fn redirects_do_not_lead_down_to_plain_http() {
             .map(|to| to.to_string())
     };
     assert!(matches!(
+        hop("https://a.example/", "http://localhost:631/"),
+        Err(Error::Redirect { .. })
+    ));
+    assert!(hop("https://127.0.0.1:1/", "http://localhost:2/").is_ok());
+    assert!(matches!(
         hop("https://a.example/", "http://a.example/"),
         Err(Error::Redirect { .. })
     ));
@@ -69,6 +74,34 @@ fn redirects_do_not_lead_down_to_plain_http() {
         hop("http://a.example/x", "http://u:p@b.example/y").unwrap(),
         "http://b.example/y"
     );
+}
+
+#[test]
+fn a_registry_with_tls_gets_no_token_from_a_server_without() {
+    let client = client();
+    let mut challenge = HeaderMap::new();
+    challenge.insert(
+        WWW_AUTHENTICATE,
+        HeaderValue::from_static(r#"Bearer realm="http://auth.example/""#),
+    );
+    let reference = "registry.example/x".parse().unwrap();
+    let ask = |origin: &str| {
+        let origin = url(origin);
+        let renewed = client.renew(&origin, &reference, &challenge, None);
+        client.runtime().unwrap().block_on(renewed).unwrap_err()
+    };
+    assert!(matches!(
+        ask("https://registry.example/"),
+        Error::InsecureRealm { .. }
+    ));
+    challenge.insert(
+        WWW_AUTHENTICATE,
+        HeaderValue::from_static(r#"Bearer realm="file:///etc/passwd""#),
+    );
+    let origin = url("http://registry.example/");
+    let renewed = client.renew(&origin, &reference, &challenge, None);
+    let error = client.runtime().unwrap().block_on(renewed).unwrap_err();
+    assert!(matches!(error, Error::Challenge { .. }), "{error}");
 }
 
 #[test]
