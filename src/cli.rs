@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::Options;
 use pyats_image_builder::base::Pull;
 use pyats_image_builder::error::OptionsError;
@@ -33,7 +33,12 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The folder with images, bases and cache [default: `pyats-image-build` in $`XDG_CACHE_HOME` or ~/.cache]
-    #[arg(long, global = true, value_name = "DIR", env = "PYATS_IMAGE_BUILD_STORE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PYATS_IMAGE_BUILD_STORE"
+    )]
     store: Option<PathBuf>,
 
     /// Force the technique by which steps are run
@@ -58,7 +63,9 @@ fn rung(text: &str) -> Result<Choice, String> {
     if text == "auto" {
         return Ok(Choice(None));
     }
-    text.parse().map(|rung| Choice(Some(rung))).map_err(|error| format!("{error}"))
+    text.parse()
+        .map(|rung| Choice(Some(rung)))
+        .map_err(|error| format!("{error}"))
 }
 
 /// How progress is shown.
@@ -93,7 +100,10 @@ pub enum Command {
 
 /// The options of a build.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct Build {
     /// YAML file defining the image to be built; `-` is standard input
     #[arg(required = true)]
@@ -205,7 +215,10 @@ pub struct Inspect {
 }
 
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct Run {
     /// Mount a file or directory of this machine; both paths absolute, `:ro` for read-only
     #[arg(long = "volume", short, value_name = "HOST:IMAGE[:ro]")]
@@ -260,7 +273,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl Global {
     /// The store's folder.
     pub fn store(&self) -> Result<PathBuf, OptionsError> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         self.store
             .clone()
             .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pyats-image-build")))
@@ -290,7 +307,11 @@ impl Build {
             runner: global.runner(),
             store: global.store()?,
             work_dir: self.work_dir.clone(),
-            pull: if self.offline { Pull::Never } else { self.pull.unwrap_or(Pull::Default) },
+            pull: if self.offline {
+                Pull::Never
+            } else {
+                self.pull.unwrap_or(Pull::Default)
+            },
             registry: registry::Options {
                 insecure: self.insecure.clone(),
                 jobs: usize::from(self.jobs),
@@ -314,7 +335,23 @@ fn epoch() -> Result<Option<i64>, OptionsError> {
         Some(value) => {
             let text = value.to_string_lossy();
             let parsed = text.parse().ok().filter(|seconds| *seconds >= 0);
-            parsed.map(Some).ok_or_else(|| OptionsError::SourceDateEpoch(text.into_owned()))
+            parsed
+                .map(Some)
+                .ok_or_else(|| OptionsError::SourceDateEpoch(text.into_owned()))
         }
     }
+}
+
+/// The completion script for a shell.
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pyats-image-build", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The manual page, as troff.
+pub fn man() -> std::io::Result<String> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }

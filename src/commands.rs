@@ -5,7 +5,6 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::CommandFactory as _;
 use pyats_image_builder::assemble::{self, Outcome, Plan};
 use pyats_image_builder::error::Error;
 use pyats_image_builder::image::Image;
@@ -14,7 +13,7 @@ use pyats_image_builder::runner::{self, Outcome as Ended};
 use pyats_image_builder::{output, run};
 use serde_json::json;
 
-use crate::cli::{Build, Cli, Doctor, Global, Inspect, Run};
+use crate::cli::{self, Build, Doctor, Global, Inspect, Run};
 use crate::report::Report;
 
 type Result = std::result::Result<ExitCode, Error>;
@@ -36,7 +35,10 @@ pub fn build(build: &Build, global: &Global, report: &Report, progress: &Progres
         output::replace(path, id.as_bytes())?;
     }
     if let Some(path) = &build.metadata_file {
-        output::replace(path, &serde_json::to_vec_pretty(&metadata(&outcome, image)).unwrap_or_default())?;
+        output::replace(
+            path,
+            &serde_json::to_vec_pretty(&metadata(&outcome, image)).unwrap_or_default(),
+        )?;
     }
     for line in summary(&outcome, image, began) {
         report.line(&line);
@@ -53,7 +55,10 @@ fn plan(plan: &Plan) -> String {
     for step in &plan.steps {
         text.push_str(&format!("run: {}\n", step.created_by));
     }
-    text.push_str(&format!("copy: {} files, {} bytes\n", plan.staged.0, plan.staged.1));
+    text.push_str(&format!(
+        "copy: {} files, {} bytes\n",
+        plan.staged.0, plan.staged.1
+    ));
     for reference in &plan.references {
         text.push_str(&format!("tag: {reference}\n"));
     }
@@ -93,7 +98,11 @@ fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
         let size = indicatif::DecimalBytes(new.layer.descriptor.size);
         lines.push(format!("layer    {size:>10}  {}", new.created_by));
     }
-    lines.push(format!("size     {} in {} layers", indicatif::DecimalBytes(image.size()), image.layers.len()));
+    lines.push(format!(
+        "size     {} in {} layers",
+        indicatif::DecimalBytes(image.size()),
+        image.layers.len()
+    ));
     for (kind, path) in &outcome.plan.outputs {
         lines.push(format!("output   {kind}:{}", path.display()));
     }
@@ -116,8 +125,16 @@ pub fn run(arguments: &Run, global: &Global, progress: &Progress) -> Result {
         image: arguments.image.clone(),
         store: global.store()?,
         runner: global.runner(),
-        volumes: arguments.volumes.iter().map(|text| run::volume(text)).collect::<std::result::Result<_, _>>()?,
-        env: arguments.env.iter().filter_map(|text| variable(text)).collect(),
+        volumes: arguments
+            .volumes
+            .iter()
+            .map(|text| run::volume(text))
+            .collect::<std::result::Result<_, _>>()?,
+        env: arguments
+            .env
+            .iter()
+            .filter_map(|text| variable(text))
+            .collect(),
         interactive: arguments.interactive,
         working_dir: arguments.workdir.clone(),
         entrypoint: arguments.entrypoint.clone(),
@@ -125,7 +142,9 @@ pub fn run(arguments: &Run, global: &Global, progress: &Progress) -> Result {
     };
     Ok(match run::run(&options, progress)? {
         Ended::Exited(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
-        Ended::Signalled(signal) => ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
+        Ended::Signalled(signal) => {
+            ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
+        }
     })
 }
 
@@ -139,7 +158,11 @@ fn variable(text: &str) -> Option<(String, OsString)> {
 
 pub fn doctor(doctor: &Doctor) -> Result {
     let report = runner::probe();
-    let chosen = report.rungs.iter().find(|(_, result)| result.is_ok()).map(|(rung, _)| *rung);
+    let chosen = report
+        .rungs
+        .iter()
+        .find(|(_, result)| result.is_ok())
+        .map(|(rung, _)| *rung);
     let text = if doctor.json {
         let value = json!({ "rung": chosen, "isolation": chosen.map(runner::isolation), "rungs": report.rungs });
         serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
@@ -147,7 +170,9 @@ pub fn doctor(doctor: &Doctor) -> Result {
         let mut text = String::new();
         for (rung, result) in &report.rungs {
             match result {
-                Ok(()) if Some(*rung) == chosen => text.push_str(&format!("{rung}: works, and is chosen\n")),
+                Ok(()) if Some(*rung) == chosen => {
+                    text.push_str(&format!("{rung}: works, and is chosen\n"))
+                }
                 Ok(()) => text.push_str(&format!("{rung}: works\n")),
                 Err(refusal) => text.push_str(&format!(
                     "{rung}: {}: {}\n    remedy: {}\n",
@@ -161,29 +186,31 @@ pub fn doctor(doctor: &Doctor) -> Result {
         text
     };
     print(&text)?;
-    Ok(if chosen.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if chosen.is_some() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 pub fn completions(shell: clap_complete::Shell) -> Result {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "pyats-image-build", &mut text);
-    print(&String::from_utf8_lossy(&text))?;
+    print(&cli::completions(shell))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub fn man() -> Result {
-    let mut text = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut text)?;
-    print(&String::from_utf8_lossy(&text))?;
+    print(&cli::man()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         // `… | head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
 }
-

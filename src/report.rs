@@ -59,7 +59,9 @@ impl Report {
             parts: HashMap::new(),
             bars: MultiProgress::new(),
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// Draws one event.
@@ -119,7 +121,10 @@ impl State {
     }
 
     fn timed(&self, text: &str) {
-        self.print(&format!("[{:>6.1}s] {text}", self.began.elapsed().as_secs_f64()));
+        self.print(&format!(
+            "[{:>6.1}s] {text}",
+            self.began.elapsed().as_secs_f64()
+        ));
     }
 
     fn event(&mut self, event: Event) {
@@ -136,11 +141,20 @@ impl State {
 
     fn draw(&mut self, event: Event) {
         match event {
-            Event::Started { id, label, total, nested } => {
+            Event::Started {
+                id,
+                label,
+                total,
+                nested,
+            } => {
                 if self.mode == Mode::Plain && !nested {
                     self.timed(&label);
                 }
-                let bar = if self.mode == Mode::Tty { self.bar(&label, total) } else { ProgressBar::hidden() };
+                let bar = if self.mode == Mode::Tty {
+                    self.bar(&label, total)
+                } else {
+                    ProgressBar::hidden()
+                };
                 self.parts.insert(id, Part { label, nested, bar });
             }
             Event::Advanced { id, done } => {
@@ -148,8 +162,14 @@ impl State {
                     part.bar.set_position(done);
                 }
             }
-            Event::Finished { id, elapsed, outcome } => {
-                let Some(part) = self.parts.remove(&id) else { return };
+            Event::Finished {
+                id,
+                elapsed,
+                outcome,
+            } => {
+                let Some(part) = self.parts.remove(&id) else {
+                    return;
+                };
                 part.bar.finish_and_clear();
                 if !part.nested {
                     self.timed(&finished(&part.label, &outcome, elapsed));
@@ -177,7 +197,10 @@ impl State {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::new_spinner(),
         };
-        let bar = self.bars.add(bar.with_style(style.progress_chars("=> ")).with_prefix(label.to_owned()));
+        let bar = self.bars.add(
+            bar.with_style(style.progress_chars("=> "))
+                .with_prefix(label.to_owned()),
+        );
         if total.is_none() {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
@@ -187,12 +210,21 @@ impl State {
     fn json(&mut self, event: &Event) -> Option<Value> {
         let time = self.began.elapsed().as_secs_f64();
         Some(match event {
-            Event::Started { id, label, total, nested } => {
+            Event::Started {
+                id,
+                label,
+                total,
+                nested,
+            } => {
                 json!({ "event": "started", "time": time, "id": id, "label": label, "total": total, "nested": nested })
             }
             // Each would be a line; the bytes are in the events around them.
             Event::Advanced { .. } => return None,
-            Event::Finished { id, elapsed, outcome } => {
+            Event::Finished {
+                id,
+                elapsed,
+                outcome,
+            } => {
                 json!({ "event": "finished", "time": time, "id": id, "elapsed": elapsed.as_secs_f64(), "outcome": outcome })
             }
             Event::Output { line } => json!({ "event": "output", "time": time, "line": line }),

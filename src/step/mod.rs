@@ -4,10 +4,8 @@
 //! A step is a list of commands whose changes become one layer. The same lists are written into the
 //! generated `Dockerfile`, so that both give the same image.
 
-mod dockerfile;
 mod stack;
 
-pub use dockerfile::dockerfile;
 pub use stack::{Inputs, Stack};
 
 use std::ffi::OsString;
@@ -159,7 +157,7 @@ fn argv(words: &[&str]) -> Vec<String> {
 
 /// What the steps' environment has beside, or instead of, the image's: name and value, or `None` for a
 /// variable that is unset. The generated `Dockerfile` sets the same.
-const OVERRIDES: [(&str, Option<&str>); 8] = [
+pub(crate) const OVERRIDES: [(&str, Option<&str>); 8] = [
     // pip would take what lies there for installed.
     ("PYTHONPATH", None),
     ("PYTHONHOME", None),

@@ -101,7 +101,10 @@ fn config(build: &Build) -> serde_json::Value {
     let mut config = serde_json::json!({ "files": entries.collect::<Vec<_>>() });
     let given = &build.file.jobfiles;
     config["jobfiles"] = serde_json::json!({ "paths": given.paths, "glob": given.globs });
-    if !given.matches.is_empty() {
+    // The ancestor's own default is the same pattern, but a key that is there has to have a value.
+    if given.matches.len() != 1
+        || given.matches[0].as_str() != JobFiles::default().matches[0].as_str()
+    {
         let matches: Vec<_> = given.matches.iter().map(regex::Regex::as_str).collect();
         config["jobfiles"]["match"] = serde_json::json!(matches);
     }
@@ -173,10 +176,13 @@ fn the_same_files_and_jobs() {
     };
     let jobfiles = |paths: &[&str], matches: &[&str], globs: &[&str]| JobFiles {
         paths: paths.iter().map(|&text| text.to_owned()).collect(),
-        matches: matches
-            .iter()
-            .map(|text| regex::Regex::new(text).unwrap())
-            .collect(),
+        matches: match matches {
+            [] => JobFiles::default().matches,
+            given => given
+                .iter()
+                .map(|text| regex::Regex::new(text).unwrap())
+                .collect(),
+        },
         globs: globs.iter().map(|&text| text.to_owned()).collect(),
     };
     let cases = [

@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{OVERRIDES, Step};
 use crate::image::Settings;
+use crate::step::{OVERRIDES, Step};
 
 /// The text of the `Dockerfile`. `base` is a reference, `steps` are run in order.
-#[must_use]
-pub fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
+pub(super) fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
     let mut text = String::from(
         "# Builds the same image with Docker or Buildah; the context is this file's directory.\n",
     );

@@ -1,5 +1,7 @@
 //! The pipeline: [`build`] names every stage in order and holds no detail.
 
+mod dockerfile;
+
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -340,7 +342,7 @@ fn write_dockerfile(
     settings: &Settings,
     steps: &[Step],
 ) -> Result<(), Error> {
-    let text = step::dockerfile(&base.name, settings, steps);
+    let text = dockerfile::dockerfile(&base.name, settings, steps);
     Ok(fs::write(context.root.join("Dockerfile"), text)?)
 }
 
