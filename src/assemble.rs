@@ -105,8 +105,10 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 
     let scratch = Scratch::new_in(&work_dir(options, &store)?)?;
     let built = (|| -> Result<Outcome, Error> {
-        let root = ContextRoot::new(options.path.as_deref(), scratch.path(), options.keep_context)?;
-        let context = context::stage(&buildfile, &settings.env, root.path(), progress)?;
+        let root =
+            ContextRoot::open(options.path.as_deref(), scratch.path(), options.keep_context, progress)?;
+        let own = [store.root(), scratch.path()];
+        let context = context::stage(&buildfile, &settings.env, root.path(), &own, progress)?;
         let steps = steps(&buildfile, settled(options));
         write_dockerfile(&context, &base, &settings, &steps)?;
         let mut layers = Vec::new();
@@ -128,9 +130,10 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             steps,
             references,
             outputs,
-            context: root.complete()?,
+            context: options.keep_context.then(|| root.path().to_owned()),
             staged,
         };
+        root.complete()?;
         Ok(Outcome { plan, image, layers })
     })();
     let cleaned = clean(rung, scratch);

@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     if let Some(call) = runner::child() {
         rootfs::serve(call);
     }
-    runner::harden();
+    // Where even this is refused there is nothing to protect it from.
+    let _ = runner::harden();
     let cli = Cli::parse();
     let report = Report::new(cli.global.progress, cli.global.quiet, cli.build.verbose);
     let stop = Stop::install();

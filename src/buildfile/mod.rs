@@ -1,13 +1,40 @@
 //! The user's YAML file becomes a [`BuildFile`] here; past this module nobody sees YAML.
+//!
+//! Text is read in three steps: a parser's events become nodes with places (`events`, `node`), `%ENV{NAME}` is
+//! replaced in their texts (`interpolate`), and the nodes are decoded by hand (`decode` and the files
+//! that add keys to it). A problem does not end the reading: all that is wrong is reported at once
+//! (`diagnostics`). What the image keeps of the file is made in `mask`.
 
-use std::path::Path;
+mod decode;
+mod diagnostics;
+mod events;
+mod expand;
+mod files;
+mod interpolate;
+mod later;
+mod mask;
+mod node;
+mod pip;
+mod print;
+mod shape;
+#[cfg(test)]
+mod tests;
 
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
 use regex::Regex;
 
+pub use diagnostics::Problem;
+pub use expand::{ExpandError, environment, expand};
+
 use crate::manifest::Platform;
+use diagnostics::{Problems, render, span};
+use shape::Decoder;
 
 /// What the user wants in the image. Strings are as typed, with `%ENV{NAME}` already replaced.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BuildFile {
     /// `tag`: the main tag of the image.
     pub tag: Option<String>,
@@ -47,30 +74,224 @@ pub struct FileEntry {
 }
 
 /// `jobfiles`: which files are pyATS jobs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct JobFiles {
     /// `paths`: relative to the workspace, or absolute in the image.
     pub paths: Vec<String>,
-    /// `match`: regular expressions over paths.
+    /// `match`: regular expressions over file names, see [`JobFiles::is_match`]. Without the key this
+    /// is the ancestor's pattern, `.*job.*\.py$`.
     pub matches: Vec<Regex>,
     /// `glob`: shell patterns.
     pub globs: Vec<String>,
 }
 
-/// What is wrong with a build file.
+impl Default for JobFiles {
+    fn default() -> Self {
+        let matches = Regex::new(r".*job.*\.py$").into_iter().collect();
+        Self {
+            paths: Vec::new(),
+            matches,
+            globs: Vec::new(),
+        }
+    }
+}
+
+impl JobFiles {
+    /// Whether a pattern of `match` matches from the beginning of `file_name`, as Python's `re.match`
+    /// does it. The last component of a path is meant, not the path.
+    #[must_use]
+    pub fn is_match(&self, file_name: &str) -> bool {
+        let at_start = |regex: &Regex| {
+            regex
+                .find(file_name)
+                .is_some_and(|found| found.start() == 0)
+        };
+        self.matches.iter().any(at_start)
+    }
+}
+
+/// A build file larger than this is no build file.
+const MAX_SIZE: usize = 1 << 20;
+
+/// What is wrong with a build file. Each of them is a usage error.
 #[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct Error;
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such file.
+    #[error("there is no build file `{}`", .path.display())]
+    Missing {
+        /// As the user typed it.
+        path: PathBuf,
+    },
+    /// It is a directory.
+    #[error("the build file `{}` is a directory", .path.display())]
+    Directory {
+        /// As the user typed it.
+        path: PathBuf,
+    },
+    /// The file system's own words.
+    #[error("failed to read the build file")]
+    Read(#[from] io::Error),
+    /// More than a mebibyte.
+    #[error("the build file `{name}` is larger than {} KiB", MAX_SIZE / 1024)]
+    TooLarge {
+        /// What errors call it.
+        name: String,
+    },
+    /// Bytes that are no UTF-8 text.
+    #[error("{name}:{line}:{column}: the build file is not UTF-8 text")]
+    Encoding {
+        /// What errors call it.
+        name: String,
+        /// Of the first wrong byte, from 1.
+        line: usize,
+        /// Of the first wrong byte, in characters, from 1.
+        column: usize,
+        /// It begins as UTF-16 does.
+        utf16: bool,
+    },
+    /// A value of `env` that does not expand; a parsed build file has none.
+    #[error("failed to expand `env.{name}`")]
+    Expand {
+        /// The variable that has the value.
+        name: String,
+        /// What is wrong with it.
+        source: ExpandError,
+    },
+    /// All that is wrong with what it says, with places, lines and remedies.
+    #[error("{}", render(.0))]
+    Invalid(Vec<Problem>),
+}
+
+impl Error {
+    /// What to do about it; the problems of an invalid file carry their own.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing { .. } => {
+                "name the YAML file that says what the image holds, or `-` for standard input"
+            }
+            Self::Directory { path } => {
+                return Some(format!(
+                    "name the file in it, such as `{}`",
+                    path.join("build.yaml").display()
+                ));
+            }
+            Self::TooLarge { .. } => {
+                "name files in `files` instead of writing their text into the build file"
+            }
+            Self::Encoding { utf16: true, .. } => "it looks like UTF-16: save it as UTF-8",
+            Self::Encoding { .. } => "save it as UTF-8",
+            Self::Expand { source, .. } => return source.hint(),
+            Self::Read(_) | Self::Invalid(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
 
 impl BuildFile {
     /// Parses the text of a build file. `name` is what errors call it, such as its path; `lookup`
     /// gives the environment variables that `%ENV{NAME}` asks for.
-    pub fn parse(_name: &str, _text: &str, _lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        unimplemented!()
+    pub fn parse(
+        name: &str,
+        text: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        if text.len() > MAX_SIZE {
+            return Err(Error::TooLarge {
+                name: name.to_owned(),
+            });
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut problems = Problems::new(name, text);
+        let mut buildfile = Self::default();
+        // Characters that YAML forbids would end the parser's text early, or be invisible in it.
+        if let Some((line, column)) = forbidden(text) {
+            let hint = "remove it; quoted text can name it, such as `\"\\x07\"`";
+            problems.add(
+                span(line, column, 1),
+                "YAML does not allow this control character",
+                hint,
+            );
+        } else if let Some(root) = events::parse(text, lookup, &mut problems) {
+            buildfile = Decoder {
+                problems: &mut problems,
+            }
+            .buildfile(&root, mask::masked(&root));
+        }
+        match problems.complete() {
+            problems if problems.is_empty() => Ok(buildfile),
+            problems => Err(Error::Invalid(problems)),
+        }
     }
 
-    /// Reads and parses the build file at `path`; `-` is standard input.
-    pub fn load(_path: &Path) -> Result<Self, Error> {
-        unimplemented!()
+    /// Reads and parses the build file at `path`; `-` is standard input. `%ENV{NAME}` asks for the
+    /// variables of this process.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let (name, bytes) = if path == Path::new("-") {
+            ("standard input".to_owned(), read(io::stdin().lock())?)
+        } else {
+            let missing = |error: io::Error| match error.kind() {
+                io::ErrorKind::NotFound => Error::Missing {
+                    path: path.to_owned(),
+                },
+                _ => Error::Read(error),
+            };
+            let file = fs::File::open(path).map_err(missing)?;
+            if file.metadata()?.is_dir() {
+                return Err(Error::Directory {
+                    path: path.to_owned(),
+                });
+            }
+            (path.display().to_string(), read(file)?)
+        };
+        if bytes.len() > MAX_SIZE {
+            return Err(Error::TooLarge { name });
+        }
+        let text =
+            str::from_utf8(&bytes).map_err(|error| encoding(&name, &bytes, error.valid_up_to()))?;
+        Self::parse(&name, text, &|variable| std::env::var(variable).ok())
     }
+}
+
+/// All bytes, or one more than are allowed.
+fn read(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn encoding(name: &str, bytes: &[u8], valid: usize) -> Error {
+    let before = String::from_utf8_lossy(&bytes[..valid]);
+    Error::Encoding {
+        name: name.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1,
+        utf16: bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]),
+    }
+}
+
+/// The line, from 1, and column, from 0, of the first character that no YAML text may hold.
+fn forbidden(text: &str) -> Option<(usize, usize)> {
+    let wrong = |c: char| {
+        let control = c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+        control || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    let before = &text[..text.find(wrong)?];
+    let line = before.matches('\n').count() + 1;
+    Some((
+        line,
+        before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count(),
+    ))
 }

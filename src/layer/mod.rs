@@ -3,23 +3,37 @@
 //! The functions here that take a `…Request` run in a helper process, in the user namespace of the
 //! rung (see [`crate::runner::call`]), so that they see owners and modes as a step does.
 
-use std::path::PathBuf;
+mod archive;
+mod changes;
+mod compress;
+mod error;
+mod leftout;
+mod node;
+mod overlay;
+mod pax;
+mod root;
+mod snapshot;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod unpack;
+mod walk;
+mod whiteout;
+mod writer;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Descriptor, Layer};
-use crate::digest::DiffId;
-
-/// How layers that are made here are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Compression {
-    /// Level 1 to 9.
-    Gzip(u32),
-    /// Level 1 to 22.
-    Zstd(i32),
-    /// A plain tar.
-    None,
-}
+pub use crate::layer::archive::Malformed;
+pub use crate::layer::compress::{Compression, InvalidCompression};
+pub use crate::layer::error::Error;
+use crate::layer::node::{Kind, Xattrs};
+use crate::layer::writer::{Content, Header, LayerWriter};
+use crate::manifest::Layer;
+use crate::store::Store;
 
 /// Which times the entries of a layer carry, in seconds since 1970.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,46 +105,83 @@ pub enum Changes {
     },
 }
 
-/// What is wrong with a layer, or with a tree.
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct Error;
+impl Times {
+    /// The time that the entry `path` carries, whose own time is `own`.
+    fn of(&self, path: &[u8], own: i64) -> i64 {
+        let fixed = self.fixed_under.iter().map(|path| path.as_os_str().as_bytes());
+        if fixed.into_iter().any(|fixed| walk::is_within(path, fixed)) {
+            return self.fixed;
+        }
+        self.clamp.map_or(own, |latest| own.min(latest))
+    }
+}
 
 /// Unpacks, verifying digests, sizes and diffIDs. Nothing leaves `rootfs`.
-pub fn unpack(_request: &UnpackRequest) -> Result<Unpacked, Error> {
-    unimplemented!()
+///
+/// After an error the tree is incomplete or wrong: the caller removes it.
+pub fn unpack(request: &UnpackRequest) -> Result<Unpacked, Error> {
+    unpack::unpack(request)
 }
 
 /// Writes the layer; `None` if nothing changed.
-pub fn write_changes(_request: &ChangesRequest) -> Result<Option<Layer>, Error> {
-    unimplemented!()
+///
+/// Both kinds of [`Changes`] give the same bytes for the same change.
+pub fn write_changes(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
+    changes::write(request)
 }
 
 /// Records the state of the tree at `root` in `file`, for [`Changes::Walk`].
-pub fn snapshot(_root: &std::path::Path, _file: &std::path::Path) -> Result<(), Error> {
-    unimplemented!()
+///
+/// Files with several names are made files of their own first: an overlay breaks a hard link when one
+/// name is written to, in place all names would change.
+pub fn snapshot(root: &Path, file: &Path) -> Result<(), Error> {
+    snapshot::write(root, file)
 }
 
 /// Copies a tree with everything that a layer can carry. Hard links become files of their own, as an
-/// overlay would make them when one name is written to.
-pub fn copy(_from: &std::path::Path, _to: &std::path::Path) -> Result<(), Error> {
-    unimplemented!()
+/// overlay would make them when one name is written to. `to` may be there, if it is empty.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    tree::copy(from, to)
 }
 
-/// Removes a tree, unreadable directories included.
-pub fn remove(_path: &std::path::Path) -> Result<(), Error> {
-    unimplemented!()
+/// Removes a tree, unreadable directories included. Follows no link; a path that is not there is fine.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    tree::remove(path)
 }
 
 /// Writes the tree at `root` as a layer in which it is called `name` (such as `workspace`), owned by
 /// 0:0. Runs in the caller's own process.
+///
+/// Modes and symbolic links are kept, hard links become files of their own, extended attributes of
+/// this machine stay here. An empty tree gives a layer that holds the directory alone.
 pub fn write_tree(
-    _root: &std::path::Path,
-    _name: &str,
-    _times: &Times,
-    _compression: Compression,
-    _store: &crate::store::Store,
+    root: &Path,
+    name: &str,
+    times: &Times,
+    compression: Compression,
+    store: &Store,
 ) -> Result<Layer, Error> {
-    let _: Option<(DiffId, Descriptor)> = None;
-    unimplemented!()
+    let mut writer = LayerWriter::new(store, compression)?;
+    for entry in walk::Walk::new(root) {
+        let (path, node) = entry?;
+        let host = walk::at(root, &path);
+        if whiteout::is_reserved(root::split(&path).1) {
+            return Err(Error::Reserved { path: host });
+        }
+        if !matches!(node.kind, Kind::File | Kind::Directory | Kind::Symlink) {
+            return Err(Error::Special { path: host });
+        }
+        let Some(content) = Content::of(&node, &host) else { continue };
+        let path = if path.is_empty() { name.into() } else { walk::join(name.as_bytes(), &path) };
+        writer.append(&Header {
+            path: &path,
+            content,
+            mode: if node.kind == Kind::Symlink { 0o777 } else { node.mode },
+            uid: 0,
+            gid: 0,
+            mtime: times.of(&path, node.mtime.0),
+            xattrs: &Xattrs::new(),
+        })?;
+    }
+    writer.complete()
 }

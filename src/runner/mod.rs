@@ -1,12 +1,52 @@
 //! Runs commands inside a root file system, by the best technique that the machine allows.
 //!
-//! Imports nothing of this crate.
+//! The program starts itself again as a helper process. That one enters namespaces, forks their pid 1, which
+//! mounts, and that one forks the command. The program itself, which has threads, never enters any.
+//!
+//! ```text
+//! program ── helper ── pid 1 ── command          each dies with the one before it,
+//!    socket for notes, pipe for output            whatever kills that
+//! ```
+//!
+//! A step is somebody else's code: it gets Docker's default capabilities and system calls, an environment of
+//! its own, and no descriptor but three. Imports nothing of this crate.
 
+mod child;
+mod failure;
+mod ids;
+mod init;
+mod lines;
+mod mounts;
+mod parent;
+mod place;
+mod probe;
+mod seccomp;
+mod sys;
+mod wire;
+
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
+use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
+
+use self::failure::Failure;
+
+/// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
+const MARKER: &str = "pyats-image-build: runner";
+/// The runner's directory in a step's /dev.
+const PRIVATE: &str = ".pyats-image-build";
+/// The CA bundle's name in [`PRIVATE`].
+const CA_BUNDLE: &str = "ca.pem";
+/// Who reads the CA bundle: OpenSSL, pip, requests, curl, git.
+const CA_VARIABLES: &[&str] =
+    &["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
 
 /// A technique. The ladder goes from the first, which loses nothing, to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,22 +86,27 @@ pub enum RootFs {
     /// An overlay; writes go to `upper`. All directories exist, `upper` and `work` on one file system.
     Overlay {
         /// Topmost first.
+        #[serde(with = "wire::paths")]
         lower: Vec<PathBuf>,
         /// Takes the changes.
+        #[serde(with = "wire::path")]
         upper: PathBuf,
         /// The overlay's own.
+        #[serde(with = "wire::path")]
         work: PathBuf,
     },
     /// A directory that is written in place.
-    Directory(PathBuf),
+    Directory(#[serde(with = "wire::path")] PathBuf),
 }
 
 /// A file or directory of the host that a step sees.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mount {
     /// On the host, absolute.
+    #[serde(with = "wire::path")]
     pub source: PathBuf,
     /// In the root file system, absolute; made if it is not there.
+    #[serde(with = "wire::path")]
     pub target: PathBuf,
     /// Whether the step may not write to it.
     pub read_only: bool,
@@ -79,8 +124,10 @@ pub struct Command {
     /// All of its environment.
     pub env: Vec<(OsString, OsString)>,
     /// In the root file system; made if it is not there.
+    #[serde(with = "wire::path")]
     pub cwd: PathBuf,
     /// A CA bundle of the host, shown to the step under /dev and named by `SSL_CERT_FILE` and its kin.
+    #[serde(with = "wire::maybe_path")]
     pub ca_bundle: Option<PathBuf>,
     /// Whether the step reads the caller's standard input (else it is empty).
     pub interactive: bool,
@@ -100,8 +147,166 @@ pub enum Outcome {
 
 /// Why a command could not be run. A command that ran and failed is an [`Outcome`].
 #[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct Error;
+#[non_exhaustive]
+pub enum Error {
+    /// No rung, of those that were asked for, works here.
+    #[error("no way to run commands works here: {}", list(rungs))]
+    Refused {
+        /// What each one said.
+        rungs: Vec<(Rung, Refusal)>,
+    },
+    /// A rung that works in principle failed for this command.
+    #[error("the sandbox (`{rung}`) could not be set up: {refusal}")]
+    Setup {
+        /// The rung.
+        rung: Rung,
+        /// What failed.
+        refusal: Refusal,
+    },
+    /// The function that [`call`] called gave an error.
+    #[error("{message}")]
+    Task {
+        /// Its name.
+        task: String,
+        /// Its error.
+        message: String,
+    },
+    /// [`call`] was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The helper process ended without a word, as when the machine is out of memory.
+    #[error("the helper process ended unexpectedly, with {status}")]
+    Died {
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The helper process could not be started or talked to.
+    #[error("failed to work with the helper process")]
+    Helper(#[source] io::Error),
+    /// No rung has this name.
+    #[error("there is no runner `{name}`")]
+    UnknownRung {
+        /// As it was given.
+        name: String,
+    },
+    /// The rung is known, and not made yet.
+    #[error("the runner `{name}` is not supported yet")]
+    UnsupportedRung {
+        /// As it was given.
+        name: String,
+    },
+}
+
+impl Error {
+    fn helper(error: impl Into<io::Error>) -> Self {
+        Self::Helper(error.into())
+    }
+
+    /// What the user can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let remedies: BTreeSet<String> = match self {
+            Self::Setup { refusal, .. } => BTreeSet::from([refusal.remedy.clone()]),
+            Self::Refused { rungs } => rungs
+                .iter()
+                .filter(|(_, refusal)| !refusal.remedy.is_empty())
+                .map(|(rung, refusal)| format!("for `{rung}`: {}", refusal.remedy))
+                .collect(),
+            Self::UnknownRung { .. } | Self::UnsupportedRung { .. } => {
+                let names = Rung::ALL.map(|rung| format!("`{rung}`"));
+                BTreeSet::from([format!("use {}, or `auto`", names.join(", "))])
+            }
+            Self::Died { .. } => BTreeSet::from([
+                "look in the kernel's log (`dmesg`) for a process killed for want of memory".into(),
+            ]),
+            Self::Task { .. } | Self::Cancelled | Self::Helper(_) => BTreeSet::new(),
+        };
+        let text = remedies.into_iter().collect::<Vec<_>>().join("; ");
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+fn list(rungs: &[(Rung, Refusal)]) -> String {
+    let rungs: Vec<_> = rungs.iter().map(|(rung, refusal)| format!("`{rung}`: {refusal}")).collect();
+    rungs.join("; ")
+}
+
+impl Rung {
+    /// From the first to the last.
+    pub const ALL: [Self; 3] = [Self::Root, Self::UsernsRange, Self::UsernsSingle];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::UsernsRange => "userns-range",
+            Self::UsernsSingle => "userns-single",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Rung {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        if let Some(rung) = Self::ALL.into_iter().find(|rung| rung.name() == name) {
+            return Ok(rung);
+        }
+        let name = name.to_owned();
+        Err(match name.as_str() {
+            "chroot" | "ptrace" => Error::UnsupportedRung { name },
+            _ => Error::UnknownRung { name },
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.call, self.reason)
+    }
+}
+
+/// What a rung does not isolate, as a sentence.
+#[must_use]
+pub fn isolation(rung: Rung) -> &'static str {
+    match rung {
+        Rung::Root => {
+            "Steps use the host's network, and their root is the host's root, with Docker's default \
+             capabilities and system calls."
+        }
+        Rung::UsernsRange => {
+            "Steps use the host's network; their root is the calling user, and their other users are \
+             its subordinate ids."
+        }
+        Rung::UsernsSingle => {
+            "Steps use the host's network; all their users are the calling user, and changes of owner \
+             or identity are only pretended."
+        }
+    }
+}
+
+/// All paths, relative to the root, that [`run`] may have to make in the root file system to mount upon, with
+/// the directories that lead to them, sorted. A path that was not there before and is empty now is no change
+/// of the command's. The times of directories that were there before are kept.
+#[must_use]
+pub fn mount_points(command: &Command) -> Vec<PathBuf> {
+    let own = ["dev", "proc", "sys", "etc/resolv.conf", "etc/hosts"].map(Path::new);
+    let mounts = command.mounts.iter().map(|mount| mount.target.as_path());
+    own.into_iter()
+        .chain(mounts)
+        .chain([command.cwd.as_path()])
+        .map(place::inside)
+        .flat_map(|path| path.ancestors().map(Path::to_owned).collect::<Vec<_>>())
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
 
 /// A call of [`call`] that arrived in the helper process.
 #[derive(Debug)]
@@ -110,12 +315,17 @@ pub struct Call {
     pub task: String,
     /// Its input.
     pub input: Vec<u8>,
+    channel: wire::Channel,
 }
 
 impl Call {
     /// Answers and ends the process: `Ok` is the output, `Err` the message of an error.
-    pub fn answer(self, _answer: Result<Vec<u8>, String>) -> ! {
-        unimplemented!()
+    pub fn answer(self, answer: Result<Vec<u8>, String>) -> ! {
+        let error = answer.is_err();
+        let bytes = answer.unwrap_or_else(String::into_bytes);
+        let note = self.channel.send(&wire::Note::Answer { error });
+        let sent = note.and_then(|()| self.channel.send_bytes(&bytes));
+        sys::exit(i32::from(sent.is_err()))
     }
 }
 
@@ -123,37 +333,61 @@ impl Call {
 /// started it runs the command and does not return, or returns the call to answer.
 #[must_use]
 pub fn child() -> Option<Call> {
-    unimplemented!()
+    child::take_over()
+}
+
+/// Keeps other processes of the user, such as steps of other builds, out of this one's memory and /proc
+/// entries. It also makes no core dumps.
+pub fn harden() -> Result<(), Error> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Error::helper)
 }
 
 /// Tries every rung.
 #[must_use]
 pub fn probe() -> Report {
-    unimplemented!()
+    probe::report()
 }
 
 /// The best rung that works here, or `forced` if that one works.
-pub fn choose(_forced: Option<Rung>) -> Result<Rung, Error> {
-    unimplemented!()
+pub fn choose(forced: Option<Rung>) -> Result<Rung, Error> {
+    probe::choose(forced)
 }
 
 /// Whether an overlay can be mounted whose upper directory lies in `directory`.
-pub fn probe_overlay(_rung: Rung, _directory: &Path) -> Result<(), Refusal> {
-    unimplemented!()
+pub fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
+    probe::probe_overlay(rung, directory)
 }
 
-/// Runs a command to its end. `output` gets every line of its output and error.
+/// Runs a command to its end. `output` gets every line of its output and error, in the order of writing.
+///
+/// A program that does not exist gives 127, one that cannot be executed 126, and a line that says so. Once
+/// `cancelled` is true the command and all that it started get SIGTERM, five seconds later SIGKILL. When this
+/// returns, none of its processes is left; they also end when this process is killed, or the calling thread ends.
+///
+/// With [`Command::interactive`] on a terminal the command stays in the caller's session, so the terminal's
+/// signals reach the caller too, who may want to ignore SIGINT.
 pub fn run(
-    _rung: Rung,
-    _command: &Command,
-    _output: &mut dyn FnMut(&str),
-    _cancelled: &AtomicBool,
+    rung: Rung,
+    command: &Command,
+    output: &mut dyn FnMut(&str),
+    cancelled: &AtomicBool,
 ) -> Result<Outcome, Error> {
-    unimplemented!()
+    parent::run(rung, command, output, cancelled)
 }
 
 /// Calls a function of this program in a helper process, in the rung's user namespace (with a mount
 /// namespace of its own), outside any root file system.
-pub fn call(_rung: Rung, _task: &str, _input: &[u8], _cancelled: &AtomicBool) -> Result<Vec<u8>, Error> {
-    unimplemented!()
+///
+/// The function has all capabilities of that namespace, an empty environment, and the caller's current
+/// directory and standard error. Its process is killed once `cancelled` is true.
+pub fn call(
+    rung: Rung,
+    task: &str,
+    input: &[u8],
+    cancelled: &AtomicBool,
+) -> Result<Vec<u8>, Error> {
+    parent::call(rung, task, input, cancelled)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The shapes that values of a build file have: text, a list, a mapping, a truth value.
+//!
+//! Each question gives the value, or adds a problem and gives nothing, so that one reading of a file
+//! finds all that is wrong with it.
+
+use saphyr_parser::Span;
+
+use super::diagnostics::Problems;
+use super::node::{Node, Scalar, Value};
+
+/// Reads values and collects what is wrong with them.
+#[derive(Debug)]
+pub(super) struct Decoder<'a, 'p> {
+    pub(super) problems: &'a mut Problems<'p>,
+}
+
+impl Decoder<'_, '_> {
+    pub(super) fn problem(&mut self, span: Span, message: impl AsRef<str>, hint: impl AsRef<str>) {
+        self.problems.add(span, message, hint);
+    }
+
+    /// Text, possibly empty. `what` is what messages call the value, such as `files[2]`.
+    pub(super) fn scalar<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n Scalar> {
+        match &node.value {
+            Value::Scalar(scalar) if !scalar.null => Some(scalar),
+            Value::Scalar(_) => {
+                self.problem(node.span, format!("`{what}` is empty"), "");
+                None
+            }
+            Value::Mapping(_) if what.contains('[') => {
+                let hint = "put text that contains `: ` in quotes";
+                self.problem(
+                    node.span,
+                    format!("`{what}` must be text, not a mapping"),
+                    hint,
+                );
+                None
+            }
+            _ => {
+                self.problem(
+                    node.span,
+                    format!("`{what}` must be text, not {}", node.kind()),
+                    "",
+                );
+                None
+            }
+        }
+    }
+
+    /// Text that is not blank.
+    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        let scalar = self.scalar(node, what)?;
+        if scalar.text.trim().is_empty() {
+            self.problem(node.span, format!("`{what}` is empty"), "");
+            return None;
+        }
+        Some(&scalar.text)
+    }
+
+    /// Text that is not blank and has no line break; blanks around it are gone.
+    pub(super) fn line<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        let text = self.text(node, what)?.trim();
+        if text.contains(['\n', '\r']) {
+            let hint = "write each on a line of its own, as an item of the list";
+            let hint = if what.contains('[') { hint } else { "" };
+            self.problem(node.span, format!("`{what}` has several lines"), hint);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A list; nothing counts as an empty one.
+    pub(super) fn list<'n>(&mut self, node: &'n Node, what: &str) -> &'n [Node] {
+        match &node.value {
+            Value::Sequence(items) => items,
+            _ if node.is_null() => &[],
+            Value::Scalar(_) => {
+                let hint = "write `- ` in front of each item";
+                self.problem(
+                    node.span,
+                    format!("`{what}` must be a list, not text"),
+                    hint,
+                );
+                &[]
+            }
+            Value::Mapping(_) => {
+                let hint = "write `- ` in front of each item";
+                self.problem(
+                    node.span,
+                    format!("`{what}` must be a list, not a mapping"),
+                    hint,
+                );
+                &[]
+            }
+        }
+    }
+
+    /// A list of texts of one line each.
+    pub(super) fn lines<'n>(&mut self, node: &'n Node, what: &str) -> Vec<(&'n Node, &'n str)> {
+        let items = self.list(node, what).iter().enumerate();
+        items
+            .filter_map(|(at, item)| Some((item, self.line(item, &format!("{what}[{at}]"))?)))
+            .collect()
+    }
+
+    /// A list of texts, or one text.
+    pub(super) fn lines_or_line<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+    ) -> Vec<(&'n Node, &'n str)> {
+        match &node.value {
+            Value::Scalar(scalar) if !scalar.null => self
+                .line(node, what)
+                .map(|text| (node, text))
+                .into_iter()
+                .collect(),
+            _ => self.lines(node, what),
+        }
+    }
+
+    /// The pairs of a mapping; nothing counts as an empty one.
+    pub(super) fn mapping<'n>(&mut self, node: &'n Node, what: &str) -> &'n [(Node, Node)] {
+        match &node.value {
+            Value::Mapping(pairs) => pairs,
+            _ if node.is_null() => &[],
+            Value::Scalar(_) | Value::Sequence(_) => {
+                let message = format!("`{what}` must be a mapping, not {}", node.kind());
+                self.problem(
+                    node.span,
+                    message,
+                    "write `name: value` lines, indented below the key",
+                );
+                &[]
+            }
+        }
+    }
+
+    /// The pairs of a mapping whose keys are known; those without a value are left out.
+    pub(super) fn record<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+    ) -> Vec<(&'n Node, &'n Node)> {
+        let mut record = Vec::new();
+        for (key, value) in self.mapping(node, what) {
+            if known.contains(&key.key()) {
+                if !value.is_null() {
+                    record.push((key, value));
+                }
+            } else {
+                self.unknown(key, what, known);
+            }
+        }
+        record
+    }
+
+    /// A truth value, in the words of YAML 1.1.
+    pub(super) fn truth(&mut self, node: &Node, what: &str) -> Option<bool> {
+        let scalar = self.scalar(node, what)?;
+        match scalar.text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => {
+                let message = format!("`{what}` must be `true` or `false`, not `{}`", scalar.shown);
+                self.problem(node.span, message, "");
+                None
+            }
+        }
+    }
+
+    fn unknown(&mut self, key: &Node, what: &str, known: &[&str]) {
+        if self.problems.is_full() {
+            return;
+        }
+        let typed = key.shown_key();
+        let folded = typed.to_lowercase().replace('_', "-");
+        // The distance to a key of a megabyte is no use, and costs.
+        let comparable = |known: &&&str| folded.len() <= 2 * known.len();
+        let nearest = known
+            .iter()
+            .filter(comparable)
+            .map(|known| {
+                (
+                    strsim::damerau_levenshtein(&folded, &known.to_lowercase().replace('_', "-")),
+                    known,
+                )
+            })
+            .min_by_key(|(distance, _)| *distance)
+            .filter(|(distance, known)| *distance <= known.len().div_ceil(3));
+        let hint = match nearest {
+            Some((_, known)) => format!("did you mean `{known}`?"),
+            None => format!("the keys here are {}", quoted(known)),
+        };
+        // A credential may stand where a key should.
+        let hidden = what.ends_with(".credentials") && nearest.is_none();
+        let typed = if hidden { "***" } else { typed };
+        self.problem(key.span, format!("unknown key `{typed}`"), hint);
+    }
+}
+
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}

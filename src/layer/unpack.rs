@@ -1,0 +1,543 @@
+//! Layers into a tree: each entry of each layer applied in turn, as container runtimes do.
+//!
+//! Follows the OCI image specification, `layer.md`, "Applying Changesets". One thread reads, digests
+//! and decompresses, the other one writes files. Deletions count for the layers below only, so the
+//! inodes that the current layer made are remembered. Owners that cannot be set, and the times of
+//! directories, are kept by inode as well, and settled by one walk at the end: that way renames and
+//! links of a layer need no thought.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::{self, BufWriter, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::layer::archive::{Archive, Entry, Kind, Malformed};
+use crate::layer::node;
+use crate::layer::root::{self, Root};
+use crate::layer::stream;
+use crate::layer::whiteout::{self, Meaning};
+use crate::layer::{Error, UnpackRequest, Unpacked};
+use crate::manifest::Layer;
+
+/// Unpacks, verifying digests, sizes and diffIDs.
+pub(super) fn unpack(request: &UnpackRequest) -> Result<Unpacked, Error> {
+    let mut tree = Tree::open(request)?;
+    for (blob, layer) in &request.layers {
+        tree.apply_layer(blob, layer)?;
+    }
+    tree.settle(request.owners.as_deref())
+}
+
+struct Tree {
+    root: Root,
+    /// Whether owners are set, and not only recorded.
+    sets_owners: bool,
+    /// Inodes of the current layer, so that its own deletions spare them.
+    current: HashSet<u64>,
+    /// Names (inode of the directory, name) that the current layer linked to files of lower layers.
+    current_links: HashSet<(u64, Vec<u8>)>,
+    /// The times of directories, which change with every file that is put into them.
+    times: HashMap<u64, (i64, u32)>,
+    /// Owners other than 0:0 that were not set.
+    owners: HashMap<u64, (u32, u32)>,
+    /// Bytes on the disk, when it was last asked, less what was written since.
+    available: u64,
+    unpacked: Unpacked,
+    buffer: Vec<u8>,
+}
+
+impl Tree {
+    fn open(request: &UnpackRequest) -> Result<Self, Error> {
+        let root = Root::open(&request.rootfs)?;
+        // Images seldom say anything about the root; programs of users other than root need to enter it.
+        rustix::fs::fchmod(root.fd(), Mode::from_raw_mode(0o755))
+            .map_err(Error::file("set the mode of", &request.rootfs))?;
+        Ok(Self {
+            root,
+            sets_owners: request.owners.is_none(),
+            current: HashSet::new(),
+            current_links: HashSet::new(),
+            times: HashMap::new(),
+            owners: HashMap::new(),
+            available: 0,
+            unpacked: Unpacked::default(),
+            buffer: vec![0; 1 << 17],
+        })
+    }
+
+    fn apply_layer(&mut self, blob: &Path, layer: &Layer) -> Result<(), Error> {
+        self.current.clear();
+        self.current_links.clear();
+        let digest = layer.descriptor.digest;
+        let malformed = |source| Error::Malformed { digest, source };
+        stream::read_layer(blob, layer, |input| {
+            let mut archive = Archive::new(input, layer.descriptor.size);
+            while let Some(entry) = archive.next().map_err(malformed)? {
+                self.apply(&entry, &mut archive).map_err(|failure| match failure {
+                    Failure::Malformed(source) => malformed(source),
+                    Failure::Other(error) => error,
+                    Failure::Call(action, source) => {
+                        let path = OsStr::from_bytes(&entry.path).into();
+                        Error::File { action, path, source }
+                    }
+                })?;
+            }
+            self.unpacked.entries += archive.entries();
+            Ok(())
+        })
+    }
+
+    fn apply(&mut self, entry: &Entry, archive: &mut Archive<impl io::Read>) -> Result<(), Failure> {
+        match whiteout::classify(&entry.path)? {
+            Meaning::Entry => {}
+            Meaning::Ignored => return Ok(()),
+            Meaning::Delete(victim) => return self.delete(&victim).map_err(call("delete")),
+            Meaning::Opaque(directory) => return self.empty(&directory).map_err(call("empty")),
+        }
+        if entry.path.is_empty() {
+            return self.apply_to_root(entry);
+        }
+        let (directory, name) = root::split(&entry.path);
+        // The inode of the directory is only needed for hard links; it is read there.
+        let (current, times, owners) = (&mut self.current, &mut self.times, &mut self.owners);
+        let parent = self
+            .root
+            .make_directory(directory, |new| {
+                let inode = rustix::fs::fstat(new)?.st_ino;
+                current.insert(inode);
+                // Not the time of unpacking, which would make equal trees differ.
+                times.insert(inode, (0, 0));
+                owners.remove(&inode);
+                Ok(())
+            })
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOTDIR | libc::ELOOP | libc::EEXIST) => {
+                    Failure::Malformed(Malformed::Parent { path: lossy(&entry.path) })
+                }
+                _ => Failure::Call("make the directories above", error),
+            })?;
+        // Another call than `self` may borrow the root while this directory is open.
+        let parent = parent.try_clone_to_owned().map_err(call("open the directory of"))?;
+        let parent = parent.as_fd();
+        match entry.kind {
+            Kind::Directory => self.apply_directory(entry, parent, name),
+            Kind::File => self.apply_file(entry, parent, name, archive),
+            Kind::HardLink => self.apply_link(entry, parent, name),
+            Kind::Symlink => self.apply_symlink(entry, parent, name),
+            Kind::Fifo | Kind::Char | Kind::Block => self.apply_device(entry, parent, name),
+        }
+    }
+
+    fn apply_to_root(&mut self, entry: &Entry) -> Result<(), Failure> {
+        if entry.kind != Kind::Directory {
+            let kind = "the root itself and not a directory".to_owned();
+            let path = "/".to_owned();
+            return Err(Failure::Malformed(Malformed::Unsupported { path, kind }));
+        }
+        let fd = self.root.fd().try_clone_to_owned().map_err(call("open"))?;
+        self.describe_directory(entry, &fd)
+    }
+
+    fn apply_directory(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Failure> {
+        match rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
+            Err(Errno::EXIST) => {
+                // A link to a directory is replaced, as Docker and containerd do.
+                if root::kind_of(parent, name).map_err(call("look at"))? != Some(node::Kind::Directory) {
+                    self.make_way(parent, name)?;
+                    rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU)
+                        .map_err(call("make the directory"))?;
+                }
+            }
+            other => other.map_err(call("make the directory"))?,
+        }
+        let fd = root::open_child(parent, name).map_err(call("open the directory"))?;
+        self.describe_directory(entry, &fd)
+    }
+
+    fn describe_directory(&mut self, entry: &Entry, fd: &OwnedFd) -> Result<(), Failure> {
+        self.own(entry, fd.as_fd())?;
+        rustix::fs::fchmod(fd, mode(entry)).map_err(call("set the mode of"))?;
+        for name in fd_xattrs(fd.as_fd())? {
+            if node::is_carried(&name) && !entry.xattrs.contains_key(&name) {
+                rustix::fs::fremovexattr(fd, OsStr::from_bytes(&name))
+                    .map_err(call("remove an extended attribute of"))?;
+            }
+        }
+        set_xattrs(entry, fd.as_fd())?;
+        let inode = rustix::fs::fstat(fd).map_err(call("look at"))?.st_ino;
+        self.times.insert(inode, entry.mtime);
+        Ok(())
+    }
+
+    fn apply_file(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        archive: &mut Archive<impl io::Read>,
+    ) -> Result<(), Failure> {
+        self.claim(entry, parent)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = || {
+            rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR)
+        };
+        let fd = match create() {
+            Err(Errno::EXIST) => {
+                self.make_way(parent, name)?;
+                create()
+            }
+            other => other,
+        };
+        let fd = fd.map_err(call("create"))?;
+        loop {
+            let length = archive.read(&mut self.buffer)?;
+            if length == 0 {
+                break;
+            }
+            let mut rest = &self.buffer[..length];
+            while !rest.is_empty() {
+                let written = rustix::io::write(&fd, rest).map_err(call("write"))?;
+                rest = &rest[written..];
+            }
+        }
+        self.unpacked.bytes += entry.size;
+        // Changing the owner clears the setuid bits and capabilities, writing clears them as well.
+        self.own(entry, fd.as_fd())?;
+        rustix::fs::fchmod(&fd, mode(entry)).map_err(call("set the mode of"))?;
+        set_xattrs(entry, fd.as_fd())?;
+        rustix::fs::futimens(&fd, &timestamps(entry.mtime)).map_err(call("set the time of"))
+    }
+
+    /// Fails early, and with a remedy, where a file will not fit.
+    fn claim(&mut self, entry: &Entry, parent: BorrowedFd<'_>) -> Result<(), Failure> {
+        if entry.size > self.available {
+            let disk = rustix::fs::fstatvfs(parent).map_err(call("ask for free space at"))?;
+            self.available = disk.f_bavail.saturating_mul(disk.f_frsize);
+        }
+        if entry.size > self.available {
+            return Err(Failure::Other(Error::NoSpace {
+                path: path_of(entry),
+                needed: entry.size,
+                available: self.available,
+            }));
+        }
+        self.available -= entry.size;
+        Ok(())
+    }
+
+    fn apply_link(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+        let missing = || {
+            let target = lossy(&entry.link);
+            Failure::Malformed(Malformed::Link { path: lossy(&entry.path), target })
+        };
+        if entry.link == entry.path {
+            return Err(missing());
+        }
+        let (directory, target) = root::split(&entry.link);
+        let directory = self.root.directory(directory).map_err(call("find the target of"))?;
+        let directory = directory.ok_or_else(missing)?;
+        let target = OsStr::from_bytes(target);
+        let Ok(stat) = rustix::fs::statat(&directory, target, AtFlags::SYMLINK_NOFOLLOW) else {
+            return Err(missing());
+        };
+        if node::kind(&stat) == node::Kind::Directory {
+            return Err(missing());
+        }
+        let new = OsStr::from_bytes(name);
+        let link = || rustix::fs::linkat(&directory, target, parent, new, AtFlags::empty());
+        match link() {
+            Err(Errno::EXIST) => {
+                let existing = rustix::fs::statat(parent, new, AtFlags::SYMLINK_NOFOLLOW);
+                // The same file already: removing it could remove the target.
+                if !existing.is_ok_and(|existing| existing.st_ino == stat.st_ino) {
+                    self.make_way(parent, name)?;
+                    link().map_err(|_| missing())?;
+                }
+            }
+            Err(Errno::NOENT) => return Err(missing()),
+            other => other.map_err(call("make the hard link"))?,
+        }
+        if !self.current.contains(&stat.st_ino) {
+            let parent = rustix::fs::fstat(parent).map_err(call("look at the directory of"))?;
+            self.current_links.insert((parent.st_ino, name.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn apply_symlink(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+        let (target, new) = (OsStr::from_bytes(&entry.link), OsStr::from_bytes(name));
+        match rustix::fs::symlinkat(target, parent, new) {
+            Err(Errno::EXIST) => {
+                self.make_way(parent, name)?;
+                rustix::fs::symlinkat(target, parent, new).map_err(call("make the link"))?;
+            }
+            other => other.map_err(call("make the link"))?,
+        }
+        self.describe_other(entry, parent, new)
+    }
+
+    fn apply_device(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+        self.make_way(parent, name)?;
+        let kind = match entry.kind {
+            Kind::Char => FileType::CharacterDevice,
+            Kind::Block => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        // To an overlay that number is a deletion.
+        let is_mark = entry.kind == Kind::Char && entry.device == (0, 0);
+        let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+        let new = OsStr::from_bytes(name);
+        let made = if is_mark {
+            Err(Errno::PERM)
+        } else {
+            rustix::fs::mknodat(parent, new, kind, Mode::RUSR | Mode::WUSR, device)
+        };
+        match made {
+            Err(Errno::PERM) if entry.kind != Kind::Fifo => {
+                self.unpacked.skipped_devices.push(path_of(entry));
+                return Ok(());
+            }
+            other => other.map_err(call("make the device"))?,
+        }
+        self.describe_other(entry, parent, new)?;
+        rustix::fs::chmodat(parent, new, mode(entry), AtFlags::empty())
+            .map_err(call("set the mode of"))?;
+        set_time(entry, parent, new)
+    }
+
+    /// Owner and time of what cannot be opened.
+    fn describe_other(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(call("look at"))?;
+        self.remember(entry, stat.st_ino);
+        if self.sets_owners {
+            let (uid, gid) = ids(entry);
+            rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| owner_failure(entry, error))?;
+        }
+        set_time(entry, parent, name)
+    }
+
+    fn own(&mut self, entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), Failure> {
+        let stat = rustix::fs::fstat(fd).map_err(call("look at"))?;
+        self.remember(entry, stat.st_ino);
+        if self.sets_owners {
+            let (uid, gid) = ids(entry);
+            rustix::fs::fchown(fd, uid, gid).map_err(|error| owner_failure(entry, error))?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, entry: &Entry, inode: u64) {
+        self.current.insert(inode);
+        if !self.sets_owners {
+            if (entry.uid, entry.gid) == (0, 0) {
+                self.owners.remove(&inode);
+            } else {
+                self.owners.insert(inode, (entry.uid, entry.gid));
+            }
+        }
+    }
+
+    /// Removes what an entry replaces.
+    fn make_way(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
+        root::remove_all(parent, name).map_err(call("replace"))?;
+        self.root.forget();
+        Ok(())
+    }
+
+    fn delete(&mut self, victim: &[u8]) -> io::Result<()> {
+        let (directory, name) = root::split(victim);
+        if let Some(directory) = self.root.directory(directory)? {
+            self.delete_lower(directory.as_fd(), name)?;
+            self.root.forget();
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self, directory: &[u8]) -> io::Result<()> {
+        if let Some(directory) = self.root.directory(directory)? {
+            for name in root::names(directory.as_fd())? {
+                self.delete_lower(directory.as_fd(), &name)?;
+            }
+            self.root.forget();
+        }
+        Ok(())
+    }
+
+    /// Removes what lower layers have under a name; tells whether the current layer has anything there.
+    fn delete_lower(&self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+        let stat = match rustix::fs::statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let mut kept = self.current.contains(&stat.st_ino);
+        if node::kind(&stat) != node::Kind::Directory {
+            if !kept && !self.current_links.is_empty() {
+                let directory = rustix::fs::fstat(parent)?.st_ino;
+                kept = self.current_links.contains(&(directory, name.to_owned()));
+            }
+            if !kept {
+                root::unlink(parent, name, AtFlags::empty())?;
+            }
+            return Ok(kept);
+        }
+        let directory = root::open_child(parent, name)?;
+        for child in root::names(directory.as_fd())? {
+            kept |= self.delete_lower(directory.as_fd(), &child)?;
+        }
+        drop(directory);
+        if !kept {
+            root::unlink(parent, name, AtFlags::REMOVEDIR)?;
+        }
+        Ok(kept)
+    }
+
+    /// Sets the times of directories, and writes down the owners that were not set.
+    fn settle(mut self, owners: Option<&Path>) -> Result<Unpacked, Error> {
+        let mut file = match owners {
+            Some(path) => Some(BufWriter::new(fs::File::create(path)?)),
+            None => None,
+        };
+        let root = self.root.fd().try_clone_to_owned()?;
+        self.settle_directory(&root, &mut Vec::new(), &mut file)?;
+        if let Some(file) = file {
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+        }
+        Ok(std::mem::take(&mut self.unpacked))
+    }
+
+    fn settle_directory(
+        &mut self,
+        directory: &OwnedFd,
+        path: &mut Vec<u8>,
+        owners: &mut Option<BufWriter<fs::File>>,
+    ) -> Result<(), Error> {
+        let stat = rustix::fs::fstat(directory).map_err(settling(path))?;
+        let mut children = root::names(directory.as_fd()).map_err(settling(path))?;
+        children.sort_unstable();
+        let length = path.len();
+        self.write_owner(path, stat.st_ino, owners)?;
+        for name in children {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            let name = OsStr::from_bytes(&name);
+            let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(settling(path))?;
+            if node::kind(&stat) == node::Kind::Directory {
+                let child = root::open_child(directory.as_fd(), name.as_bytes()).map_err(settling(path))?;
+                self.settle_directory(&child, path, owners)?;
+            } else {
+                self.write_owner(path, stat.st_ino, owners)?;
+            }
+            path.truncate(length);
+        }
+        if let Some(&time) = self.times.get(&stat.st_ino) {
+            rustix::fs::futimens(directory, &timestamps(time)).map_err(settling(path))?;
+        }
+        Ok(())
+    }
+
+    fn write_owner(
+        &self,
+        path: &[u8],
+        inode: u64,
+        owners: &mut Option<BufWriter<fs::File>>,
+    ) -> io::Result<()> {
+        if let (Some(file), Some((uid, gid))) = (owners, self.owners.get(&inode)) {
+            write!(file, "{uid} {gid} ")?;
+            file.write_all(path)?;
+            file.write_all(b"\0")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an entry could not be applied; the caller knows its path.
+enum Failure {
+    Malformed(Malformed),
+    Call(&'static str, io::Error),
+    Other(Error),
+}
+
+impl From<Malformed> for Failure {
+    fn from(source: Malformed) -> Self {
+        Self::Malformed(source)
+    }
+}
+
+fn call<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::Call(action, error.into())
+}
+
+fn owner_failure(entry: &Entry, error: Errno) -> Failure {
+    match error {
+        Errno::INVAL | Errno::PERM => {
+            Failure::Other(Error::Owner { path: path_of(entry), uid: entry.uid, gid: entry.gid })
+        }
+        other => Failure::Call("set the owner of", other.into()),
+    }
+}
+
+fn settling<E: Into<io::Error>>(path: &[u8]) -> impl FnOnce(E) -> Error {
+    Error::file("settle the owner and time of", Path::new(OsStr::from_bytes(path)))
+}
+
+fn set_time(entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
+    rustix::fs::utimensat(parent, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(call("set the time of"))
+}
+
+fn set_xattrs(entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), Failure> {
+    for (name, value) in &entry.xattrs {
+        rustix::fs::fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty())
+            .map_err(call("set an extended attribute of"))?;
+    }
+    Ok(())
+}
+
+fn fd_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut list = vec![0; 1 << 16];
+    match rustix::fs::flistxattr(fd, &mut list[..]) {
+        Ok(length) => {
+            let names = list[..length].split(|&byte| byte == 0);
+            Ok(names.filter(|name| !name.is_empty()).map(<[u8]>::to_owned).collect())
+        }
+        Err(Errno::NOTSUP) => Ok(Vec::new()),
+        Err(error) => Err(call("list the extended attributes of")(error)),
+    }
+}
+
+fn mode(entry: &Entry) -> Mode {
+    Mode::from_raw_mode(entry.mode)
+}
+
+fn ids(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+}
+
+fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn path_of(entry: &Entry) -> PathBuf {
+    OsStr::from_bytes(&entry.path).into()
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

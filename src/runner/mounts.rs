@@ -1,0 +1,336 @@
+//! Mounts what a step sees: its root file system, and what a container runtime puts into it.
+//!
+//! Runs as pid 1 of the new namespaces, with all capabilities in them. Everything happens in a private mount
+//! namespace before `pivot_root`, so nothing has to be undone.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, mount_move, mount_remount, unmount,
+};
+
+use super::place::{self, failure, name};
+use super::{CA_BUNDLE, Command, Failure, PRIVATE, RootFs, Rung};
+
+/// Hidden from steps, as Docker does: they tell of, or reach, the machine.
+const MASKED: &[&str] = &[
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];
+
+/// Shown, but not to be written: they configure the kernel.
+const READ_ONLY: &[&str] =
+    &["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+
+const LINKS: &[(&str, &str)] = &[
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Enters the root file system of a command. The mount namespace has to be new.
+pub(super) fn enter(rung: Rung, command: &Command) -> Result<(), Failure> {
+    detach_from_host()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let root = root(&command.rootfs)?;
+    dev(&root, rung, command)?;
+    proc(&root)?;
+    sys(&root)?;
+    for path in MASKED {
+        mask(&root, Path::new(path))?;
+    }
+    for path in READ_ONLY.iter().map(Path::new) {
+        if let Some(fd) = exists(&root, path)? {
+            mount_bind_recursive(name(&fd), name(&fd))
+                .map_err(|error| failure("mount(MS_BIND)", path, error))?;
+            read_only(&root, path)?;
+        }
+    }
+    for (file, target) in [("resolv.conf", "etc/resolv.conf"), ("hosts", "etc/hosts")] {
+        let source = place::open(&root, &Path::new("dev").join(PRIVATE).join(file), OFlags::empty())
+            .map_err(|error| failure("open", Path::new(file), error))?;
+        let target = Path::new(target);
+        mount_bind(name(&source), name(&place::file(&root, target, false)?))
+            .map_err(|error| failure("mount(MS_BIND)", target, error))?;
+    }
+    for mount in &command.mounts {
+        bind(&root, mount)?;
+    }
+    place::directory(&root, &place::inside(&command.cwd))?;
+    pivot(&root)
+}
+
+/// No mount made from here on is seen by the host.
+pub(super) fn detach_from_host() -> Result<(), Failure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(|error| Failure::new("mount(/, MS_REC|MS_PRIVATE)", error))
+}
+
+/// Mounts a tmpfs.
+pub(super) fn tmpfs(target: impl AsRef<Path>, flags: MountFlags, options: &str) -> io::Result<()> {
+    let options = CString::new(options)?;
+    Ok(mount("tmpfs", target.as_ref(), "tmpfs", flags, options.as_c_str())?)
+}
+
+/// Mounts an overlay upon its upper directory.
+///
+/// Its options name directories by descriptor: no character in a path has to be escaped, and the kernel's limit
+/// of one page is far away.
+pub(super) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<(), Failure> {
+    let open = |path: &Path| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| Failure::new(format!("open({})", path.display()), error))
+    };
+    let lower: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let names: Vec<String> = lower.iter().map(name).collect();
+    let (upper_fd, work_fd) = (open(upper)?, open(work)?);
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},userxattr",
+        names.join(":"),
+        name(&upper_fd),
+        name(&work_fd)
+    );
+    let call = || format!("mount(overlay, {})", upper.display());
+    let options = CString::new(options).map_err(|error| Failure::new(call(), error))?;
+    mount("overlay", name(&upper_fd), "overlay", MountFlags::empty(), options.as_c_str())
+        .map_err(|error| Failure::new(call(), error))
+}
+
+fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
+    let path = match rootfs {
+        RootFs::Overlay { lower, upper, work } => {
+            overlay(lower, upper, work)?;
+            upper
+        }
+        RootFs::Directory(path) => {
+            mount_bind_recursive(path, path)
+                .map_err(|error| Failure::new(format!("mount({}, MS_BIND)", path.display()), error))?;
+            path
+        }
+    };
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Failure::new(format!("open({})", path.display()), error))
+}
+
+/// A /dev of the step's own. A directory in it keeps copies of the host's files that the step may have: it may
+/// write to them, as in a container, and the host's stay as they are.
+fn dev(root: &OwnedFd, rung: Rung, command: &Command) -> Result<(), Failure> {
+    let path = Path::new("dev");
+    let place = place::plain_directory(root, path)?;
+    tmpfs(name(&place), MountFlags::NOSUID, "mode=755,size=65536k")
+        .map_err(|error| failure("mount(tmpfs)", path, error))?;
+    let dev = place::open(root, path, OFlags::DIRECTORY)
+        .map_err(|error| failure("open", path, error))?;
+    for device in DEVICES {
+        let node = place::file(&dev, Path::new(device), false)?;
+        mount_bind(format!("/dev/{device}"), name(&node))
+            .map_err(|error| failure("mount(MS_BIND)", &path.join(device), error))?;
+    }
+    for (link, target) in LINKS {
+        rustix::fs::symlinkat(*target, &dev, *link)
+            .map_err(|error| failure("symlink", &path.join(link), error))?;
+    }
+    let pts = place::directory(&dev, Path::new("pts"))?;
+    // The group of terminals, tty, exists where more than one id does.
+    let group = if rung == Rung::UsernsSingle { c"newinstance,ptmxmode=0666,mode=0620" } else {
+        c"newinstance,ptmxmode=0666,mode=0620,gid=5"
+    };
+    mount("devpts", name(&pts), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, group)
+        .map_err(|error| failure("mount(devpts)", &path.join("pts"), error))?;
+    let shm = place::directory(&dev, Path::new("shm"))?;
+    let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    tmpfs(name(&shm), inert, "mode=1777,size=65536k")
+        .map_err(|error| failure("mount(tmpfs)", &path.join("shm"), error))?;
+
+    let private = place::directory(&dev, Path::new(PRIVATE))?;
+    let copy = |source: &Path, file: &str| -> io::Result<()> {
+        let bytes = match fs_err::read(source) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file != CA_BUNDLE => vec![],
+            result => result?,
+        };
+        fs_err::write(Path::new(&name(&private)).join(file), bytes)
+    };
+    let call = |file: &str| format!("copy({file})");
+    for file in ["resolv.conf", "hosts"] {
+        copy(&Path::new("/etc").join(file), file).map_err(|e| Failure::new(call(file), e))?;
+    }
+    if let Some(bundle) = &command.ca_bundle {
+        copy(bundle, CA_BUNDLE)
+            .map_err(|error| Failure::new(call(&bundle.display().to_string()), error))?;
+    }
+    Ok(())
+}
+
+/// A fresh procfs, or the outer one where parts of that are hidden and the kernel so refuses a fresh one.
+fn proc(root: &OwnedFd) -> Result<(), Failure> {
+    let path = Path::new("proc");
+    let place = place::plain_directory(root, path)?;
+    let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match mount("proc", name(&place), "proc", inert, None) {
+        Err(Errno::PERM) => mount_bind_recursive("/proc", name(&place)),
+        result => result,
+    }
+    .map_err(|error| failure("mount(proc)", path, error))
+}
+
+fn sys(root: &OwnedFd) -> Result<(), Failure> {
+    let path = Path::new("sys");
+    let place = place::plain_directory(root, path)?;
+    mount_bind_recursive("/sys", name(&place))
+        .map_err(|error| failure("mount(MS_BIND|MS_REC)", path, error))?;
+    read_only(root, path)
+}
+
+fn mask(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
+    let Some(fd) = exists(root, path)? else {
+        return Ok(());
+    };
+    let directory = place::is_directory(&fd).map_err(|error| failure("stat", path, error))?;
+    if directory {
+        tmpfs(name(&fd), MountFlags::RDONLY, "size=4k,mode=555")
+    } else {
+        mount_bind("/dev/null", name(&fd)).map_err(io::Error::from)
+    }
+    .map_err(|error| failure("mount", path, error))
+}
+
+fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {
+    let call = |call: &str| format!("{call}({})", mount.source.display());
+    let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Failure::new(call("open"), error))?;
+    let directory =
+        place::is_directory(&source).map_err(|error| Failure::new(call("stat"), error))?;
+    let path = place::inside(&mount.target);
+    let target = if directory {
+        place::directory(root, &path)?
+    } else {
+        place::file(root, &path, true)?
+    };
+    mount_bind_recursive(name(&source), name(&target))
+        .map_err(|error| failure("mount(MS_BIND)", &path, error))?;
+    if mount.read_only { read_only(root, &path) } else { Ok(()) }
+}
+
+/// Makes a mount, and all below it, read-only.
+///
+/// A remount has to repeat the flags that are there: in a user namespace those of the host's mounts are locked.
+fn read_only(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
+    let top = place::open(root, path, OFlags::empty())
+        .map_err(|error| failure("open", path, error))?;
+    let top = fs_err::read_link(name(&top)).map_err(|error| failure("readlink", path, error))?;
+    for mount in mounts_below(&top).map_err(|error| Failure::new("open(mountinfo)", error))? {
+        let flags = rustix::fs::statvfs(&mount)
+            .map_err(|error| failure("statvfs", path, error))?
+            .f_flag;
+        mount_remount(&mount, MountFlags::BIND | MountFlags::RDONLY | kept(flags), "")
+            .map_err(|error| failure("mount(MS_REMOUNT|MS_RDONLY)", path, error))?;
+    }
+    Ok(())
+}
+
+fn kept(flags: StatVfsMountFlags) -> MountFlags {
+    [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ]
+    .into_iter()
+    .filter(|(present, _)| flags.contains(*present))
+    .map(|(_, kept)| kept)
+    .collect()
+}
+
+/// The mount points at and below a path, from proc(5)'s mountinfo, where a blank is written as `\040`.
+fn mounts_below(top: &Path) -> io::Result<Vec<PathBuf>> {
+    let table = fs_err::read("/proc/self/mountinfo")?;
+    let mut found: Vec<PathBuf> = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|field| PathBuf::from(std::ffi::OsString::from_vec(unescape(field))))
+        .filter(|path| path.starts_with(top))
+        .collect();
+    found.dedup();
+    Ok(found)
+}
+
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![];
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| first == b'\\');
+        let code = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    bytes
+}
+
+/// Opens a path that need not exist.
+fn exists(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, Failure> {
+    match place::open(root, path, OFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(failure("open", path, error)),
+    }
+}
+
+/// Makes the root file system the root, and lets go of the host's.
+fn pivot(root: &OwnedFd) -> Result<(), Failure> {
+    rustix::process::fchdir(root).map_err(|error| Failure::new("fchdir", error))?;
+    match rustix::process::pivot_root(".", ".") {
+        Ok(()) => unmount(".", UnmountFlags::DETACH)
+            .map_err(|error| Failure::new("umount2(., MNT_DETACH)", error))?,
+        // The root of an early boot environment cannot be pivoted away from; it is covered instead.
+        Err(Errno::INVAL | Errno::PERM) => mount_move(".", "/")
+            .map_err(|error| Failure::new("mount(., /, MS_MOVE)", error))
+            .and_then(|()| {
+                rustix::process::chroot(".").map_err(|error| Failure::new("chroot", error))
+            })?,
+        Err(error) => return Err(Failure::new("pivot_root", error)),
+    }
+    rustix::process::chdir("/").map_err(|error| Failure::new("chdir(/)", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_unescaped() {
+        assert_eq!(unescape(br"/a\040b\134c\0"), br"/a b\c\0");
+    }
+
+    #[test]
+    fn the_mounts_below_the_root_are_all_mounts() {
+        let all = mounts_below(Path::new("/")).unwrap();
+        assert!(all.contains(&PathBuf::from("/proc")), "{all:?}");
+        let proc = mounts_below(Path::new("/proc")).unwrap();
+        assert!(proc.iter().all(|path| path.starts_with("/proc")));
+    }
+}

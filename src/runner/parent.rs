@@ -1,0 +1,291 @@
+//! The program's side: starts the helper process, talks to it, passes on output and cancellation.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::time::Timespec;
+
+use super::failure::Failure;
+use super::ids::{self, Maps};
+use super::lines::Lines;
+use super::wire::{Channel, Job, Note, Spec};
+use super::{Command, Error, MARKER, Outcome, Refusal, Rung};
+
+/// How often a flag that nobody signals is looked at.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// Between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// See [`super::run`].
+pub(super) fn run(
+    rung: Rung,
+    command: &Command,
+    output: &mut dyn FnMut(&str),
+    cancelled: &AtomicBool,
+) -> Result<Outcome, Error> {
+    let broken = |error: Errno| Error::helper(error);
+    let (pipe, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
+    rustix::io::ioctl_fionbio(&pipe, true).map_err(broken)?;
+    let null = fs_err::File::open("/dev/null").map_err(Error::helper)?;
+    let mut helper = Helper::start(rung, Job::Run(command.clone()))?;
+    let stdin = if command.interactive { rustix::stdio::stdin() } else { null.as_fd() };
+    let (stdout, stderr) = if command.inherit_output {
+        (rustix::stdio::stdout(), rustix::stdio::stderr())
+    } else {
+        (writer.as_fd(), writer.as_fd())
+    };
+    // A helper that is gone says why in its last note, or by its status.
+    let _ = helper.channel.send_descriptors(&[stdin, stdout, stderr]);
+    drop(writer);
+
+    let mut lines = Lines::default();
+    let mut streaming = true;
+    let mut outcome = None;
+    let mut cancellation = Cancellation::default();
+    loop {
+        let mut fds = vec![PollFd::new(&helper.channel, PollFlags::IN)];
+        if streaming {
+            fds.push(PollFd::new(&pipe, PollFlags::IN));
+        }
+        wait(&mut fds)?;
+        let told = !fds[0].revents().is_empty();
+        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            streaming = stream(&pipe, 1, &mut lines, output)?;
+        }
+        if told {
+            match helper.receive()? {
+                Some(Note::Done(done)) => outcome = Some(done),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        cancellation.proceed(&mut helper, cancelled.load(Ordering::Relaxed));
+    }
+    // With the helper all processes of the step have ended, so what is in the pipe is all.
+    let status = helper.end()?;
+    if streaming {
+        stream(&pipe, usize::MAX, &mut lines, output)?;
+    }
+    lines.finish(output);
+    outcome.ok_or(Error::Died { status })
+}
+
+/// See [`super::call`].
+pub(super) fn call(
+    rung: Rung,
+    task: &str,
+    input: &[u8],
+    cancelled: &AtomicBool,
+) -> Result<Vec<u8>, Error> {
+    let mut helper = Helper::start(rung, Job::Call { task: task.to_owned() })?;
+    loop {
+        let mut fds = [PollFd::new(&helper.channel, PollFlags::IN)];
+        wait(&mut fds)?;
+        let told = !fds[0].revents().is_empty();
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        if !told {
+            continue;
+        }
+        match helper.receive()? {
+            Some(Note::Ready) => {
+                // If it fails the helper is gone, and the next read says so.
+                let _ = helper.channel.send_bytes(input);
+            }
+            Some(Note::Answer { error }) => {
+                if let Some(bytes) = helper.channel.receive_bytes().map_err(Error::helper)? {
+                    helper.end()?;
+                    return if error {
+                        let message = String::from_utf8_lossy(&bytes).into_owned();
+                        Err(Error::Task { task: task.to_owned(), message })
+                    } else {
+                        Ok(bytes)
+                    };
+                }
+            }
+            Some(_) => {}
+            None => return Err(Error::Died { status: helper.end()? }),
+        }
+    }
+}
+
+/// Does a job that gives nothing but success.
+pub(super) fn attempt(rung: Rung, job: Job) -> Result<(), Refusal> {
+    let outcome = (|| {
+        let mut helper = Helper::start(rung, job)?;
+        let mut outcome = None;
+        while let Some(note) = helper.receive()? {
+            if let Note::Done(done) = note {
+                outcome = Some(done);
+            }
+        }
+        let status = helper.end()?;
+        outcome.ok_or(Error::Died { status })
+    })();
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(Error::Setup { refusal, .. }) => Err(refusal),
+        Err(error) => Err(Failure::said("the helper process", error.to_string()).refusal(rung)),
+    }
+}
+
+/// A helper process. It ends when this is dropped, and everything that it started with it.
+struct Helper {
+    child: Child,
+    channel: Channel,
+    rung: Rung,
+    maps: Option<Maps>,
+}
+
+impl Helper {
+    fn start(rung: Rung, job: Job) -> Result<Self, Error> {
+        let setup = |failure: Failure| Error::Setup { rung, refusal: failure.refusal(rung) };
+        let maps = match rung {
+            Rung::UsernsRange => Some(ids::plan().map_err(setup)?),
+            Rung::Root | Rung::UsernsSingle => None,
+        };
+        let (channel, theirs) = Channel::pair().map_err(Error::helper)?;
+        // Only what runs somebody else's code needs the copy.
+        let copy = matches!(job, Job::Run(_)).then(own_copy).transpose().map_err(Error::helper)?;
+        let program = copy.as_ref().map_or_else(
+            || "/proc/self/exe".to_owned(),
+            |copy| format!("/proc/self/fd/{}", copy.as_raw_fd()),
+        );
+        let mut command = std::process::Command::new(program);
+        command.arg0(MARKER).env_clear().stdin(theirs).stdout(Stdio::null());
+        let child = spawn(&mut command).map_err(Error::helper)?;
+        let helper = Self { child, channel, rung, maps };
+        let parent = rustix::process::getpid().as_raw_nonzero().get();
+        let spec = Spec { parent, rung, job };
+        // If it fails the helper is gone, and the next read says so.
+        let _ = helper.channel.send(&spec);
+        Ok(helper)
+    }
+
+    /// The next note that concerns the caller.
+    fn receive(&mut self) -> Result<Option<Note>, Error> {
+        loop {
+            let note = self.channel.receive().map_err(Error::helper)?;
+            let failure = match (note, &self.maps) {
+                (Some(Note::MapIds), Some(maps)) => match ids::write(maps, self.child.id()) {
+                    Ok(()) => {
+                        let _ = self.channel.send(&Note::IdsMapped);
+                        continue;
+                    }
+                    Err(failure) => failure,
+                },
+                (Some(Note::Failed(failure)), _) => failure,
+                (note, _) => return Ok(note),
+            };
+            return Err(Error::Setup { rung: self.rung, refusal: failure.refusal(self.rung) });
+        }
+    }
+
+    fn end(&mut self) -> Result<ExitStatus, Error> {
+        self.child.wait().map_err(Error::helper)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // Neither has an effect after `end`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A copy of this program in memory, which nobody can write to.
+///
+/// A step that has the program's own file under /proc (as its pid 1, or by executing /proc/self/exe) could
+/// otherwise overwrite it, and with it what the user runs next (CVE-2019-5736).
+fn own_copy() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = match rustix::fs::memfd_create("pyats-image-build", flags | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every such file may be executed.
+        Err(Errno::INVAL) => rustix::fs::memfd_create("pyats-image-build", flags),
+        result => result,
+    }?;
+    let mut program = fs_err::File::open("/proc/self/exe")?;
+    let mut copy = std::fs::File::from(copy);
+    io::copy(&mut program, &mut copy)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    // A file that is open for writing cannot be executed.
+    let readable = fs_err::File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
+    Ok(readable.into())
+}
+
+/// A process that another thread forks holds the copy open for writing until it executes its own program.
+fn spawn(command: &mut std::process::Command) -> io::Result<Child> {
+    for _ in 0..100 {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+    command.spawn()
+}
+
+/// Asks a command to end, then makes it.
+#[derive(Default)]
+struct Cancellation {
+    since: Option<Instant>,
+    steps: u32,
+}
+
+impl Cancellation {
+    fn proceed(&mut self, helper: &mut Helper, cancelled: bool) {
+        if !cancelled {
+            return;
+        }
+        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
+        if waited < GRACE * self.steps {
+            return;
+        }
+        // A helper that does not listen any more needs no telling.
+        match self.steps {
+            0 => drop(helper.channel.send(&Note::Terminate)),
+            1 => drop(helper.channel.send(&Note::Kill)),
+            _ => drop(helper.child.kill()),
+        }
+        self.steps += 1;
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>]) -> Result<(), Error> {
+    match poll(fds, Some(&TICK)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(Error::helper(error)),
+    }
+}
+
+/// Passes on what is in the pipe, reading at most `times`. Gives whether there may come more.
+fn stream(
+    pipe: &OwnedFd,
+    times: usize,
+    lines: &mut Lines,
+    output: &mut dyn FnMut(&str),
+) -> Result<bool, Error> {
+    let mut buffer = [0; 64 * 1024];
+    for _ in 0..times {
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(count) => lines.push(&buffer[..count], output),
+            Err(Errno::AGAIN) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::helper(error)),
+        }
+    }
+    Ok(true)
+}

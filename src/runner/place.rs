@@ -1,0 +1,128 @@
+//! Finds and makes places inside a root file system that nobody vouches for. Every lookup is confined to the
+//! root by the kernel (openat2 with `RESOLVE_IN_ROOT`), so no link in it leads out.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps};
+use rustix::io::Errno;
+
+use super::Failure;
+
+/// The path from the root to `path`, with no `.` or `..` in it.
+pub(super) fn inside(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// A name of a descriptor for calls that want a path. It leads to what the descriptor names and nowhere else.
+pub(super) fn name(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Opens a place, following links as a process in the root would.
+pub(super) fn open(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    loop {
+        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+        let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match fs::openat2(root, path, flags, Mode::empty(), confined) {
+            // Something was renamed while the kernel walked over a `..`.
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens a directory, made if it is not there, with those that lead to it.
+pub(super) fn directory(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Failure> {
+    match open(root, path, OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => {}
+        result => return result.map_err(|error| failure("open", path, error)),
+    }
+    let (parent, name) = split(path)?;
+    let parent = directory(root, parent)?;
+    keep_times(&parent, || fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)))
+        .map_err(|error| failure("mkdir", path, error))?;
+    open(root, path, OFlags::DIRECTORY).map_err(|error| failure("open", path, error))
+}
+
+/// As [`directory`], but a link is refused where the directory ought to be.
+pub(super) fn plain_directory(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Failure> {
+    match open(root, path, OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+        Err(Errno::NOENT) => directory(root, path),
+        result => result.map_err(|error| failure("open", path, error)),
+    }
+}
+
+/// Opens a file, made empty if it is not there. A link that leads nowhere is what is opened itself: a mount
+/// upon it is seen in its stead. With `follow` false this holds for every link.
+pub(super) fn file(root: &OwnedFd, path: &Path, follow: bool) -> Result<OwnedFd, Failure> {
+    if follow {
+        match open(root, path, OFlags::empty()) {
+            Err(Errno::NOENT) => {}
+            result => return result.map_err(|error| failure("open", path, error)),
+        }
+    }
+    let (parent, name) = split(path)?;
+    let parent = directory(root, parent)?;
+    let here = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match fs::openat(&parent, name, here, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        result => return result.map_err(|error| failure("open", path, error)),
+    }
+    let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    keep_times(&parent, || fs::openat(&parent, name, new, Mode::from_raw_mode(0o644)).map(drop))
+        .map_err(|error| failure("create", path, error))?;
+    fs::openat(&parent, name, here, Mode::empty()).map_err(|error| failure("open", path, error))
+}
+
+/// Whether a descriptor names a directory.
+pub(super) fn is_directory(fd: impl AsFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fs::fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+/// The error of a call on a path of the root file system.
+pub(super) fn failure(call: &str, path: &Path, error: impl Into<io::Error>) -> Failure {
+    Failure::new(format!("{call}(/{})", path.display()), error)
+}
+
+fn split(path: &Path) -> Result<(&Path, &OsStr), Failure> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent, name)),
+        _ => Err(failure("open", path, Errno::ISDIR)),
+    }
+}
+
+/// Makes an entry in a directory without a trace in its times: a directory that only the runner touched is the
+/// same as before, and the layer has no entry for it.
+fn keep_times(
+    directory: &OwnedFd,
+    make: impl FnOnce() -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let before = fs::fstat(directory)?;
+    make()?;
+    let time = |seconds, nanoseconds: u64| fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.try_into().unwrap_or(0),
+    };
+    let times = Timestamps {
+        last_access: time(before.st_atime, before.st_atime_nsec.into()),
+        last_modification: time(before.st_mtime, before.st_mtime_nsec.into()),
+    };
+    // Not the owner's privilege alone, but it may be refused for directories of unmapped owners; then the
+    // directory keeps its new time.
+    let _ = fs::utimensat(fs::CWD, name(directory), &times, AtFlags::empty());
+    Ok(())
+}

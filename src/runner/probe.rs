@@ -1,0 +1,129 @@
+//! Tries the rungs. A call that succeeds proves little (a security module may let `unshare` pass and refuse the
+//! next step), so each rung is gone to its end, in a helper process, on a file system in memory.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use rustix::mount::MountFlags;
+use rustix::process::WaitOptions;
+
+use super::failure::Failure;
+use super::wire::Job;
+use super::{
+    Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys,
+};
+
+/// See [`super::probe`].
+pub(super) fn report() -> Report {
+    Report { rungs: Rung::ALL.into_iter().map(|rung| (rung, attempt(rung))).collect() }
+}
+
+/// See [`super::choose`].
+pub(super) fn choose(forced: Option<Rung>) -> Result<Rung, Error> {
+    let mut refused = vec![];
+    for rung in Rung::ALL.into_iter().filter(|rung| forced.is_none_or(|forced| forced == *rung)) {
+        match attempt(rung) {
+            Ok(()) => return Ok(rung),
+            Err(refusal) => refused.push((rung, refusal)),
+        }
+    }
+    Err(Error::Refused { rungs: refused })
+}
+
+/// See [`super::probe_overlay`].
+pub(super) fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
+    let failed = |error| Failure::new(format!("mkdir({})", directory.display()), error);
+    let directory = tempfile::Builder::new()
+        .prefix(".probe-")
+        .tempdir_in(directory)
+        .map_err(|error| failed(error).refusal(rung))?;
+    let job = Job::Overlay { directory: directory.path().to_owned() };
+    parent::attempt(rung, job)
+}
+
+fn attempt(rung: Rung) -> Result<(), Refusal> {
+    if rung == Rung::Root && !rustix::process::geteuid().is_root() {
+        return Err(Failure::said("geteuid", "not running as root").refusal(rung));
+    }
+    parent::attempt(rung, Job::Probe { directory: std::env::temp_dir() })
+}
+
+/// In the helper, as pid 1: all that a step needs, short of a step.
+pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failure> {
+    mounts::detach_from_host()?;
+    mounts::tmpfs(directory, MountFlags::NOSUID, "mode=700")
+        .map_err(|error| Failure::new("mount(tmpfs)", error))?;
+    let root = directory.join("root");
+    rustix::fs::mkdir(&root, Mode::from_raw_mode(0o755))
+        .map_err(|error| Failure::new("mkdir", error))?;
+    let command = Command {
+        rootfs: RootFs::Directory(root),
+        mounts: vec![],
+        argv: vec![OsString::from("/nothing")],
+        env: vec![],
+        cwd: PathBuf::from("/"),
+        ca_bundle: None,
+        interactive: false,
+        inherit_output: false,
+    };
+    mounts::enter(rung, &command)?;
+    if rung != Rung::UsernsSingle {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open("/owned", flags, Mode::from_raw_mode(0o644))
+            .map_err(|error| Failure::new("open", error))?;
+        rustix::fs::chownat(
+            CWD,
+            "/owned",
+            Some(Uid::from_raw(1)),
+            Some(Gid::from_raw(1)),
+            rustix::fs::AtFlags::empty(),
+        )
+        .map_err(|error| Failure::new("chown(file, 1, 1)", error))?;
+    }
+    // A process of its own, as for a step: the filter must not bind pid 1.
+    let Some(child) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
+        let status = i32::from(init::restrict(rung).is_err());
+        sys::exit(status);
+    };
+    let status = rustix::process::waitpid(Some(child), WaitOptions::empty())
+        .map_err(|error| Failure::new("waitpid", error))?;
+    match status.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(Outcome::Exited(0)),
+        _ => Err(Failure::said("seccomp", "the filter or the drop of capabilities was refused")),
+    }
+}
+
+/// In the helper: an overlay with its upper directory in `directory`, tried with what steps do to it. A deleted
+/// file becomes a device node, and a directory made anew gets an extended attribute.
+pub(super) fn overlay(directory: &Path) -> Result<(), Failure> {
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| directory.join(name));
+    let call = |call: &str| format!("{call} in an overlay");
+    let make = |path: &Path, call: String| {
+        fs_err::create_dir(path).map_err(|error| Failure::new(call, error))
+    };
+    for path in [&lower, &upper, &work, &lower.join("again")] {
+        make(path, format!("mkdir({})", path.display()))?;
+    }
+    for file in ["deleted", "again/below"] {
+        fs_err::write(lower.join(file), "")
+            .map_err(|error| Failure::new(format!("write({file})"), error))?;
+    }
+    mounts::overlay(std::slice::from_ref(&lower), &upper, &work)?;
+    let tried = (|| {
+        fs_err::remove_file(upper.join("deleted"))
+            .map_err(|error| Failure::new(call("unlink"), error))?;
+        let again = upper.join("again");
+        fs_err::remove_dir_all(&again).map_err(|error| Failure::new(call("rmdir"), error))?;
+        make(&again, call("mkdir"))?;
+        if again.join("below").exists() {
+            return Err(Failure::said(call("setxattr"), "it has no effect"));
+        }
+        Ok(())
+    })();
+    rustix::mount::unmount(&upper, rustix::mount::UnmountFlags::DETACH)
+        .map_err(|error| Failure::new("umount2", error))?;
+    // The kernel leaves this one without permissions, which would keep the caller from removing it.
+    let _ = rustix::fs::chmod(work.join("work"), Mode::from_raw_mode(0o700));
+    tried
+}

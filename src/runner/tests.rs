@@ -1,0 +1,72 @@
+//! What can be tested without a helper process; `tests/runner.rs` has the rest.
+
+use super::*;
+
+fn command() -> Command {
+    Command {
+        rootfs: RootFs::Directory("/rootfs".into()),
+        mounts: vec![],
+        argv: vec!["true".into()],
+        env: vec![],
+        cwd: "/".into(),
+        ca_bundle: None,
+        interactive: false,
+        inherit_output: false,
+    }
+}
+
+#[test]
+fn rungs_have_the_names_of_the_command_line() {
+    for rung in Rung::ALL {
+        assert_eq!(rung.to_string().parse::<Rung>().unwrap(), rung);
+        assert_eq!(serde_json::to_value(rung).unwrap(), rung.to_string());
+    }
+    assert!(matches!("ptrace".parse::<Rung>(), Err(Error::UnsupportedRung { .. })));
+    assert!(matches!("docker".parse::<Rung>(), Err(Error::UnknownRung { .. })));
+}
+
+#[test]
+fn mount_points_are_relative_and_complete() {
+    let mut command = command();
+    command.cwd = "/work/space".into();
+    command.mounts.push(Mount {
+        source: "/host".into(),
+        target: "/opt/../a/./b".into(),
+        read_only: true,
+    });
+    let expected = [
+        "a", "a/b", "dev", "etc", "etc/hosts", "etc/resolv.conf", "proc", "sys", "work", "work/space",
+    ];
+    assert_eq!(mount_points(&command), expected.map(PathBuf::from));
+}
+
+#[test]
+fn a_command_travels_whole_though_its_paths_are_not_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = OsString::from_vec(b"/odd\xff".to_vec());
+    let mut command = command();
+    command.cwd = odd.clone().into();
+    command.ca_bundle = Some(odd.clone().into());
+    command.rootfs = RootFs::Overlay {
+        lower: vec![odd.clone().into()],
+        upper: odd.clone().into(),
+        work: odd.into(),
+    };
+    let sent = serde_json::to_vec(&command).unwrap();
+    let received: Command = serde_json::from_slice(&sent).unwrap();
+    assert_eq!(format!("{received:?}"), format!("{command:?}"));
+}
+
+#[test]
+fn an_ordinary_start_is_no_helper() {
+    assert!(child().is_none());
+}
+
+#[test]
+fn refusals_are_told_with_their_remedies() {
+    let refusal = Failure::new("unshare(CLONE_NEWUSER)", io::Error::from_raw_os_error(libc::ENOSPC))
+        .refusal(Rung::UsernsSingle);
+    assert_eq!(refusal.to_string(), "`unshare(CLONE_NEWUSER)`: no space left on device");
+    let error = Error::Refused { rungs: vec![(Rung::UsernsSingle, refusal)] };
+    assert!(error.hint().unwrap().contains("user.max_user_namespaces"));
+}
