@@ -177,7 +177,11 @@ fn files_of_a_build() {
             "[unreadable.txt]",
             &["unreadable.txt", "ermission denied"],
         ),
-        ("outside", "[{../../x: a.txt}]", &["../../x", "inside the workspace"]),
+        (
+            "outside",
+            "[{../../x: a.txt}]",
+            &["../../x", "inside the workspace"],
+        ),
         ("absolute", "[{/etc/passwd: a.txt}]", &["/etc/passwd"]),
         ("taken", "[{x: a.txt}, {x: b.txt}]", &["taken"]),
         (

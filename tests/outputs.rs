@@ -229,7 +229,7 @@ fn a_dry_run_stages_and_plans_but_builds_nothing() {
     let plan = run.stdout().to_owned();
     run.stderr();
     assert!(
-        plan.contains("pip install") && plan.contains("oci-dir:out"),
+        plan.contains("python3 -m venv") && plan.contains("oci-dir:out"),
         "{plan}"
     );
     for name in [
