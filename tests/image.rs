@@ -88,12 +88,10 @@ pip-config:
     data
     from home
     ");
-    insta::assert_snapshot!(shell("cat $VIRTUAL_ENV/pip.conf"), @r"
-    [global]
-    disable-pip-version-check = 1
-    trusted-host = one.example.com
-    	two.example.com
-    ");
+    assert_eq!(
+        shell("cat $VIRTUAL_ENV/pip.conf").trim_end(),
+        "[global]\ndisable-pip-version-check = 1\ntrusted-host = one.example.com\n    two.example.com"
+    );
     // The value from outside is masked where the build file is kept.
     let kept = shell("cat installation/build.yaml");
     assert!(
