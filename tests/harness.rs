@@ -7,8 +7,8 @@ use fs_err as fs;
 use serde_json::Value;
 
 use crate::support::{
-    Bench, Registry, Tree, User, base_layout, buildah_build, check, have, is_root, repository,
-    run_bundle, serve_base, skopeo_copy, skopeo_inspect, succeed, umoci_unpack, verify,
+    Bench, Docker, Registry, Tree, User, base_layout, buildah_build, check, have, is_root,
+    repository, run_bundle, serve_base, skopeo_copy, skopeo_inspect, succeed, umoci_unpack, verify,
 };
 
 const TAG: &str = "3.11-slim";
@@ -254,6 +254,28 @@ fn buildah_builds_a_context() {
     let tree = Tree::of(&umoci_unpack(&bench, &layout, "latest", "bundle").join("rootfs"));
     assert!(tree.has("venv/bin/pip") && tree.has("hello"));
     assert!(!tree.has("dev/shm/ca.crt") && !tree.has("usr/share/bug"));
+}
+
+#[test]
+fn docker_loads_and_runs_an_archive() {
+    let Some(layout) = base_layout() else { return };
+    let bench = Bench::current();
+    let Some(docker) = Docker::start(&bench) else {
+        return;
+    };
+    let archive = bench.path("docker.tar");
+    let target = format!("docker-archive:{}:example.com/base:1", archive.display());
+    skopeo_copy(&bench, &format!("oci:{}:{TAG}", layout.display()), &target);
+    assert!(docker.load(&archive).contains("example.com/base:1"));
+    let diff_ids = &verify(&layout, TAG).config["rootfs"]["diff_ids"];
+    assert_eq!(
+        &docker.inspect("example.com/base:1")["RootFS"]["Layers"],
+        diff_ids
+    );
+    assert_eq!(
+        docker.run("example.com/base:1", &["python3", "-c", "print(1 + 1)"]),
+        "2\n"
+    );
 }
 
 #[test]

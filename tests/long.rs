@@ -188,10 +188,12 @@ fn builds_all_of_pyats(user: User) {
         "the largest resident set is {largest} KiB"
     );
 
-    let run = bench.run(["run", "--rm", "pyats:1", "pyats", "version", "check"]);
+    let run = bench.run(["run", "-q", "--rm", "pyats:1", "pyats", "version", "check"]);
     assert!(run.stdout().contains("pyats"), "{}", run.stdout());
     run.stderr();
-    let run = bench.run(["run", "--rm", "pyats:1", "pyats", "run", "job", "job.py"]);
+    let run = bench.run([
+        "run", "-q", "--rm", "pyats:1", "pyats", "run", "job", "job.py",
+    ]);
     assert!(
         run.stdout().contains("the job ran"),
         "{}\n{}",

@@ -3,7 +3,7 @@
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::support::{Bench, have, serve_base, skopeo_copy, skopeo_inspect, verify};
+use crate::support::{Bench, Docker, have, serve_base, skopeo_copy, skopeo_inspect, verify};
 
 const BUILD: &str =
     "tag: from-the-file:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\nlabels: {a: file, b: file}\n";
@@ -96,6 +96,38 @@ fn every_kind_of_output_holds_the_same_image() {
     };
     assert_eq!(said["Id"], image.manifest["config"]["digest"]);
     assert!(said["RepoTags"].to_string().contains("other:2"), "{said}");
+}
+
+#[test]
+fn docker_loads_and_runs_what_is_built() {
+    let bench = Bench::current();
+    let Some(docker) = Docker::start(&bench) else {
+        return;
+    };
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    bench.write("build.yaml", BUILD);
+    let id = bench.path("id");
+    let arguments = [
+        "build.yaml",
+        "--base",
+        &base,
+        "-o",
+        "docker-archive:docker.tar",
+        "--iidfile",
+    ];
+    let mut command = bench.tool(arguments);
+    bench.finish(command.arg(&id)).line();
+    let said = docker.load(&bench.path("docker.tar"));
+    assert!(said.contains("from-the-file:1"), "{said}");
+    let id = fs::read_to_string(id).expect("it was asked for");
+    assert_eq!(docker.inspect("from-the-file:1")["Id"], *id);
+    let script = "import os, sys; print(os.getcwd(), sys.prefix)";
+    assert_eq!(
+        docker.run("from-the-file:1", &["python", "-c", script]),
+        "/workspace /venv\n"
+    );
 }
 
 #[test]
@@ -197,7 +229,7 @@ fn a_dry_run_stages_and_plans_but_builds_nothing() {
     let plan = run.stdout().to_owned();
     run.stderr();
     assert!(
-        plan.contains("pip install") && plan.contains("oci-dir:out"),
+        plan.contains("python3 -m venv") && plan.contains("oci-dir:out"),
         "{plan}"
     );
     for name in [

@@ -154,7 +154,14 @@ fn is_what_buildah_makes(bench: &Bench, layout: &Path, image: &Image, context: &
 
 /// The tool runs commands in its image.
 fn runs_by_itself(bench: &Bench) {
-    let run = bench.run(["run", "--rm", "quickstart:latest", "python", "hello_job.py"]);
+    let run = bench.run([
+        "run",
+        "-q",
+        "--rm",
+        "quickstart:latest",
+        "python",
+        "hello_job.py",
+    ]);
     assert!(
         run.stdout().ends_with("quickstart: job passed\n"),
         "{}",
@@ -162,6 +169,7 @@ fn runs_by_itself(bench: &Bench) {
     );
     let run = bench.run([
         "run",
+        "-q",
         "quickstart:latest",
         "python",
         "-c",
@@ -171,12 +179,20 @@ fn runs_by_itself(bench: &Bench) {
     // What a command writes never stays.
     let run = bench.run([
         "run",
+        "-q",
         "quickstart:latest",
         "sh",
         "-c",
         "ls -A /workspace; touch /workspace/new",
     ]);
-    let again = bench.run(["run", "quickstart:latest", "sh", "-c", "ls -A /workspace"]);
+    let again = bench.run([
+        "run",
+        "-q",
+        "quickstart:latest",
+        "sh",
+        "-c",
+        "ls -A /workspace",
+    ]);
     assert_eq!(run.stdout(), again.stdout());
 }
 

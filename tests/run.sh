@@ -21,6 +21,8 @@ need_compiler
 need docker-registry:docker-registry skopeo:skopeo umoci:umoci crun:crun runc:runc buildah:buildah \
     newuidmap:uidmap python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
     /etc/ssl/certs/ca-certificates.crt:ca-certificates
+# One more oracle. Elsewhere than in CI nobody may want Docker's daemon, which this tool does without.
+[ -z "${CI:-}" ] || [ "$(id -u)" -ne 0 ] || need dockerd:docker.io
 [ "$(id -u)" -ne 0 ] || export REQUIRE_ALL=1
 
 # The base is made here, and not by whichever test comes first, so that no test's time includes it.

@@ -6,6 +6,7 @@
 
 mod base;
 mod bench;
+mod docker;
 mod oracles;
 mod registry;
 mod tree;
@@ -14,6 +15,7 @@ mod verify;
 
 pub(crate) use base::{base_layout, serve_base};
 pub(crate) use bench::Bench;
+pub(crate) use docker::Docker;
 pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
 pub(crate) use registry::Registry;
 pub(crate) use tree::Tree;
@@ -27,17 +29,22 @@ use std::process::{Command, Stdio};
 use sha2::{Digest as _, Sha256};
 
 /// Says loudly that a test is skipped. With `REQUIRE_ALL=1`, as CI sets, that is a failure.
+pub(crate) fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"),
+        "REQUIRE_ALL=1, but this test cannot run: {reason}"
+    );
+    note(reason);
+}
+
+/// Says loudly that a test, or a part of it, is skipped.
 #[expect(
     clippy::print_stderr,
     reason = "a skipped test must not look like a passed one"
 )]
-pub(crate) fn skip(reason: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    assert!(
-        std::env::var_os("REQUIRE_ALL").is_none_or(|value| value != "1"),
-        "REQUIRE_ALL=1, but {test} cannot run: {reason}"
-    );
-    eprintln!("SKIPPED {test}: {reason}");
+pub(crate) fn note(reason: &str) {
+    let thread = std::thread::current();
+    eprintln!("SKIPPED {}: {reason}", thread.name().unwrap_or("a test"));
 }
 
 /// Whether the programs are there; skips if not.
