@@ -220,7 +220,7 @@ mod tests {
             header.set_mtime(0);
             header.as_old_mut().name[0] = b'a';
             header.set_cksum();
-            [header.as_bytes(), &[0; 100_352][..]].concat()
+            [header.as_bytes(), &vec![0; 100_352][..]].concat()
         };
         let drain = |bytes: &[u8], limit: u64| {
             let mut archive = Archive::new(bytes, 0);

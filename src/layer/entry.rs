@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::layer::malformed::Malformed;
 use crate::layer::{node, pax};
 
-/// The kernel's PATH_MAX, without its final NUL.
+/// The kernel's `PATH_MAX`, without its final NUL.
 pub(super) const MAX_PATH: usize = 4095;
 
 /// What an entry is.

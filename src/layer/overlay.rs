@@ -24,13 +24,14 @@ pub(super) fn visit(
     changeset: &mut Changeset<'_>,
 ) -> Result<(), Error> {
     let lower = Lower::open(lower, upper)?;
-    visit_path(&lower.root, upper, b"", changeset)
+    visit_path(&lower.root, upper, b"", false, changeset)
 }
 
 fn visit_path(
     lower: &Path,
     upper: &Path,
     path: &[u8],
+    is_hidden: bool,
     changeset: &mut Changeset<'_>,
 ) -> Result<(), Error> {
     let host = at(upper, path);
@@ -45,7 +46,9 @@ fn visit_path(
     }
     let mut children = names(&host)?;
     let was_directory = before.is_some_and(|node| node.kind == Kind::Directory);
-    if was_directory && is_opaque(&host)? {
+    // Only the topmost directory of those that hide what is below them is marked.
+    let is_hidden = is_hidden || is_opaque(&host)?;
+    if was_directory && is_hidden {
         children.extend(names(&below)?);
         children.sort_unstable();
         children.dedup();
@@ -55,12 +58,8 @@ fn visit_path(
         if Node::read(&at(upper, &path))?.is_some() {
             // Below something that was no directory there was nothing, whatever a link leads to.
             let none = Path::new("/dev/null/none");
-            visit_path(
-                if was_directory { lower } else { none },
-                upper,
-                &path,
-                changeset,
-            )?;
+            let lower = if was_directory { lower } else { none };
+            visit_path(lower, upper, &path, is_hidden, changeset)?;
         } else if let Some(before) = Node::read(&at(lower, &path))? {
             changeset.visit_gone(&path, &before)?;
         }

@@ -127,6 +127,22 @@ fn a_directory_that_is_swapped_for_a_link_is_not_remembered() {
 }
 
 #[test]
+fn a_directory_that_went_away_is_not_remembered() {
+    // Deleted by the next layer, and made again.
+    let unpacking = Unpacking::new();
+    let two = Tar::default().file(".wh.d", "").file("d/new", "").end();
+    unpacking.unpack(&[Tar::default().file("d/old", "").end(), two]);
+    assert_eq!(unpacking.names(), ["d", "d/new"]);
+    // Replaced under another name of itself.
+    let tar = Tar::default()
+        .dir("x")
+        .symlink("x/up", "..")
+        .file("x/up/x", "")
+        .file("x/up/z", "");
+    assert!(matches!(refusal(tar.end()), Malformed::Parent { .. }));
+}
+
+#[test]
 fn a_hard_link_does_not_reach_out() {
     let unpacking = Unpacking::new();
     let secret = unpacking.outside().join("secret");
