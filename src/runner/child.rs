@@ -22,7 +22,11 @@ pub(super) fn take_over() -> Option<Call> {
     };
     match serve(spec, &channel) {
         Ok(Some(task)) => match channel.receive_bytes() {
-            Ok(Some(input)) => Some(Call { task, input, channel }),
+            Ok(Some(input)) => Some(Call {
+                task,
+                input,
+                channel,
+            }),
             _ => sys::exit(1),
         },
         Ok(None) => sys::exit(0),
@@ -37,14 +41,23 @@ pub(super) fn take_over() -> Option<Call> {
 fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
     die_with_parent(spec.parent)?;
     // The caller's terminal sends these to all of its processes; what they mean is the caller's to decide.
-    sys::ignore(&[libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTOU]);
+    sys::ignore(&[
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGHUP,
+        libc::SIGTSTP,
+        libc::SIGTTOU,
+    ]);
     let stdio = match &spec.job {
-        Job::Run(_) => {
-            channel.receive_descriptors().map_err(|error| Failure::new("recvmsg", error))?
-        }
+        Job::Run(_) => channel
+            .receive_descriptors()
+            .map_err(|error| Failure::new("recvmsg", error))?,
         _ => vec![],
     };
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
     if spec.rung != Rung::Root {
         unshare(UnshareFlags::NEWUSER, "CLONE_NEWUSER")?;
         if spec.rung == Rung::UsernsSingle {
@@ -82,7 +95,9 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         Job::Call { task } => {
             unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
             mounts::detach_from_host()?;
-            channel.send(&Note::Ready).map_err(|error| Failure::new("write", error))?;
+            channel
+                .send(&Note::Ready)
+                .map_err(|error| Failure::new("write", error))?;
             Ok(Some(task))
         }
     }
@@ -92,7 +107,11 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
 fn die_with_parent(parent: i32) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Failure::new("prctl(PR_SET_PDEATHSIG)", error))?;
-    if rustix::process::getppid().map(Pid::as_raw_nonzero).map(std::num::NonZero::get) != Some(parent) {
+    if rustix::process::getppid()
+        .map(Pid::as_raw_nonzero)
+        .map(std::num::NonZero::get)
+        != Some(parent)
+    {
         sys::exit(1);
     }
     Ok(())
@@ -104,7 +123,9 @@ fn unshare(flags: UnshareFlags, name: &str) -> Result<(), Failure> {
 
 /// Has the parent write the maps, then becomes root of the namespace, in no group but its own.
 fn map_range(channel: &Channel) -> Result<(), Failure> {
-    channel.send(&Note::MapIds).map_err(|error| Failure::new("write", error))?;
+    channel
+        .send(&Note::MapIds)
+        .map_err(|error| Failure::new("write", error))?;
     if !matches!(channel.receive(), Ok(Some(Note::IdsMapped))) {
         sys::exit(1);
     }
@@ -129,9 +150,9 @@ fn first_process(
         .map_err(|error| Failure::new("pipe2", error))?;
     let Some(first) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop(held);
-        let result = protect(&alive).and_then(|()| work(channel)).and_then(|outcome| {
-            done(channel, outcome)
-        });
+        let result = protect(&alive)
+            .and_then(|()| work(channel))
+            .and_then(|outcome| done(channel, outcome));
         if let Err(failure) = result {
             let _ = channel.send(&Note::Failed(failure));
         }
@@ -143,7 +164,9 @@ fn first_process(
         match rustix::process::waitpid(Some(first), WaitOptions::empty()) {
             Err(rustix::io::Errno::INTR) => {}
             result => {
-                return result.map(drop).map_err(|error| Failure::new("waitpid", error));
+                return result
+                    .map(drop)
+                    .map_err(|error| Failure::new("waitpid", error));
             }
         }
     }
@@ -154,8 +177,14 @@ fn first_process(
 fn protect(alive: &OwnedFd) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Failure::new("prctl(PR_SET_PDEATHSIG)", error))?;
-    let mut fds = [rustix::event::PollFd::new(alive, rustix::event::PollFlags::IN)];
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [rustix::event::PollFd::new(
+        alive,
+        rustix::event::PollFlags::IN,
+    )];
+    let now = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     if rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0) {
         sys::exit(1);
     }
@@ -166,7 +195,9 @@ fn protect(alive: &OwnedFd) -> Result<(), Failure> {
 }
 
 fn done(channel: &Channel, outcome: Outcome) -> Result<(), Failure> {
-    channel.send(&Note::Done(outcome)).map_err(|error| Failure::new("write", error))
+    channel
+        .send(&Note::Done(outcome))
+        .map_err(|error| Failure::new("write", error))
 }
 
 /// The caller's terminal, if the step has it: a killed shell or editor leaves it in a strange state, and a
@@ -176,8 +207,10 @@ struct Terminal(Option<(OwnedFd, rustix::termios::Termios, Pid)>);
 impl Terminal {
     fn of(stdio: &[OwnedFd]) -> Self {
         let state = |fd: &OwnedFd| -> io::Result<_> {
-            let (settings, group) =
-                (rustix::termios::tcgetattr(fd)?, rustix::termios::tcgetpgrp(fd)?);
+            let (settings, group) = (
+                rustix::termios::tcgetattr(fd)?,
+                rustix::termios::tcgetpgrp(fd)?,
+            );
             Ok((fd.try_clone()?, settings, group))
         };
         Self(stdio.first().and_then(|stdin| state(stdin).ok()))

@@ -21,23 +21,39 @@ impl Failure {
         let source = std::error::Error::source(&error);
         // fs_err hides the number behind its own message.
         let raw = error.raw_os_error().or_else(|| {
-            source?.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error)
+            source?
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error)
         });
-        let reason = raw.map_or_else(|| reason(&error), |raw| {
-            reason(&io::Error::from_raw_os_error(raw))
-        });
-        Self { call: call.into(), errno: raw.unwrap_or(0), reason }
+        let reason = raw.map_or_else(
+            || reason(&error),
+            |raw| reason(&io::Error::from_raw_os_error(raw)),
+        );
+        Self {
+            call: call.into(),
+            errno: raw.unwrap_or(0),
+            reason,
+        }
     }
 
     /// A program or file, and what is the matter with it.
     pub(super) fn said(call: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { call: call.into(), errno: 0, reason: reason.into() }
+        Self {
+            call: call.into(),
+            errno: 0,
+            reason: reason.into(),
+        }
     }
 
     /// The failure with its remedy on this machine.
     pub(super) fn refusal(self, rung: Rung) -> Refusal {
         let remedy = remedy(rung, &self);
-        Refusal { call: self.call, errno: self.errno, reason: self.reason, remedy }
+        Refusal {
+            call: self.call,
+            errno: self.errno,
+            reason: self.reason,
+            remedy,
+        }
     }
 }
 
@@ -46,7 +62,9 @@ pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
 }
 
 fn remedy(rung: Rung, failure: &Failure) -> String {
@@ -54,8 +72,10 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
     if call == "geteuid" {
         return "run as root (`sudo`), or use a rung that needs no root".into();
     }
-    if matches!(call, "newuidmap" | "newgidmap" | "/etc/subuid" | "/etc/subgid")
-        || call.starts_with("execve(new")
+    if matches!(
+        call,
+        "newuidmap" | "newgidmap" | "/etc/subuid" | "/etc/subgid"
+    ) || call.starts_with("execve(new")
     {
         return id_remedy(call);
     }

@@ -38,9 +38,16 @@ pub(super) fn plan() -> Result<Maps, Failure> {
         _ if uid == 0 => Ok(Maps::Identity),
         Some(program) => Err(Failure::said(program, "the program is not installed")),
         None => {
-            let file = if uids.is_empty() { "/etc/subuid" } else { "/etc/subgid" };
+            let file = if uids.is_empty() {
+                "/etc/subuid"
+            } else {
+                "/etc/subgid"
+            };
             let user = names.first().cloned().unwrap_or_else(|| uid.to_string());
-            Err(Failure::said(file, format!("it has no range of ids for `{user}`")))
+            Err(Failure::said(
+                file,
+                format!("it has no range of ids for `{user}`"),
+            ))
         }
     }
 }
@@ -49,7 +56,10 @@ pub(super) fn plan() -> Result<Maps, Failure> {
 pub(super) fn write(maps: &Maps, pid: u32) -> Result<(), Failure> {
     match maps {
         Maps::Programs { uids, gids } => {
-            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let (uid, gid) = (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            );
             program("newuidmap", pid, uid, uids)?;
             program("newgidmap", pid, gid, gids)
         }
@@ -90,7 +100,9 @@ fn identity(map: &str) -> String {
 
 fn program(program: &str, pid: u32, own: u32, ranges: &[Range]) -> Result<(), Failure> {
     let mut command = Command::new(program);
-    command.arg(pid.to_string()).args(["0", &own.to_string(), "1"]);
+    command
+        .arg(pid.to_string())
+        .args(["0", &own.to_string(), "1"]);
     let mut inside = 1;
     for range in ranges {
         command.args([inside, range.first, range.count].map(|number| number.to_string()));
@@ -133,10 +145,13 @@ fn subordinate(file: &str, flags: &[&str], uid: u32, names: &[String]) -> Vec<Ra
     let Some(name) = names.first() else {
         return vec![];
     };
-    match Command::new("getsubids").args(flags).arg(name).stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() => {
-            listed(&String::from_utf8_lossy(&output.stdout))
-        }
+    match Command::new("getsubids")
+        .args(flags)
+        .arg(name)
+        .stdin(Stdio::null())
+        .output()
+    {
+        Ok(output) if output.status.success() => listed(&String::from_utf8_lossy(&output.stdout)),
         _ => vec![],
     }
 }
@@ -148,7 +163,11 @@ fn parse(text: &str, uid: u32, names: &[String]) -> Vec<Range> {
             let mut fields = line.trim().split(':');
             let user = fields.next()?;
             let ours = names.iter().any(|name| name == user) || user.parse() == Ok(uid);
-            if ours { range(fields.next()?, fields.next()?) } else { None }
+            if ours {
+                range(fields.next()?, fields.next()?)
+            } else {
+                None
+            }
         })
         .collect()
 }
@@ -164,7 +183,10 @@ fn listed(text: &str) -> Vec<Range> {
 }
 
 fn range(first: &str, count: &str) -> Option<Range> {
-    let range = Range { first: first.parse().ok()?, count: count.parse().ok()? };
+    let range = Range {
+        first: first.parse().ok()?,
+        count: count.parse().ok()?,
+    };
     (range.count > 0).then_some(range)
 }
 
@@ -186,8 +208,14 @@ mod tests {
         let text = "# comment\nada:100000:65536\nbob:1:2\n1000:300000:10\nada:x:1\nada:5:0\n";
         let names = ["ada".to_owned()];
         let expected = [
-            Range { first: 100_000, count: 65536 },
-            Range { first: 300_000, count: 10 },
+            Range {
+                first: 100_000,
+                count: 65536,
+            },
+            Range {
+                first: 300_000,
+                count: 10,
+            },
         ];
         assert_eq!(parse(text, 1000, &names), expected);
         assert_eq!(parse(text, 7, &[]), []);
@@ -195,12 +223,21 @@ mod tests {
 
     #[test]
     fn the_answer_of_getsubids_is_understood() {
-        assert_eq!(listed("0: ada 100000 65536\n"), [Range { first: 100_000, count: 65536 }]);
+        assert_eq!(
+            listed("0: ada 100000 65536\n"),
+            [Range {
+                first: 100_000,
+                count: 65536
+            }]
+        );
         assert_eq!(listed("Error fetching ranges\n"), []);
     }
 
     #[test]
     fn an_identity_map_has_the_inner_ids() {
-        assert_eq!(identity("  0  1000 1\n  1 100000 65536\n"), "0 0 1\n1 1 65536\n");
+        assert_eq!(
+            identity("  0  1000 1\n  1 100000 65536\n"),
+            "0 0 1\n1 1 65536\n"
+        );
     }
 }

@@ -71,8 +71,10 @@ fn reap(main: Pid, child_signal: &OwnedFd, channel: &Channel) -> Result<Outcome,
                 return Ok(outcome(status));
             }
         }
-        let mut fds =
-            [PollFd::new(child_signal, PollFlags::IN), PollFd::new(channel, PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(child_signal, PollFlags::IN),
+            PollFd::new(channel, PollFlags::IN),
+        ];
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::new("poll", error)),
@@ -118,7 +120,11 @@ fn prepare(
     command: &Command,
     stdio: &[OwnedFd],
 ) -> Result<(Strings, Strings), Failure> {
-    let argv = command.argv.iter().map(|word| string(word)).collect::<Result<_, _>>()?;
+    let argv = command
+        .argv
+        .iter()
+        .map(|word| string(word))
+        .collect::<Result<_, _>>()?;
     let env = environment(command)
         .iter()
         .map(|(name, value)| {
@@ -129,7 +135,10 @@ fn prepare(
         })
         .collect::<Result<_, _>>()?;
     let [stdin, stdout, stderr] = stdio else {
-        return Err(Failure::said("recvmsg", "standard input, output and error did not arrive"));
+        return Err(Failure::said(
+            "recvmsg",
+            "standard input, output and error did not arrive",
+        ));
     };
     rustix::stdio::dup2_stdin(stdin)
         .and_then(|()| rustix::stdio::dup2_stdout(stdout))
@@ -253,5 +262,7 @@ fn candidates(program: &OsStr, env: &[(OsString, OsString)]) -> Vec<OsString> {
     // The last one wins, as in a shell's assignments.
     let path = env.iter().rfind(|(name, _)| name == "PATH");
     let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value);
-    std::env::split_paths(path).map(|directory| directory.join(program).into()).collect()
+    std::env::split_paths(path)
+        .map(|directory| directory.join(program).into())
+        .collect()
 }

@@ -53,7 +53,11 @@ impl Lines {
 
 /// How many of the bytes end with a whole character.
 fn whole(bytes: &[u8]) -> usize {
-    let tail = bytes.iter().rev().take(4).position(|byte| byte & 0xc0 != 0x80);
+    let tail = bytes
+        .iter()
+        .rev()
+        .take(4)
+        .position(|byte| byte & 0xc0 != 0x80);
     match tail {
         Some(back) if bytes[bytes.len() - 1 - back] >= 0xc0 => bytes.len() - 1 - back,
         _ => bytes.len(),
@@ -80,12 +84,18 @@ mod tests {
     fn lines_end_at_newlines_and_at_the_end() {
         assert_eq!(lines([b"a\n\nb".as_slice()]), ["a", "", "b"]);
         assert_eq!(lines([b"".as_slice()]), Vec::<String>::new());
-        assert_eq!(lines([b"windows\r\nends\r\r\n".as_slice()]), ["windows", "ends"]);
+        assert_eq!(
+            lines([b"windows\r\nends\r\r\n".as_slice()]),
+            ["windows", "ends"]
+        );
     }
 
     #[test]
     fn a_carriage_return_overwrites() {
-        assert_eq!(lines([b"10%\r50%\r100%\r\ndone\n".as_slice()]), ["100%", "done"]);
+        assert_eq!(
+            lines([b"10%\r50%\r100%\r\ndone\n".as_slice()]),
+            ["100%", "done"]
+        );
         assert_eq!(lines([b"10%\r".as_slice(), b"\n"]), ["10%"]);
         assert_eq!(lines([b"10%\r".as_slice()]), ["10%"]);
     }

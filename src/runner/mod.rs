@@ -45,8 +45,13 @@ const PRIVATE: &str = ".pyats-image-build";
 /// The CA bundle's name in [`PRIVATE`].
 const CA_BUNDLE: &str = "ca.pem";
 /// Who reads the CA bundle: OpenSSL, pip, requests, curl, git.
-const CA_VARIABLES: &[&str] =
-    &["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
+const CA_VARIABLES: &[&str] = &[
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+];
 
 /// A technique. The ladder goes from the first, which loses nothing, to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -227,7 +232,10 @@ impl Error {
 }
 
 fn list(rungs: &[(Rung, Refusal)]) -> String {
-    let rungs: Vec<_> = rungs.iter().map(|(rung, refusal)| format!("`{rung}`: {refusal}")).collect();
+    let rungs: Vec<_> = rungs
+        .iter()
+        .map(|(rung, refusal)| format!("`{rung}`: {refusal}"))
+        .collect();
     rungs.join("; ")
 }
 

@@ -36,8 +36,13 @@ const MASKED: &[&str] = &[
 ];
 
 /// Shown, but not to be written: they configure the kernel.
-const READ_ONLY: &[&str] =
-    &["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+const READ_ONLY: &[&str] = &[
+    "proc/bus",
+    "proc/fs",
+    "proc/irq",
+    "proc/sys",
+    "proc/sysrq-trigger",
+];
 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -68,8 +73,12 @@ pub(super) fn enter(rung: Rung, command: &Command) -> Result<(), Failure> {
         }
     }
     for (file, target) in [("resolv.conf", "etc/resolv.conf"), ("hosts", "etc/hosts")] {
-        let source = place::open(&root, &Path::new("dev").join(PRIVATE).join(file), OFlags::empty())
-            .map_err(|error| failure("open", Path::new(file), error))?;
+        let source = place::open(
+            &root,
+            &Path::new("dev").join(PRIVATE).join(file),
+            OFlags::empty(),
+        )
+        .map_err(|error| failure("open", Path::new(file), error))?;
         let target = Path::new(target);
         mount_bind(name(&source), name(&place::file(&root, target, false)?))
             .map_err(|error| failure("mount(MS_BIND)", target, error))?;
@@ -90,7 +99,13 @@ pub(super) fn detach_from_host() -> Result<(), Failure> {
 /// Mounts a tmpfs.
 pub(super) fn tmpfs(target: impl AsRef<Path>, flags: MountFlags, options: &str) -> io::Result<()> {
     let options = CString::new(options)?;
-    Ok(mount("tmpfs", target.as_ref(), "tmpfs", flags, options.as_c_str())?)
+    Ok(mount(
+        "tmpfs",
+        target.as_ref(),
+        "tmpfs",
+        flags,
+        options.as_c_str(),
+    )?)
 }
 
 /// Mounts an overlay upon its upper directory.
@@ -99,10 +114,17 @@ pub(super) fn tmpfs(target: impl AsRef<Path>, flags: MountFlags, options: &str) 
 /// of one page is far away.
 pub(super) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<(), Failure> {
     let open = |path: &Path| {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| Failure::new(format!("open({})", path.display()), error))
+        rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| Failure::new(format!("open({})", path.display()), error))
     };
-    let lower: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let lower: Vec<OwnedFd> = lower
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<_, _>>()?;
     let names: Vec<String> = lower.iter().map(name).collect();
     let (upper_fd, work_fd) = (open(upper)?, open(work)?);
     let options = format!(
@@ -113,8 +135,14 @@ pub(super) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<()
     );
     let call = || format!("mount(overlay, {})", upper.display());
     let options = CString::new(options).map_err(|error| Failure::new(call(), error))?;
-    mount("overlay", name(&upper_fd), "overlay", MountFlags::empty(), options.as_c_str())
-        .map_err(|error| Failure::new(call(), error))
+    mount(
+        "overlay",
+        name(&upper_fd),
+        "overlay",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
+    .map_err(|error| Failure::new(call(), error))
 }
 
 fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
@@ -124,13 +152,18 @@ fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
             upper
         }
         RootFs::Directory(path) => {
-            mount_bind_recursive(path, path)
-                .map_err(|error| Failure::new(format!("mount({}, MS_BIND)", path.display()), error))?;
+            mount_bind_recursive(path, path).map_err(|error| {
+                Failure::new(format!("mount({}, MS_BIND)", path.display()), error)
+            })?;
             path
         }
     };
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| Failure::new(format!("open({})", path.display()), error))
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| Failure::new(format!("open({})", path.display()), error))
 }
 
 /// A /dev of the step's own. A directory in it keeps copies of the host's files that the step may have: it may
@@ -140,8 +173,8 @@ fn dev(root: &OwnedFd, rung: Rung, command: &Command) -> Result<(), Failure> {
     let place = place::plain_directory(root, path)?;
     tmpfs(name(&place), MountFlags::NOSUID, "mode=755,size=65536k")
         .map_err(|error| failure("mount(tmpfs)", path, error))?;
-    let dev = place::open(root, path, OFlags::DIRECTORY)
-        .map_err(|error| failure("open", path, error))?;
+    let dev =
+        place::open(root, path, OFlags::DIRECTORY).map_err(|error| failure("open", path, error))?;
     for device in DEVICES {
         let node = place::file(&dev, Path::new(device), false)?;
         mount_bind(format!("/dev/{device}"), name(&node))
@@ -153,11 +186,19 @@ fn dev(root: &OwnedFd, rung: Rung, command: &Command) -> Result<(), Failure> {
     }
     let pts = place::directory(&dev, Path::new("pts"))?;
     // The group of terminals, tty, exists where more than one id does.
-    let group = if rung == Rung::UsernsSingle { c"newinstance,ptmxmode=0666,mode=0620" } else {
+    let group = if rung == Rung::UsernsSingle {
+        c"newinstance,ptmxmode=0666,mode=0620"
+    } else {
         c"newinstance,ptmxmode=0666,mode=0620,gid=5"
     };
-    mount("devpts", name(&pts), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, group)
-        .map_err(|error| failure("mount(devpts)", &path.join("pts"), error))?;
+    mount(
+        "devpts",
+        name(&pts),
+        "devpts",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        group,
+    )
+    .map_err(|error| failure("mount(devpts)", &path.join("pts"), error))?;
     let shm = place::directory(&dev, Path::new("shm"))?;
     let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     tmpfs(name(&shm), inert, "mode=1777,size=65536k")
@@ -229,22 +270,30 @@ fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {
     };
     mount_bind_recursive(name(&source), name(&target))
         .map_err(|error| failure("mount(MS_BIND)", &path, error))?;
-    if mount.read_only { read_only(root, &path) } else { Ok(()) }
+    if mount.read_only {
+        read_only(root, &path)
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a mount, and all below it, read-only.
 ///
 /// A remount has to repeat the flags that are there: in a user namespace those of the host's mounts are locked.
 fn read_only(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
-    let top = place::open(root, path, OFlags::empty())
-        .map_err(|error| failure("open", path, error))?;
+    let top =
+        place::open(root, path, OFlags::empty()).map_err(|error| failure("open", path, error))?;
     let top = fs_err::read_link(name(&top)).map_err(|error| failure("readlink", path, error))?;
     for mount in mounts_below(&top).map_err(|error| Failure::new("open(mountinfo)", error))? {
         let flags = rustix::fs::statvfs(&mount)
             .map_err(|error| failure("statvfs", path, error))?
             .f_flag;
-        mount_remount(&mount, MountFlags::BIND | MountFlags::RDONLY | kept(flags), "")
-            .map_err(|error| failure("mount(MS_REMOUNT|MS_RDONLY)", path, error))?;
+        mount_remount(
+            &mount,
+            MountFlags::BIND | MountFlags::RDONLY | kept(flags),
+            "",
+        )
+        .map_err(|error| failure("mount(MS_REMOUNT|MS_RDONLY)", path, error))?;
     }
     Ok(())
 }

@@ -20,7 +20,10 @@ use super::wire::{Channel, Job, Note, Spec};
 use super::{Command, Error, MARKER, Outcome, Refusal, Rung};
 
 /// How often a flag that nobody signals is looked at.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -36,7 +39,11 @@ pub(super) fn run(
     rustix::io::ioctl_fionbio(&pipe, true).map_err(broken)?;
     let null = fs_err::File::open("/dev/null").map_err(Error::helper)?;
     let mut helper = Helper::start(rung, Job::Run(command.clone()))?;
-    let stdin = if command.interactive { rustix::stdio::stdin() } else { null.as_fd() };
+    let stdin = if command.interactive {
+        rustix::stdio::stdin()
+    } else {
+        null.as_fd()
+    };
     let (stdout, stderr) = if command.inherit_output {
         (rustix::stdio::stdout(), rustix::stdio::stderr())
     } else {
@@ -85,7 +92,12 @@ pub(super) fn call(
     input: &[u8],
     cancelled: &AtomicBool,
 ) -> Result<Vec<u8>, Error> {
-    let mut helper = Helper::start(rung, Job::Call { task: task.to_owned() })?;
+    let mut helper = Helper::start(
+        rung,
+        Job::Call {
+            task: task.to_owned(),
+        },
+    )?;
     loop {
         let mut fds = [PollFd::new(&helper.channel, PollFlags::IN)];
         wait(&mut fds)?;
@@ -106,14 +118,21 @@ pub(super) fn call(
                     helper.end()?;
                     return if error {
                         let message = String::from_utf8_lossy(&bytes).into_owned();
-                        Err(Error::Task { task: task.to_owned(), message })
+                        Err(Error::Task {
+                            task: task.to_owned(),
+                            message,
+                        })
                     } else {
                         Ok(bytes)
                     };
                 }
             }
             Some(_) => {}
-            None => return Err(Error::Died { status: helper.end()? }),
+            None => {
+                return Err(Error::Died {
+                    status: helper.end()?,
+                });
+            }
         }
     }
 }
@@ -148,22 +167,37 @@ struct Helper {
 
 impl Helper {
     fn start(rung: Rung, job: Job) -> Result<Self, Error> {
-        let setup = |failure: Failure| Error::Setup { rung, refusal: failure.refusal(rung) };
+        let setup = |failure: Failure| Error::Setup {
+            rung,
+            refusal: failure.refusal(rung),
+        };
         let maps = match rung {
             Rung::UsernsRange => Some(ids::plan().map_err(setup)?),
             Rung::Root | Rung::UsernsSingle => None,
         };
         let (channel, theirs) = Channel::pair().map_err(Error::helper)?;
         // Only what runs somebody else's code needs the copy.
-        let copy = matches!(job, Job::Run(_)).then(own_copy).transpose().map_err(Error::helper)?;
+        let copy = matches!(job, Job::Run(_))
+            .then(own_copy)
+            .transpose()
+            .map_err(Error::helper)?;
         let program = copy.as_ref().map_or_else(
             || "/proc/self/exe".to_owned(),
             |copy| format!("/proc/self/fd/{}", copy.as_raw_fd()),
         );
         let mut command = std::process::Command::new(program);
-        command.arg0(MARKER).env_clear().stdin(theirs).stdout(Stdio::null());
+        command
+            .arg0(MARKER)
+            .env_clear()
+            .stdin(theirs)
+            .stdout(Stdio::null());
         let child = spawn(&mut command).map_err(Error::helper)?;
-        let helper = Self { child, channel, rung, maps };
+        let helper = Self {
+            child,
+            channel,
+            rung,
+            maps,
+        };
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         let spec = Spec { parent, rung, job };
         // If it fails the helper is gone, and the next read says so.
@@ -171,23 +205,25 @@ impl Helper {
         Ok(helper)
     }
 
-    /// The next note that concerns the caller.
+    /// The next note; `None` is the end. A failure is an error. Blocks for one note and no longer, since the
+    /// caller has output to read as well.
     fn receive(&mut self) -> Result<Option<Note>, Error> {
-        loop {
-            let note = self.channel.receive().map_err(Error::helper)?;
-            let failure = match (note, &self.maps) {
-                (Some(Note::MapIds), Some(maps)) => match ids::write(maps, self.child.id()) {
-                    Ok(()) => {
-                        let _ = self.channel.send(&Note::IdsMapped);
-                        continue;
-                    }
-                    Err(failure) => failure,
-                },
-                (Some(Note::Failed(failure)), _) => failure,
-                (note, _) => return Ok(note),
-            };
-            return Err(Error::Setup { rung: self.rung, refusal: failure.refusal(self.rung) });
-        }
+        let note = self.channel.receive().map_err(Error::helper)?;
+        let failure = match (&note, &self.maps) {
+            (Some(Note::MapIds), Some(maps)) => match ids::write(maps, self.child.id()) {
+                Ok(()) => {
+                    let _ = self.channel.send(&Note::IdsMapped);
+                    return Ok(note);
+                }
+                Err(failure) => failure,
+            },
+            (Some(Note::Failed(failure)), _) => failure.clone(),
+            _ => return Ok(note),
+        };
+        Err(Error::Setup {
+            rung: self.rung,
+            refusal: failure.refusal(self.rung),
+        })
     }
 
     fn end(&mut self) -> Result<ExitStatus, Error> {

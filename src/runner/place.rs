@@ -33,7 +33,11 @@ pub(super) fn name(fd: &OwnedFd) -> String {
 
 /// Opens a place, following links as a process in the root would.
 pub(super) fn open(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     loop {
         let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
         let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -53,8 +57,10 @@ pub(super) fn directory(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Failure>
     }
     let (parent, name) = split(path)?;
     let parent = directory(root, parent)?;
-    keep_times(&parent, || fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)))
-        .map_err(|error| failure("mkdir", path, error))?;
+    keep_times(&parent, || {
+        fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+    })
+    .map_err(|error| failure("mkdir", path, error))?;
     open(root, path, OFlags::DIRECTORY).map_err(|error| failure("open", path, error))
 }
 
@@ -83,8 +89,10 @@ pub(super) fn file(root: &OwnedFd, path: &Path, follow: bool) -> Result<OwnedFd,
         result => return result.map_err(|error| failure("open", path, error)),
     }
     let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    keep_times(&parent, || fs::openat(&parent, name, new, Mode::from_raw_mode(0o644)).map(drop))
-        .map_err(|error| failure("create", path, error))?;
+    keep_times(&parent, || {
+        fs::openat(&parent, name, new, Mode::from_raw_mode(0o644)).map(drop)
+    })
+    .map_err(|error| failure("create", path, error))?;
     fs::openat(&parent, name, here, Mode::empty()).map_err(|error| failure("open", path, error))
 }
 
@@ -107,10 +115,7 @@ fn split(path: &Path) -> Result<(&Path, &OsStr), Failure> {
 
 /// Makes an entry in a directory without a trace in its times: a directory that only the runner touched is the
 /// same as before, and the layer has no entry for it.
-fn keep_times(
-    directory: &OwnedFd,
-    make: impl FnOnce() -> Result<(), Errno>,
-) -> Result<(), Errno> {
+fn keep_times(directory: &OwnedFd, make: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     let before = fs::fstat(directory)?;
     make()?;
     let time = |seconds, nanoseconds: u64| fs::Timespec {

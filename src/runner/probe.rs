@@ -10,19 +10,25 @@ use rustix::process::WaitOptions;
 
 use super::failure::Failure;
 use super::wire::Job;
-use super::{
-    Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys,
-};
+use super::{Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys};
 
 /// See [`super::probe`].
 pub(super) fn report() -> Report {
-    Report { rungs: Rung::ALL.into_iter().map(|rung| (rung, attempt(rung))).collect() }
+    Report {
+        rungs: Rung::ALL
+            .into_iter()
+            .map(|rung| (rung, attempt(rung)))
+            .collect(),
+    }
 }
 
 /// See [`super::choose`].
 pub(super) fn choose(forced: Option<Rung>) -> Result<Rung, Error> {
     let mut refused = vec![];
-    for rung in Rung::ALL.into_iter().filter(|rung| forced.is_none_or(|forced| forced == *rung)) {
+    for rung in Rung::ALL
+        .into_iter()
+        .filter(|rung| forced.is_none_or(|forced| forced == *rung))
+    {
         match attempt(rung) {
             Ok(()) => return Ok(rung),
             Err(refusal) => refused.push((rung, refusal)),
@@ -38,7 +44,9 @@ pub(super) fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal>
         .prefix(".probe-")
         .tempdir_in(directory)
         .map_err(|error| failed(error).refusal(rung))?;
-    let job = Job::Overlay { directory: directory.path().to_owned() };
+    let job = Job::Overlay {
+        directory: directory.path().to_owned(),
+    };
     parent::attempt(rung, job)
 }
 
@@ -46,7 +54,12 @@ fn attempt(rung: Rung) -> Result<(), Refusal> {
     if rung == Rung::Root && !rustix::process::geteuid().is_root() {
         return Err(Failure::said("geteuid", "not running as root").refusal(rung));
     }
-    parent::attempt(rung, Job::Probe { directory: std::env::temp_dir() })
+    parent::attempt(
+        rung,
+        Job::Probe {
+            directory: std::env::temp_dir(),
+        },
+    )
 }
 
 /// In the helper, as pid 1: all that a step needs, short of a step.
@@ -90,7 +103,10 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         .map_err(|error| Failure::new("waitpid", error))?;
     match status.and_then(|(_, status)| status.exit_status()) {
         Some(0) => Ok(Outcome::Exited(0)),
-        _ => Err(Failure::said("seccomp", "the filter or the drop of capabilities was refused")),
+        _ => Err(Failure::said(
+            "seccomp",
+            "the filter or the drop of capabilities was refused",
+        )),
     }
 }
 

@@ -22,27 +22,39 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Docker's default list, in the order of installation.
 pub(super) fn docker() -> io::Result<[BpfProgram; 2]> {
-    let mut allowed: Rules = ALLOWED.iter().chain(ALLOWED_HERE).map(|nr| (*nr, vec![])).collect();
+    let mut allowed: Rules = ALLOWED
+        .iter()
+        .chain(ALLOWED_HERE)
+        .map(|nr| (*nr, vec![]))
+        .collect();
     // Never a new namespace. clone3 hides its flags in memory where no filter sees them, so it does not exist,
     // and the C library falls back to clone.
     let namespaces = 0x7e02_0000;
-    allowed.insert(libc::SYS_clone, vec![rule(0, Len::Qword, Cmp::MaskedEq(namespaces), 0)?]);
+    allowed.insert(
+        libc::SYS_clone,
+        vec![rule(0, Len::Qword, Cmp::MaskedEq(namespaces), 0)?],
+    );
     allowed.insert(libc::SYS_clone3, vec![]);
     // PER_LINUX, PER_LINUX32, UNAME26, both, and the question which it is.
     let personalities = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
     let personalities = personalities.map(|value| rule(0, Len::Dword, Cmp::Eq, value));
-    allowed.insert(libc::SYS_personality, personalities.into_iter().collect::<io::Result<_>>()?);
+    allowed.insert(
+        libc::SYS_personality,
+        personalities.into_iter().collect::<io::Result<_>>()?,
+    );
     // A virtual machine's host listens on AF_VSOCK and knows no namespaces.
     let vsock = u64::try_from(libc::AF_VSOCK).map_err(io::Error::other)?;
     allowed.insert(libc::SYS_socket, vec![rule(0, Len::Dword, Cmp::Ne, vsock)?]);
     // Only the lower half of the request counts for the kernel, so only that is compared.
     allowed.insert(
         libc::SYS_ioctl,
-        vec![SeccompRule::new(vec![
-            condition(1, Len::Dword, Cmp::Ne, 0x5412)?, // TIOCSTI types into the caller's terminal,
-            condition(1, Len::Dword, Cmp::Ne, 0x541c)?, // TIOCLINUX pastes into it.
-        ])
-        .map_err(io::Error::other)?],
+        vec![
+            SeccompRule::new(vec![
+                condition(1, Len::Dword, Cmp::Ne, 0x5412)?, // TIOCSTI types into the caller's terminal,
+                condition(1, Len::Dword, Cmp::Ne, 0x541c)?, // TIOCLINUX pastes into it.
+            ])
+            .map_err(io::Error::other)?,
+        ],
     );
 
     // Programs try a call and fall back to an older one when it does not exist; "not permitted" ends them.
@@ -58,7 +70,11 @@ pub(super) fn docker() -> io::Result<[BpfProgram; 2]> {
 
 /// Answers 0 to calls that change identity or owners, and to the making of device nodes.
 pub(super) fn fake() -> io::Result<BpfProgram> {
-    let mut faked: Rules = FAKED.iter().chain(FAKED_HERE).map(|nr| (*nr, vec![])).collect();
+    let mut faked: Rules = FAKED
+        .iter()
+        .chain(FAKED_HERE)
+        .map(|nr| (*nr, vec![]))
+        .collect();
     let device = |argument| -> io::Result<Vec<SeccompRule>> {
         let format = Cmp::MaskedEq(u64::from(libc::S_IFMT));
         [libc::S_IFCHR, libc::S_IFBLK]
@@ -185,4 +201,8 @@ const ALLOWED_HERE: &[c_long] = &[
     333, /* io_pgetevents */ libc::SYS_fadvise64, libc::SYS_sendfile,
 ];
 #[cfg(target_arch = "aarch64")]
-const ALLOWED_HERE: &[c_long] = &[292 /* io_pgetevents */, 223 /* fadvise64 */, 71 /* sendfile */];
+const ALLOWED_HERE: &[c_long] = &[
+    292, /* io_pgetevents */
+    223, /* fadvise64 */
+    71,  /* sendfile */
+];

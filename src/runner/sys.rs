@@ -1,6 +1,6 @@
 //! The system calls that neither the standard library nor `rustix` offers in safe form.
 //!
-//! All callers but [`restore_signals`]' run in processes that have one thread: the helper that this module
+//! All of them are for processes that have one thread: the helper that this module
 //! started again, before anything of the program ran in it, and what it forks.
 #![expect(
     unsafe_code,
@@ -68,23 +68,43 @@ pub(super) fn child_signal() -> io::Result<OwnedFd> {
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(fd))
+        }
     }
 }
 
 /// Gives every signal its default disposition and blocks none.
 pub(super) fn restore_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default disposition installs no handler. It fails for SIGKILL, SIGSTOP and the two that
-        // the C library keeps for itself, which have theirs already.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own structure, with the default for a handler and nothing else: the C library keeps two
+    // signals for itself, but the caller's caller may have ignored them.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the default disposition installs no handler, and the structure is no larger than this on the
+        // architectures that we know. SIGKILL and SIGSTOP fail, which have it already.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                0,
+                size_of::<u64>(),
+            )
+        };
     }
-    // SAFETY: the set is initialised by `sigemptyset` before it is used.
+    // SAFETY: the set lives through the call.
     unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
-    }
+        let none = 0_u64;
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            0,
+            size_of::<u64>(),
+        )
+    };
 }
 
 /// Marks all descriptors from `first` on to be closed by `execve`.
@@ -92,7 +112,12 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: no descriptor is closed or used; by number, since the C library's wrapper is younger than the
     // systems that we run on.
     let done = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
     if done == 0 {
         return Ok(());
@@ -104,7 +129,10 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
             .collect(),
         Err(_) => (0..4096).collect(),
     };
-    for fd in listed.into_iter().filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first)) {
+    for fd in listed
+        .into_iter()
+        .filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first))
+    {
         // SAFETY: setting the flag of a descriptor that is not open fails with EBADF and does nothing.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
@@ -117,7 +145,11 @@ pub(super) fn leave_keyring() {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring.
     unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>())
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            ptr::null::<libc::c_char>(),
+        )
     };
 }
 
@@ -125,14 +157,23 @@ pub(super) fn leave_keyring() {
 pub(super) fn set_host_name(name: &str) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of a string that lives through the call.
     let done = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Installs a filter for system calls. Needs `CAP_SYS_ADMIN` or no-new-privileges.
 pub(super) fn install_filter(program: &BpfProgram) -> io::Result<()> {
     let mut instructions: Vec<libc::sock_filter> = program
         .iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+        .map(|i| libc::sock_filter {
+            code: i.code,
+            jt: i.jt,
+            jf: i.jf,
+            k: i.k,
+        })
         .collect();
     let program = libc::sock_fprog {
         len: u16::try_from(instructions.len()).map_err(io::Error::other)?,
@@ -140,7 +181,16 @@ pub(super) fn install_filter(program: &BpfProgram) -> io::Result<()> {
     };
     // SAFETY: the program points to `len` instructions that live through the call; the kernel copies them.
     let done = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -21,8 +21,14 @@ fn rungs_have_the_names_of_the_command_line() {
         assert_eq!(rung.to_string().parse::<Rung>().unwrap(), rung);
         assert_eq!(serde_json::to_value(rung).unwrap(), rung.to_string());
     }
-    assert!(matches!("ptrace".parse::<Rung>(), Err(Error::UnsupportedRung { .. })));
-    assert!(matches!("docker".parse::<Rung>(), Err(Error::UnknownRung { .. })));
+    assert!(matches!(
+        "ptrace".parse::<Rung>(),
+        Err(Error::UnsupportedRung { .. })
+    ));
+    assert!(matches!(
+        "docker".parse::<Rung>(),
+        Err(Error::UnknownRung { .. })
+    ));
 }
 
 #[test]
@@ -35,7 +41,16 @@ fn mount_points_are_relative_and_complete() {
         read_only: true,
     });
     let expected = [
-        "a", "a/b", "dev", "etc", "etc/hosts", "etc/resolv.conf", "proc", "sys", "work", "work/space",
+        "a",
+        "a/b",
+        "dev",
+        "etc",
+        "etc/hosts",
+        "etc/resolv.conf",
+        "proc",
+        "sys",
+        "work",
+        "work/space",
     ];
     assert_eq!(mount_points(&command), expected.map(PathBuf::from));
 }
@@ -64,9 +79,17 @@ fn an_ordinary_start_is_no_helper() {
 
 #[test]
 fn refusals_are_told_with_their_remedies() {
-    let refusal = Failure::new("unshare(CLONE_NEWUSER)", io::Error::from_raw_os_error(libc::ENOSPC))
-        .refusal(Rung::UsernsSingle);
-    assert_eq!(refusal.to_string(), "`unshare(CLONE_NEWUSER)`: no space left on device");
-    let error = Error::Refused { rungs: vec![(Rung::UsernsSingle, refusal)] };
+    let refusal = Failure::new(
+        "unshare(CLONE_NEWUSER)",
+        io::Error::from_raw_os_error(libc::ENOSPC),
+    )
+    .refusal(Rung::UsernsSingle);
+    assert_eq!(
+        refusal.to_string(),
+        "`unshare(CLONE_NEWUSER)`: no space left on device"
+    );
+    let error = Error::Refused {
+        rungs: vec![(Rung::UsernsSingle, refusal)],
+    };
     assert!(error.hint().unwrap().contains("user.max_user_namespaces"));
 }

@@ -182,11 +182,20 @@ pub(super) mod paths {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
-        paths.iter().map(|path| path.as_os_str()).collect::<Vec<_>>().serialize(to)
+        paths
+            .iter()
+            .map(|path| path.as_os_str())
+            .collect::<Vec<_>>()
+            .serialize(to)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
-        Ok(Vec::<OsString>::deserialize(from)?.into_iter().map(PathBuf::from).collect())
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        Ok(Vec::<OsString>::deserialize(from)?
+            .into_iter()
+            .map(PathBuf::from)
+            .collect())
     }
 }
 
