@@ -6,6 +6,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::exit,
     reason = "this is a test harness"
 )]
 
@@ -306,9 +307,9 @@ fn checks(rung: Rung, filter: &[String]) -> bool {
             started.elapsed().as_millis()
         );
         if result.is_ok() {
-            passed += 1
+            passed += 1;
         } else {
-            failed += 1
+            failed += 1;
         }
     }
     println!("{rung}, user {user}: {passed} passed, {failed} failed");
@@ -633,7 +634,7 @@ fn upper(ground: &Ground) {
     let made: BTreeSet<PathBuf> = mount_points(&command).into_iter().collect();
     let written = ["etc", "etc/passwd", "srv", "srv/deep", "tmp", "tmp/new"].map(PathBuf::from);
     for path in &written {
-        assert!(found.contains(path), "{path:?} in {found:?}");
+        assert!(found.contains(path), "{} in {found:?}", path.display());
     }
     let rest: BTreeSet<_> = found
         .iter()

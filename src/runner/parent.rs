@@ -313,7 +313,7 @@ fn stream(
     lines: &mut Lines,
     output: &mut dyn FnMut(&str),
 ) -> Result<bool, Error> {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [0; 16 * 1024];
     for _ in 0..times {
         match rustix::io::read(pipe, &mut buffer) {
             Ok(0) => return Ok(false),

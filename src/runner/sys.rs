@@ -108,7 +108,7 @@ pub(super) fn restore_signals() {
 }
 
 /// Marks all descriptors from `first` on to be closed by `execve`.
-pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
+pub(super) fn close_on_exec_from(first: u32) {
     // SAFETY: no descriptor is closed or used; by number, since the C library's wrapper is younger than the
     // systems that we run on.
     let done = unsafe {
@@ -120,7 +120,7 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
         )
     };
     if done == 0 {
-        return Ok(());
+        return;
     }
     // Before Linux 5.11. The limit may be large, but then the list of what is open is there as well.
     let listed: Vec<i32> = match fs_err::read_dir("/proc/self/fd") {
@@ -136,7 +136,6 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
         // SAFETY: setting the flag of a descriptor that is not open fails with EBADF and does nothing.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    Ok(())
 }
 
 /// Leaves the session's keyring, with whatever the caller keeps in it, for a new one. Kernels without keyrings,
