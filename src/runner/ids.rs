@@ -1,6 +1,6 @@
 //! Which ids a user namespace has: the caller's own as 0, and the caller's subordinate ids from 1 on.
 //!
-//! See subuid(5), newuidmap(1) and user_namespaces(7). The user database is read as files, since a static
+//! See subuid(5), newuidmap(1) and `user_namespaces(7)`. The user database is read as files, since a static
 //! binary has no name service; `getsubids` is asked where the files say nothing.
 
 use std::fmt::Write as _;

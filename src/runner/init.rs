@@ -134,17 +134,17 @@ fn prepare(
             string(&variable)
         })
         .collect::<Result<_, _>>()?;
-    let [stdin, stdout, stderr] = stdio else {
+    let [input, output, errors] = stdio else {
         return Err(Failure::said(
             "recvmsg",
             "standard input, output and error did not arrive",
         ));
     };
-    rustix::stdio::dup2_stdin(stdin)
-        .and_then(|()| rustix::stdio::dup2_stdout(stdout))
-        .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+    rustix::stdio::dup2_stdin(input)
+        .and_then(|()| rustix::stdio::dup2_stdout(output))
+        .and_then(|()| rustix::stdio::dup2_stderr(errors))
         .map_err(|error| Failure::new("dup2", error))?;
-    sys::close_on_exec_from(3).map_err(|error| Failure::new("close_range", error))?;
+    sys::close_on_exec_from(3);
     // Out of the caller's session a step cannot type into the caller's terminal.
     if !(command.interactive && rustix::termios::isatty(rustix::stdio::stdin())) {
         rustix::process::setsid().map_err(|error| Failure::new("setsid", error))?;

@@ -205,26 +205,25 @@ impl Helper {
         Ok(helper)
     }
 
-    /// The next note that concerns the caller.
+    /// The next note; `None` is the end. A failure is an error. Blocks for one note and no longer, since the
+    /// caller has output to read as well.
     fn receive(&mut self) -> Result<Option<Note>, Error> {
-        loop {
-            let note = self.channel.receive().map_err(Error::helper)?;
-            let failure = match (note, &self.maps) {
-                (Some(Note::MapIds), Some(maps)) => match ids::write(maps, self.child.id()) {
-                    Ok(()) => {
-                        let _ = self.channel.send(&Note::IdsMapped);
-                        continue;
-                    }
-                    Err(failure) => failure,
-                },
-                (Some(Note::Failed(failure)), _) => failure,
-                (note, _) => return Ok(note),
-            };
-            return Err(Error::Setup {
-                rung: self.rung,
-                refusal: failure.refusal(self.rung),
-            });
-        }
+        let note = self.channel.receive().map_err(Error::helper)?;
+        let failure = match (&note, &self.maps) {
+            (Some(Note::MapIds), Some(maps)) => match ids::write(maps, self.child.id()) {
+                Ok(()) => {
+                    let _ = self.channel.send(&Note::IdsMapped);
+                    return Ok(note);
+                }
+                Err(failure) => failure,
+            },
+            (Some(Note::Failed(failure)), _) => failure.clone(),
+            _ => return Ok(note),
+        };
+        Err(Error::Setup {
+            rung: self.rung,
+            refusal: failure.refusal(self.rung),
+        })
     }
 
     fn end(&mut self) -> Result<ExitStatus, Error> {
@@ -314,7 +313,7 @@ fn stream(
     lines: &mut Lines,
     output: &mut dyn FnMut(&str),
 ) -> Result<bool, Error> {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [0; 16 * 1024];
     for _ in 0..times {
         match rustix::io::read(pipe, &mut buffer) {
             Ok(0) => return Ok(false),

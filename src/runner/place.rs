@@ -123,8 +123,8 @@ fn keep_times(directory: &OwnedFd, make: impl FnOnce() -> Result<(), Errno>) -> 
         tv_nsec: nanoseconds.try_into().unwrap_or(0),
     };
     let times = Timestamps {
-        last_access: time(before.st_atime, before.st_atime_nsec.into()),
-        last_modification: time(before.st_mtime, before.st_mtime_nsec.into()),
+        last_access: time(before.st_atime, before.st_atime_nsec),
+        last_modification: time(before.st_mtime, before.st_mtime_nsec),
     };
     // Not the owner's privilege alone, but it may be refused for directories of unmapped owners; then the
     // directory keeps its new time.

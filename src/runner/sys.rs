@@ -1,6 +1,6 @@
 //! The system calls that neither the standard library nor `rustix` offers in safe form.
 //!
-//! All callers but [`restore_signals`]' run in processes that have one thread: the helper that this module
+//! All of them are for processes that have one thread: the helper that this module
 //! started again, before anything of the program ran in it, and what it forks.
 #![expect(
     unsafe_code,
@@ -78,21 +78,37 @@ pub(super) fn child_signal() -> io::Result<OwnedFd> {
 
 /// Gives every signal its default disposition and blocks none.
 pub(super) fn restore_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default disposition installs no handler. It fails for SIGKILL, SIGSTOP and the two that
-        // the C library keeps for itself, which have theirs already.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own structure, with the default for a handler and nothing else: the C library keeps two
+    // signals for itself, but the caller's caller may have ignored them.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the default disposition installs no handler, and the structure is no larger than this on the
+        // architectures that we know. SIGKILL and SIGSTOP fail, which have it already.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                0,
+                size_of::<u64>(),
+            )
+        };
     }
-    // SAFETY: the set is initialised by `sigemptyset` before it is used.
+    // SAFETY: the set lives through the call.
     unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
-    }
+        let none = 0_u64;
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            0,
+            size_of::<u64>(),
+        )
+    };
 }
 
 /// Marks all descriptors from `first` on to be closed by `execve`.
-pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
+pub(super) fn close_on_exec_from(first: u32) {
     // SAFETY: no descriptor is closed or used; by number, since the C library's wrapper is younger than the
     // systems that we run on.
     let done = unsafe {
@@ -104,7 +120,7 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
         )
     };
     if done == 0 {
-        return Ok(());
+        return;
     }
     // Before Linux 5.11. The limit may be large, but then the list of what is open is there as well.
     let listed: Vec<i32> = match fs_err::read_dir("/proc/self/fd") {
@@ -120,7 +136,6 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
         // SAFETY: setting the flag of a descriptor that is not open fails with EBADF and does nothing.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    Ok(())
 }
 
 /// Leaves the session's keyring, with whatever the caller keeps in it, for a new one. Kernels without keyrings,

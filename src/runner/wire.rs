@@ -161,11 +161,11 @@ impl std::os::fd::AsFd for Channel {
 /// Paths need not be UTF-8, which `serde` asks of a `PathBuf`: they travel as the operating system's strings.
 pub(super) mod path {
     use std::ffi::OsString;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(path: &PathBuf, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
         path.as_os_str().serialize(to)
     }
 
@@ -200,6 +200,7 @@ pub(super) mod paths {
 }
 
 /// As [`path`], for one that may be missing.
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
 pub(super) mod maybe_path {
     use std::ffi::OsString;
     use std::path::PathBuf;
