@@ -18,20 +18,20 @@ use pyats_image_builder::runner::Rung;
 #[derive(Debug, Parser)]
 #[command(name = "pyats-image-build", version, about, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 
     #[command(flatten)]
-    pub build: Build,
+    pub(crate) build: Build,
 
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
 }
 
 /// Options of every command.
 #[derive(Debug, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// The folder with images, bases and cache [default: `pyats-image-build` in $`XDG_CACHE_HOME` or ~/.cache]
     #[arg(
         long,
@@ -48,11 +48,11 @@ pub struct Global {
 
     /// How progress is shown
     #[arg(long, global = true, value_enum, default_value = "auto")]
-    pub progress: ProgressMode,
+    pub(crate) progress: ProgressMode,
 
     /// Show nothing but errors
     #[arg(long, short, global = true)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// `auto`, or one rung.
@@ -70,7 +70,7 @@ fn rung(text: &str) -> Result<Choice, String> {
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProgressMode {
+pub(crate) enum ProgressMode {
     /// Bars on a terminal, else lines
     Auto,
     /// Bars
@@ -82,7 +82,7 @@ pub enum ProgressMode {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show an image as `docker image inspect` does
     Inspect(Inspect),
     /// Run a command in an image
@@ -104,7 +104,7 @@ pub enum Command {
     clippy::struct_excessive_bools,
     reason = "each is a switch of the command line"
 )]
-pub struct Build {
+pub(crate) struct Build {
     /// YAML file defining the image to be built; `-` is standard input
     #[arg(required = true)]
     file: Option<PathBuf>,
@@ -131,7 +131,7 @@ pub struct Build {
 
     /// Print the output of the build's steps
     #[arg(long, short)]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
 
     /// Write the image: oci-dir, oci-archive or docker-archive. Without it, the image stays in the store
     #[arg(long = "output", short, value_name = "KIND[:PATH]")]
@@ -188,15 +188,15 @@ pub struct Build {
 
     /// Write the manifest's digest to this file
     #[arg(long, value_name = "FILE")]
-    pub digest_file: Option<PathBuf>,
+    pub(crate) digest_file: Option<PathBuf>,
 
     /// Write the image's id (the config's digest) to this file
     #[arg(long, value_name = "FILE")]
-    pub iidfile: Option<PathBuf>,
+    pub(crate) iidfile: Option<PathBuf>,
 
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
+    pub(crate) metadata_file: Option<PathBuf>,
 }
 
 /// Media types of the image.
@@ -209,58 +209,54 @@ enum FormatName {
 }
 
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// A tag or id in the store, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE
-    pub image: String,
+    pub(crate) image: String,
 }
 
 #[derive(Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a switch of the command line"
-)]
-pub struct Run {
+pub(crate) struct Run {
     /// Mount a file or directory of this machine; both paths absolute, `:ro` for read-only
     #[arg(long = "volume", short, value_name = "HOST:IMAGE[:ro]")]
-    pub volumes: Vec<String>,
+    pub(crate) volumes: Vec<String>,
 
     /// Set an environment variable; without a value, the one of this environment
     #[arg(long, short, value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
+    pub(crate) env: Vec<String>,
 
     /// Let the command read standard input
     #[arg(long, short)]
-    pub interactive: bool,
+    pub(crate) interactive: bool,
 
     /// Give the command this terminal
     #[arg(long, short)]
-    pub tty: bool,
+    pub(crate) tty: bool,
 
     /// Where the command starts
     #[arg(long, short, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
+    pub(crate) workdir: Option<PathBuf>,
 
     /// Replace the image's entrypoint; empty for none
     #[arg(long, value_name = "PROGRAM")]
-    pub entrypoint: Option<String>,
+    pub(crate) entrypoint: Option<String>,
 
     /// Accepted for Docker's sake: what a command writes never stays
     #[arg(long)]
-    pub rm: bool,
+    pub(crate) rm: bool,
 
     /// A tag or id in the store, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE
-    pub image: String,
+    pub(crate) image: String,
 
     /// The command and its arguments; without one, the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -272,7 +268,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 impl Global {
     /// The store's folder.
-    pub fn store(&self) -> Result<PathBuf, OptionsError> {
+    pub(crate) fn store(&self) -> Result<PathBuf, OptionsError> {
         let set = |name| {
             std::env::var_os(name)
                 .filter(|value| !value.is_empty())
@@ -286,14 +282,14 @@ impl Global {
     }
 
     /// The rung that the user forces.
-    pub fn runner(&self) -> Option<Rung> {
+    pub(crate) fn runner(&self) -> Option<Rung> {
         self.runner.and_then(|choice| choice.0)
     }
 }
 
 impl Build {
     /// What is meant.
-    pub fn options(&self, global: &Global) -> Result<Options, OptionsError> {
+    pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
         Ok(Options {
             file: self.file.clone().unwrap_or_default(),
             tags: self.tags.clone(),
@@ -343,14 +339,14 @@ fn epoch() -> Result<Option<i64>, OptionsError> {
 }
 
 /// The completion script for a shell.
-pub fn completions(shell: clap_complete::Shell) -> String {
+pub(crate) fn completions(shell: clap_complete::Shell) -> String {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pyats-image-build", &mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The manual page, as troff.
-pub fn man() -> std::io::Result<String> {
+pub(crate) fn man() -> std::io::Result<String> {
     let mut text = Vec::new();
     clap_mangen::Man::new(Cli::command()).render(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())

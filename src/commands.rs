@@ -18,7 +18,12 @@ use crate::report::Report;
 
 type Result = std::result::Result<ExitCode, Error>;
 
-pub fn build(build: &Build, global: &Global, report: &Report, progress: &Progress) -> Result {
+pub(crate) fn build(
+    build: &Build,
+    global: &Global,
+    report: &Report,
+    progress: &Progress,
+) -> Result {
     let began = Instant::now();
     let options = build.options(global)?;
     let outcome = assemble::build(&options, progress)?;
@@ -51,24 +56,29 @@ pub fn build(build: &Build, global: &Global, report: &Report, progress: &Progres
 }
 
 fn plan(plan: &Plan) -> String {
-    let mut text = format!("base: {}\n", plan.base);
-    for step in &plan.steps {
-        text.push_str(&format!("run: {}\n", step.created_by));
-    }
-    text.push_str(&format!(
-        "copy: {} files, {} bytes\n",
+    let mut lines = vec![format!("base: {}", plan.base)];
+    lines.extend(
+        plan.steps
+            .iter()
+            .map(|step| format!("run: {}", step.created_by)),
+    );
+    lines.push(format!(
+        "copy: {} files, {} bytes",
         plan.staged.0, plan.staged.1
     ));
-    for reference in &plan.references {
-        text.push_str(&format!("tag: {reference}\n"));
-    }
-    for (kind, path) in &plan.outputs {
-        text.push_str(&format!("output: {kind}:{}\n", path.display()));
-    }
-    if let Some(context) = &plan.context {
-        text.push_str(&format!("context: {}\n", context.display()));
-    }
-    text
+    lines.extend(
+        plan.references
+            .iter()
+            .map(|reference| format!("tag: {reference}")),
+    );
+    let outputs = plan.outputs.iter();
+    lines.extend(outputs.map(|(kind, path)| format!("output: {kind}:{}", path.display())));
+    lines.extend(
+        plan.context
+            .iter()
+            .map(|context| format!("context: {}", context.display())),
+    );
+    lines.join("\n") + "\n"
 }
 
 fn metadata(outcome: &Outcome, image: &Image) -> serde_json::Value {
@@ -113,14 +123,14 @@ fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
     lines
 }
 
-pub fn inspect(inspect: &Inspect, global: &Global, progress: &Progress) -> Result {
+pub(crate) fn inspect(inspect: &Inspect, global: &Global, progress: &Progress) -> Result {
     let (image, tags, _store) = run::find(&inspect.image, &global.store()?, progress)?;
     let text = serde_json::to_string_pretty(&image.inspect(&tags)).unwrap_or_default();
     print(&format!("{text}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn run(arguments: &Run, global: &Global, progress: &Progress) -> Result {
+pub(crate) fn run(arguments: &Run, global: &Global, progress: &Progress) -> Result {
     let options = run::Options {
         image: arguments.image.clone(),
         store: global.store()?,
@@ -156,7 +166,7 @@ fn variable(text: &str) -> Option<(String, OsString)> {
     }
 }
 
-pub fn doctor(doctor: &Doctor) -> Result {
+pub(crate) fn doctor(doctor: &Doctor) -> Result {
     let report = runner::probe();
     let chosen = report
         .rungs
@@ -167,23 +177,23 @@ pub fn doctor(doctor: &Doctor) -> Result {
         let value = json!({ "rung": chosen, "isolation": chosen.map(runner::isolation), "rungs": report.rungs });
         serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
     } else {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for (rung, result) in &report.rungs {
             match result {
                 Ok(()) if Some(*rung) == chosen => {
-                    text.push_str(&format!("{rung}: works, and is chosen\n"))
+                    lines.push(format!("{rung}: works, and is chosen"));
                 }
-                Ok(()) => text.push_str(&format!("{rung}: works\n")),
-                Err(refusal) => text.push_str(&format!(
-                    "{rung}: {}: {}\n    remedy: {}\n",
-                    refusal.call, refusal.reason, refusal.remedy
-                )),
+                Ok(()) => {
+                    lines.push(format!("{rung}: works"));
+                }
+                Err(refusal) => {
+                    lines.push(format!("{rung}: {refusal}"));
+                    lines.push(format!("    remedy: {}", refusal.remedy));
+                }
             }
         }
-        if let Some(rung) = chosen {
-            text.push_str(&format!("isolation: {}\n", runner::isolation(rung)));
-        }
-        text
+        lines.extend(chosen.map(|rung| format!("isolation: {}", runner::isolation(rung))));
+        lines.join("\n") + "\n"
     };
     print(&text)?;
     Ok(if chosen.is_some() {
@@ -193,12 +203,12 @@ pub fn doctor(doctor: &Doctor) -> Result {
     })
 }
 
-pub fn completions(shell: clap_complete::Shell) -> Result {
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result {
     print(&cli::completions(shell))?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn man() -> Result {
+pub(crate) fn man() -> Result {
     print(&cli::man()?)?;
     Ok(ExitCode::SUCCESS)
 }

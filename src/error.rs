@@ -44,21 +44,16 @@ pub enum OptionsError {
     #[error("`SOURCE_DATE_EPOCH` is `{0}`, which is not a number of seconds")]
     SourceDateEpoch(String),
     /// A tag that is no reference.
-    #[error("`{tag}` is not a valid tag: {reason}")]
+    #[error("`{tag}` is not a valid tag: {problem}")]
     Tag {
         /// As given.
         tag: String,
-        /// The parser's words.
-        reason: String,
+        /// What is wrong with it.
+        problem: String,
     },
-    /// A base that is no reference.
-    #[error("`{base}` is not a valid base: {reason}")]
-    Base {
-        /// As given.
-        base: String,
-        /// The parser's words.
-        reason: String,
-    },
+    /// A base, or an image outside the store, that is no reference and no path.
+    #[error(transparent)]
+    Base(base::InvalidSource),
     /// Steps for another platform cannot run here.
     #[error("this machine cannot execute programs for `{0}`")]
     Platform(crate::manifest::Platform),
@@ -83,7 +78,7 @@ impl OptionsError {
             Self::Tag { .. } => {
                 "use a form such as `name:latest` or `registry.example.com/team/name:1.0`"
             }
-            Self::Base { .. } => {
+            Self::Base(_) => {
                 "use a registry reference, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE`"
             }
             Self::Platform(_) => {

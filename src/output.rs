@@ -408,7 +408,7 @@ fn write_archive(
 /// Writes a file beside `path` and renames it when it is complete.
 fn write_file(
     path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
+    content: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mode = 0o666 & !umask();
     let mut file = tempfile::Builder::new()
@@ -416,7 +416,7 @@ fn write_file(
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
         .tempfile_in(parent(path))?;
     lock(file.as_file())?;
-    fill(&mut file)?;
+    content(&mut file)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

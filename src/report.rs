@@ -13,7 +13,7 @@ use crate::cli::ProgressMode;
 
 /// Where everything goes that is for people. Cheap to clone.
 #[derive(Clone)]
-pub struct Report {
+pub(crate) struct Report {
     state: Arc<Mutex<State>>,
 }
 
@@ -42,7 +42,7 @@ enum Mode {
 impl Report {
     /// Decides once how to draw. Without a terminal only a build tells its progress unasked: lines of
     /// other commands would mix with the output that they are there for.
-    pub fn new(mode: ProgressMode, quiet: bool, verbose: bool, build: bool) -> Self {
+    pub(crate) fn new(mode: ProgressMode, quiet: bool, verbose: bool, build: bool) -> Self {
         let mode = match mode {
             _ if quiet => Mode::Quiet,
             ProgressMode::Json => Mode::Json,
@@ -65,12 +65,12 @@ impl Report {
     }
 
     /// Draws one event.
-    pub fn event(&self, event: Event) {
+    pub(crate) fn event(&self, event: Event) {
         self.lock().event(event);
     }
 
     /// A line for people, after the build.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         let state = self.lock();
         if matches!(state.mode, Mode::Tty | Mode::Plain) {
             state.print(text);
@@ -78,7 +78,13 @@ impl Report {
     }
 
     /// An error: always shown.
-    pub fn error(&self, message: &str, causes: &[String], hint: Option<&str>, tail: &[String]) {
+    pub(crate) fn error(
+        &self,
+        message: &str,
+        causes: &[String],
+        hint: Option<&str>,
+        tail: &[String],
+    ) {
         let state = self.lock();
         let _ = state.bars.clear();
         if state.mode == Mode::Json {
@@ -218,8 +224,6 @@ impl State {
             } => {
                 json!({ "event": "started", "time": time, "id": id, "label": label, "total": total, "nested": nested })
             }
-            // Each would be a line; the bytes are in the events around them.
-            Event::Advanced { .. } => return None,
             Event::Finished {
                 id,
                 elapsed,
@@ -230,6 +234,7 @@ impl State {
             Event::Output { line } => json!({ "event": "output", "time": time, "line": line }),
             Event::Warning(text) => json!({ "event": "warning", "time": time, "message": text }),
             Event::Note(text) => json!({ "event": "note", "time": time, "message": text }),
+            // Bytes on their way would be a line each; the totals are in the events around them.
             _ => return None,
         })
     }

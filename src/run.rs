@@ -67,10 +67,7 @@ pub fn find(
         .iter()
         .any(|kind| name.starts_with(kind));
     if outside {
-        let source: Source = name.parse().map_err(|error| OptionsError::Base {
-            base: name.to_owned(),
-            reason: format!("{error}"),
-        })?;
+        let source: Source = name.parse().map_err(OptionsError::Base)?;
         let client = registry::Client::new(registry::Options::default());
         let base = base::pull(
             &source,

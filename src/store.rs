@@ -336,6 +336,10 @@ pub fn tag_in(index: &mut Index, manifest: &Descriptor, tag: Option<&str>) {
 }
 
 /// Canonical JSON: no white space, and keys in the order of the types or of their names.
+///
+/// # Panics
+///
+/// If a map has keys that are not strings; none of this crate's types has one.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("values with string keys always serialise")
 }
@@ -478,11 +482,12 @@ impl Read for BlobReader {
             return Ok(0);
         };
         let length = inner.read(buffer)?;
-        if length == 0 && !buffer.is_empty() {
-            if let Some(inner) = self.inner.take() {
-                let (_, digest, size) = inner.complete();
-                verify(&self.expected, digest, size).map_err(io::Error::other)?;
-            }
+        if length == 0
+            && !buffer.is_empty()
+            && let Some(inner) = self.inner.take()
+        {
+            let (_, digest, size) = inner.complete();
+            verify(&self.expected, digest, size).map_err(io::Error::other)?;
         }
         Ok(length)
     }

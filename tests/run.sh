@@ -19,8 +19,12 @@ fi
 
 need_compiler
 need docker-registry:docker-registry skopeo:skopeo umoci:umoci crun:crun runc:runc buildah:buildah \
-    newuidmap:uidmap python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
+    newuidmap:uidmap busybox:busybox-static python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
     /etc/ssl/certs/ca-certificates.crt:ca-certificates
+# The distribution's Python reads what the build file's printer writes; whichever comes first on the PATH
+# makes a virtual environment for the ancestor.
+need /usr/bin/python3:python3 /usr/lib/python3/dist-packages/yaml:python3-yaml
+python3 -c 'import ensurepip, venv' 2>/dev/null || need /no/ensurepip:python3-venv
 # One more oracle. Elsewhere than in CI nobody may want Docker's daemon, which this tool does without.
 [ -z "${CI:-}" ] || [ "$(id -u)" -ne 0 ] || need dockerd:docker.io
 [ "$(id -u)" -ne 0 ] || export REQUIRE_ALL=1

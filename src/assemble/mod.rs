@@ -168,11 +168,13 @@ fn references(options: &Options, buildfile: &BuildFile) -> Result<Vec<String>, E
 
 /// A tag as Docker completes it: `name` is `docker.io/library/name:latest`.
 pub fn complete_tag(tag: &str) -> Result<String, Error> {
-    let invalid = |reason: String| OptionsError::Tag {
+    let invalid = |problem: String| OptionsError::Tag {
         tag: tag.to_owned(),
-        reason,
+        problem,
     };
-    let reference: Reference = tag.parse().map_err(|error| invalid(format!("{error}")))?;
+    let reference: Reference = tag
+        .parse()
+        .map_err(|error: registry::InvalidReference| invalid(error.problem.to_string()))?;
     if reference.digest().is_some() {
         return Err(invalid("a tag cannot name a digest".to_owned()).into());
     }
@@ -241,10 +243,7 @@ fn pull(
             "python:3.6.9-slim".to_owned()
         }
     };
-    let source: Source = name.parse().map_err(|error| OptionsError::Base {
-        base: name.clone(),
-        reason: format!("{error}"),
-    })?;
+    let source: Source = name.parse().map_err(OptionsError::Base)?;
     let platform = options
         .platform
         .clone()
@@ -425,15 +424,11 @@ fn mounts(context: &Context, scratch: &Path) -> Result<Vec<Mount>, Error> {
         });
     };
     let requirements = shown.join("installation/requirements.txt");
-    match &context.secret_requirements {
-        Some(secret) => fs::write(&requirements, secret.reveal())?,
-        None => {
-            let staged = context
-                .root
-                .join("image")
-                .join(step::REQUIREMENTS.trim_start_matches('/'));
-            fs::copy(staged, &requirements)?;
-        }
+    if let Some(secret) = &context.secret_requirements {
+        fs::write(&requirements, secret.reveal())?;
+    } else {
+        let staged = step::REQUIREMENTS.trim_start_matches('/');
+        fs::copy(context.root.join("image").join(staged), &requirements)?;
     }
     if !context.pip_sees_workspace {
         mount(shown.clone(), step::WORKSPACE);

@@ -1,6 +1,5 @@
 //! The tree of a build file becomes a [`BuildFile`]: every key that there is, its shape and its sense.
 
-use oci_distribution::Reference;
 use regex::{Regex, RegexBuilder};
 
 use super::expand::expand;
@@ -8,6 +7,7 @@ use super::node::{Node, Value};
 use super::shape::Decoder;
 use super::{BuildFile, JobFiles};
 use crate::manifest::Platform;
+use crate::registry::Reference;
 
 /// The keys of a build file, in the order in which messages name them.
 const KEYS: [&str; 16] = [
@@ -75,7 +75,7 @@ impl Decoder<'_, '_> {
     fn tag(&mut self, node: &Node) -> Option<String> {
         let text = self.line(node, "tag")?;
         let hint = "write `[registry/]name[:version]` in lower case, such as `mypyatsimage:latest`";
-        match Reference::try_from(text) {
+        match text.parse::<Reference>() {
             Ok(reference) if reference.digest().is_none() => return Some(text.to_owned()),
             Ok(_) => self.problem(node.span, "`tag` may not name a digest", hint),
             Err(_) => self.problem(node.span, "`tag` is not the name of an image", hint),

@@ -125,7 +125,7 @@ mod tests {
         ) {
             let whole = pieces.concat();
             prop_assert_eq!(
-                lines(pieces.iter().map(|piece| piece.as_bytes())),
+                lines(pieces.iter().map(String::as_bytes)),
                 lines([whole.as_bytes()])
             );
         }

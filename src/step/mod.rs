@@ -45,7 +45,7 @@ pub struct Step {
 #[non_exhaustive]
 pub enum Error {
     /// A command ran, and failed.
-    #[error("step `{step}` failed: `{command}` {}", how(.outcome))]
+    #[error("step `{step}` failed: `{command}` {}", how(*.outcome))]
     Failed {
         /// The step's name.
         step: &'static str,
@@ -78,7 +78,7 @@ pub enum Error {
     Cancelled(#[from] progress::Cancelled),
 }
 
-fn how(outcome: &Outcome) -> String {
+fn how(outcome: Outcome) -> String {
     match outcome {
         Outcome::Exited(status) => format!("ended with status {status}"),
         Outcome::Signalled(signal) => format!("was ended by signal {signal}"),

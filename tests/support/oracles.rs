@@ -100,7 +100,6 @@ pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option
             .arg("--runroot")
             .arg(state.join("run"));
         command.args(["--storage-driver", "vfs"]);
-        // The step's pip has to trust what this machine trusts.
         command
     };
     let mut build = buildah();
@@ -112,17 +111,20 @@ pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option
         "--format",
         "oci",
     ]);
+    let mut dockerfile =
+        fs::read_to_string(context.join("Dockerfile")).expect("the context has a Dockerfile");
     if let Ok(bundle) = std::env::var("SSL_CERT_FILE") {
+        // Buildah has no variables for the steps alone, and pip has to trust what this machine trusts.
         build
             .arg("--volume")
             .arg(format!("{bundle}:/dev/shm/ca.crt:ro"));
-        for variable in ["PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
-            build
-                .arg("--env")
-                .arg(format!("{variable}=/dev/shm/ca.crt"));
-            build.arg("--unsetenv").arg(variable);
-        }
+        let plain = "RUN [\"env\",";
+        assert!(dockerfile.contains(plain), "{dockerfile}");
+        dockerfile = dockerfile.replace(plain, &format!("{plain}\"PIP_CERT=/dev/shm/ca.crt\","));
     }
+    let file = bench.root().join("Dockerfile");
+    fs::write(&file, dockerfile).expect("the bench can be written");
+    build.arg("--file").arg(file);
     succeed(build.args(["--tag", name]).arg(context));
     let layout = bench.path(name);
     succeed(

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
 
 use fs_err as fs;
-use serde_json::Value;
+use serde_json::{Value, from_value};
 use sha2::{Digest as _, Sha256};
 
 /// What a verified image is.
@@ -112,6 +112,11 @@ pub(crate) fn check(layout: &Path, tag: &str) -> Result<Image> {
         )
     })?;
     let config = document(layout, &manifest["config"])?;
+    // The specification's own types read both, Docker's media types included.
+    from_value::<oci_spec::image::ImageManifest>(manifest.clone())
+        .map_err(|error| error.to_string())?;
+    from_value::<oci_spec::image::ImageConfiguration>(config.clone())
+        .map_err(|error| error.to_string())?;
     if let Some(platform) = entry.get("platform") {
         for key in ["os", "architecture", "variant"] {
             ensure(platform.get(key) == config.get(key), || {

@@ -99,22 +99,22 @@ proptest! {
 fn python(import: &str, program: &str, input: &str) -> Option<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
-    let there = Command::new("python3")
+    let there = Command::new("/usr/bin/python3")
         .args(["-c", &format!("import {import}")])
         .output();
     if !there.is_ok_and(|output| output.status.success()) {
         let required = std::env::var_os("REQUIRE_ALL").is_some_and(|value| value == "1");
         assert!(
             !required,
-            "REQUIRE_ALL=1, but python3 with the module {import} is not installed"
+            "REQUIRE_ALL=1, but python3 with the module `{import}` is not installed"
         );
         #[expect(clippy::print_stderr, reason = "a skipped test says so")]
         {
-            eprintln!("SKIPPED: python3 with the module {import} is not installed");
+            eprintln!("SKIPPED: python3 with the module `{import}` is not installed");
         }
         return None;
     }
-    let mut child = Command::new("python3")
+    let mut child = Command::new("/usr/bin/python3")
         .args(["-c", program])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

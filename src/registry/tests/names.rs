@@ -29,6 +29,17 @@ fn names_are_completed_as_docker_does() {
     ] {
         assert_eq!(complete(text), expected);
     }
+    // Another reader completes the same names the same way. It knows no hosts in brackets.
+    for text in [
+        "python",
+        "team/image",
+        "localhost/x",
+        "localhost:5000/x",
+        "ghcr.io/a/b__c/d--e.f:V1",
+    ] {
+        let theirs: oci_distribution::Reference = text.parse().unwrap();
+        assert_eq!(complete(text), theirs.whole());
+    }
     assert_eq!(
         complete(&format!("a/b@{DIGEST}")),
         format!("docker.io/a/b@{DIGEST}")
