@@ -168,13 +168,23 @@ impl Store {
 
     /// A writer for a blob whose digest is not known yet.
     pub fn writer(&self) -> Result<BlobWriter> {
-        let file = tempfile::Builder::new()
-            .prefix(BLOB_PREFIX)
-            .tempfile_in(self.root.join("tmp"))?;
         Ok(BlobWriter {
             store: self.clone(),
-            file: Hashing::new(file),
+            file: Hashing::new(self.temporary()?),
         })
+    }
+
+    /// A temporary file, locked as long as it is open: what is not locked was left by a killed build.
+    fn temporary(&self) -> Result<tempfile::NamedTempFile> {
+        let directory = self.scratch_root();
+        // Nobody may take it for left between its making and its locking, see `abandoned`.
+        let _making = flock(fs::File::open(&directory)?, FlockOperation::LockShared)?;
+        let file = tempfile::Builder::new()
+            .prefix(BLOB_PREFIX)
+            .tempfile_in(directory)?;
+        rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
+            .map_err(io::Error::from)?;
+        Ok(file)
     }
 
     /// Stores `bytes`.
@@ -191,12 +201,6 @@ impl Store {
     /// Stores `value` as JSON with ordered keys.
     pub fn put_json(&self, media_type: &str, value: &impl Serialize) -> Result<Descriptor> {
         self.put(media_type, &json(value))
-    }
-
-    /// Renames a verified temporary file to its blob's name. The file has to lie on the store's file
-    /// system, and its bytes have to be those of `digest`.
-    pub fn adopt(&self, file: &Path, digest: &Digest) -> Result<()> {
-        Ok(fs::rename(file, self.blob_path(digest))?)
     }
 
     /// Opens a blob for reading; the reader fails at the end if the bytes were not the promised ones.
@@ -306,13 +310,14 @@ impl Store {
     }
 
     fn lock(&self) -> Result<fs::File> {
-        let lock = open_lock(&self.root.join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(io::Error::from)?;
-        Ok(lock)
+        flock(
+            open_lock(&self.root.join("lock"))?,
+            FlockOperation::LockExclusive,
+        )
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(self.root.join("tmp"))?;
+        let mut file = self.temporary()?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
@@ -344,31 +349,41 @@ pub fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("values with string keys always serialise")
 }
 
-/// Scratch that a killed build left in `directory`: folders that nobody holds locked, and temporary files
-/// of blobs older than a day. The caller removes them, in the user namespace that made them.
+/// What killed builds left in `directory`: scratch folders and temporary files that nobody holds locked. The
+/// caller removes them, in the user namespace that made them.
 pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
+    let making = fs::File::open(directory)?;
+    let Ok(_making) = flock(making, FlockOperation::NonBlockingLockExclusive) else {
+        // Another build is making a temporary file, or cleaning up, this very moment.
+        return Ok(found);
+    };
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
         let name = entry.file_name();
         let starts = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-        let abandoned = if starts(SCRATCH_PREFIX) {
-            match open_lock(&path.join("lock")) {
-                Ok(lock) => {
-                    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-                }
-                // Already half removed, or somebody else's.
-                Err(_) => older_than(&path, Duration::from_secs(60)),
-            }
+        let locked = if starts(SCRATCH_PREFIX) {
+            open_lock(&path.join("lock"))
+        } else if starts(BLOB_PREFIX) {
+            fs::File::open(&path)
         } else {
-            starts(BLOB_PREFIX) && older_than(&path, Duration::from_secs(24 * 60 * 60))
+            continue;
         };
-        if abandoned {
-            found.push(path);
+        match locked.map(|file| flock(file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(Ok(_)) => found.push(path),
+            Ok(Err(_)) => {}
+            // Half removed already, or its build is removing it.
+            Err(_) if older_than(&path, Duration::from_secs(60)) => found.push(path),
+            Err(_) => {}
         }
     }
     Ok(found)
+}
+
+fn flock(file: fs::File, operation: FlockOperation) -> Result<fs::File> {
+    rustix::fs::flock(&file, operation).map_err(io::Error::from)?;
+    Ok(file)
 }
 
 fn open_lock(path: &Path) -> io::Result<fs::File> {
@@ -398,21 +413,15 @@ pub struct Scratch {
 impl Scratch {
     /// Makes one in `directory`.
     pub fn new_in(directory: &Path) -> Result<Self> {
-        // It is locked before it gets the name by which a build that cleans up would find it.
-        let fresh = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempdir_in(directory)?;
-        let lock = open_lock(&fresh.path().join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(io::Error::from)?;
-        let name = fresh
-            .path()
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let path = directory.join(name.replace(".new-", SCRATCH_PREFIX));
-        fs::rename(fresh.keep(), &path)?;
+        let _making = flock(fs::File::open(directory)?, FlockOperation::LockShared)?;
+        let path = tempfile::Builder::new()
+            .prefix(SCRATCH_PREFIX)
+            .tempdir_in(directory)?
+            .keep();
+        let lock = flock(
+            open_lock(&path.join("lock"))?,
+            FlockOperation::NonBlockingLockExclusive,
+        )?;
         Ok(Self { path, _lock: lock })
     }
 

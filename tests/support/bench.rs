@@ -34,7 +34,6 @@ pub(crate) struct Bench {
     directory: tempfile::TempDir,
     user: User,
     named: RefCell<BTreeSet<PathBuf>>,
-    blobs_forgiven: Cell<bool>,
 }
 
 impl Bench {
@@ -50,7 +49,6 @@ impl Bench {
             directory,
             user,
             named: RefCell::default(),
-            blobs_forgiven: Cell::new(false),
         };
         fs::set_permissions(bench.root(), PermissionsExt::from_mode(0o755)).expect("it is ours");
         for folder in ["home", "work", "tmp"] {
@@ -189,12 +187,6 @@ impl Bench {
             .collect()
     }
 
-    /// Allows temporary files of blobs in the store: a killed build cannot remove its own, and they
-    /// are kept for a day, since another build may be writing them.
-    pub(crate) fn forgive_blobs(&self) {
-        self.blobs_forgiven.set(true);
-    }
-
     /// What is wrong with the store: blobs that are not what their names promise, and scratch.
     fn unsound(&self) -> Vec<String> {
         if !self.store().exists() {
@@ -209,9 +201,6 @@ impl Bench {
         let scratch = self
             .list("store/tmp")
             .into_iter()
-            .filter(|name| {
-                !self.blobs_forgiven.get() || !name.to_string_lossy().starts_with("blob-")
-            })
             .map(|name| format!("tmp/{}", name.display()));
         blobs.chain(scratch).collect()
     }
