@@ -2,11 +2,27 @@
 
 use std::fmt::Write as _;
 
+use fs_err as fs;
+
+use crate::base::Base;
+use crate::context::Context;
+use crate::error::Error;
 use crate::image::Settings;
 use crate::step::{OVERRIDES, Step};
 
+/// Writes the `Dockerfile` beside the staged files.
+pub(super) fn write(
+    context: &Context,
+    base: &Base,
+    settings: &Settings,
+    steps: &[Step],
+) -> Result<(), Error> {
+    let text = dockerfile(&base.name, settings, steps);
+    Ok(fs::write(context.root.join("Dockerfile"), text)?)
+}
+
 /// The text of the `Dockerfile`. `base` is a reference, `steps` are run in order.
-pub(super) fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
+fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
     let mut text = String::from(
         "# Builds the same image with Docker or Buildah; the context is this file's directory.\n",
     );

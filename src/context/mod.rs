@@ -75,24 +75,29 @@ pub struct Context {
     pub secret_pip_conf: Option<Secret>,
     /// `requirements.txt` for the step alone, where it differs from the image's.
     pub secret_requirements: Option<Secret>,
-    /// Whether a requirement, `pip.conf` or a `PIP_*` variable names the workspace or a path in it.
-    ///
-    /// It is true whenever that cannot be ruled out: a relative path, a `file:` URL, the name of an
-    /// archive, or an option that takes a file (`-r`, `-c`, `-e`, `-f`) are enough. Wrongly true
-    /// costs a rebuild of pip's layer; wrongly false would give a stale one.
-    pub pip_sees_workspace: bool,
     /// Number of files and symlinks that `files` brought, for the summary.
     pub files: u64,
     /// Bytes in the staged files.
     pub bytes: u64,
 }
 
-/// Stages everything that `buildfile` names under `root`, which exists and holds no `image`. `env`
-/// is the image's environment with everything expanded. Directories of the tool's own, such as the
-/// store, are given as `leave_out`: they stay out of the image when a source holds them.
+/// Whether a requirement, `pip.conf` or a `PIP_*` variable of `env` (the image's environment, expanded)
+/// names the workspace or a path in it.
+///
+/// It is true whenever that cannot be ruled out: a relative path, a `file:` URL, the name of an
+/// archive, or an option that takes a file (`-r`, `-c`, `-e`, `-f`) are enough. Wrongly true
+/// costs a rebuild of pip's layer; wrongly false would give a stale one.
+#[must_use]
+pub fn pip_sees_workspace(buildfile: &BuildFile, env: &[(String, String)]) -> bool {
+    let requirements = pip::requirements(&buildfile.packages);
+    pip::sees_workspace(&requirements, buildfile.pip_config.as_deref(), env)
+}
+
+/// Stages everything that `buildfile` names under `root`, which exists and holds no `image`.
+/// Directories of the tool's own, such as the store, are given as `leave_out`: they stay out of the
+/// image when a source holds them.
 pub fn stage(
     buildfile: &BuildFile,
-    env: &[(String, String)],
     root: &Path,
     leave_out: &[&Path],
     progress: &Progress,
@@ -142,8 +147,6 @@ pub fn stage(
         );
     }
     let pip_conf = pip_conf.map(|(text, _)| text);
-    let pip_sees_workspace =
-        pip::sees_workspace(&requirements, buildfile.pip_config.as_deref(), env);
 
     let mut files = vec![
         (installation.join("build.yaml"), &*buildfile.masked, 0o644),
@@ -176,7 +179,6 @@ pub fn stage(
         pip_conf,
         secret_pip_conf,
         secret_requirements,
-        pip_sees_workspace,
         files,
         bytes,
     })

@@ -77,7 +77,7 @@ pub(super) fn requirements(packages: &[String]) -> String {
 }
 
 /// Whether one of them names the workspace or may name a path in it: see
-/// [`Context::pip_sees_workspace`](super::Context::pip_sees_workspace).
+/// [`pip_sees_workspace`](super::pip_sees_workspace).
 pub(super) fn sees_workspace(
     requirements: &str,
     pip_conf: Option<&str>,

@@ -11,16 +11,15 @@ use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
 
-use crate::buildfile::{BuildFile, FileEntry, JobFiles};
+use crate::buildfile::{BuildFile, FileEntry};
 use crate::progress::{Event, Progress};
 
-use super::{Context, Error, stage};
+use super::{Context, Error, pip_sees_workspace, stage};
 
 /// A source directory and a context.
 struct Build {
     directory: tempfile::TempDir,
     file: BuildFile,
-    env: Vec<(String, String)>,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
@@ -30,23 +29,12 @@ impl Build {
         fs::create_dir(directory.path().join("source")).unwrap();
         fs::create_dir(directory.path().join("context")).unwrap();
         let file = BuildFile {
-            tag: None,
-            python: None,
-            base: None,
-            platform: None,
-            env: Vec::new(),
-            files: Vec::new(),
-            packages: Vec::new(),
-            pip_config: None,
-            jobfiles: JobFiles::default(),
-            labels: Vec::new(),
-            annotations: Vec::new(),
             masked: "python: 3.11\n".to_owned(),
+            ..BuildFile::default()
         };
         Self {
             directory,
             file,
-            env: Vec::new(),
             events: Arc::default(),
         }
     }
@@ -92,7 +80,6 @@ impl Build {
         let progress = Progress::new(sink, Arc::default());
         stage(
             &self.file,
-            &self.env,
             &self.directory.path().join("context"),
             &[&self.directory.path().join("store")],
             &progress,
@@ -182,7 +169,7 @@ fn installation_holds_what_the_specification_says() {
         "[global]\nindex-url = https://a:b@pypi.example.com/simple\n"
     );
     assert_eq!(context.secret_requirements, None);
-    assert!(context.pip_sees_workspace);
+    assert!(pip_sees_workspace(&build.file, &[]));
     let warnings = build.warnings();
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("pip-config") && !warnings[0].contains("a:b"));
@@ -240,7 +227,7 @@ fn an_empty_build_file_gives_the_files_that_are_always_there() {
         b""
     );
     assert!(!build.image("venv/pip.conf").exists());
-    assert!(!context.pip_sees_workspace);
+    assert!(!pip_sees_workspace(&build.file, &[]));
     assert_eq!((context.files, context.bytes), (0, 0));
 }
 
@@ -276,7 +263,7 @@ fn a_build_that_is_told_to_stop_stops() {
     build.entry(None, "a");
     let progress = Progress::new(|_| (), Arc::new(true.into()));
     let root = build.directory.path().join("context");
-    let error = stage(&build.file, &build.env, &root, &[], &progress).unwrap_err();
+    let error = stage(&build.file, &root, &[], &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)), "{error:?}");
 }
 

@@ -157,14 +157,13 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     tree::remove(path)
 }
 
-/// Writes the tree at `root` as a layer in which it is called `name` (such as `workspace`), owned by
-/// 0:0. Runs in the caller's own process.
+/// Writes what is in the directory `root` as a layer, owned by 0:0; `root` itself is not in it, since the
+/// root of an image is its base's. Runs in the caller's own process.
 ///
 /// Modes and symbolic links are kept, hard links become files of their own, extended attributes of
-/// this machine stay here. An empty tree gives a layer that holds the directory alone.
+/// this machine stay here.
 pub fn write_tree(
     root: &Path,
-    name: &str,
     times: &Times,
     compression: Compression,
     store: &Store,
@@ -172,6 +171,9 @@ pub fn write_tree(
     let mut writer = LayerWriter::new(store, compression)?;
     for entry in walk::Walk::new(root) {
         let (path, node) = entry?;
+        if path.is_empty() {
+            continue;
+        }
         let host = walk::at(root, &path);
         if whiteout::is_reserved(root::split(&path).1) {
             return Err(Error::Reserved { path: host });
@@ -181,15 +183,6 @@ pub fn write_tree(
         }
         let Some(content) = Content::of(&node, &host) else {
             continue;
-        };
-        // The root of the image is the base's.
-        if path.is_empty() && name.is_empty() {
-            continue;
-        }
-        let path = if path.is_empty() {
-            name.into()
-        } else {
-            walk::join(name.as_bytes(), &path)
         };
         writer.append(&Header {
             path: &path,

@@ -238,7 +238,8 @@ for member in tarfile.open(sys.argv[1], errors='surrogateescape'):
 #[test]
 fn the_workspace_belongs_to_root_and_keeps_modes_and_links() {
     let directory = scratch();
-    let tree = directory.path().join("tree");
+    let root = directory.path().join("tree");
+    let tree = root.join("workspace");
     fs::create_dir_all(tree.join("sub")).unwrap();
     fs::write(tree.join("run.sh"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(
@@ -260,7 +261,7 @@ fn the_workspace_belongs_to_root_and_keeps_modes_and_links() {
         fixed: 315_619_200,
         clamp: None,
     };
-    let write = || write_tree(&tree, "workspace", &times, Compression::None, &store);
+    let write = || write_tree(&root, &times, Compression::None, &store);
     let layer = write().unwrap();
     let blob = store.blob_path(&layer.descriptor.digest);
     let mut archive = archive::Archive::new(fs::File::open(&blob).unwrap(), u64::MAX);
@@ -296,31 +297,6 @@ fn the_workspace_belongs_to_root_and_keeps_modes_and_links() {
     remove(&tree.join(whiteout::name_for(b"x").escape_ascii().to_string())).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
     assert!(matches!(write(), Err(Error::Special { .. })));
-}
-
-#[test]
-fn an_empty_workspace_is_a_layer_with_its_directory() {
-    let directory = scratch();
-    let tree = directory.path().join("tree");
-    fs::create_dir(&tree).unwrap();
-    let layer = write_tree(
-        &tree,
-        "workspace",
-        &own_times(),
-        Compression::default(),
-        &store(directory.path()),
-    )
-    .unwrap();
-    let blob = store(directory.path()).blob_path(&layer.descriptor.digest);
-    let input =
-        flate2::bufread::GzDecoder::new(std::io::BufReader::new(fs::File::open(blob).unwrap()));
-    let mut archive = archive::Archive::new(input, u64::MAX);
-    let entry = archive.next().unwrap().unwrap();
-    assert_eq!(
-        (&entry.path[..], entry.kind),
-        (&b"workspace"[..], entry::Kind::Directory)
-    );
-    assert!(archive.next().unwrap().is_none());
 }
 
 #[test]

@@ -13,19 +13,26 @@
 //! A blob is written to a temporary file, verified, and renamed: nothing half-written is ever visible
 //! under its digest. Reads verify too, so a blob damaged on disk is an error and not a wrong image.
 
+mod blob;
+mod scratch;
+
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, Digest, Hashing};
 use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
+
+pub use blob::{BlobReader, BlobWriter};
+pub use scratch::{Scratch, abandoned};
+
+use scratch::{flock, open_lock, temporary};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +92,6 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// Documents (manifests, configs, indexes) larger than this are refused; registries use the same limit.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
-
-const SCRATCH_PREFIX: &str = "pyats-image-build-";
-const BLOB_PREFIX: &str = "blob-";
 
 /// An open store. Cheap to clone; several processes may have the same one open.
 #[derive(Debug, Clone)]
@@ -170,21 +174,8 @@ impl Store {
     pub fn writer(&self) -> Result<BlobWriter> {
         Ok(BlobWriter {
             store: self.clone(),
-            file: Hashing::new(self.temporary()?),
+            file: Hashing::new(temporary(&self.scratch_root())?),
         })
-    }
-
-    /// A temporary file, locked as long as it is open: what is not locked was left by a killed build.
-    fn temporary(&self) -> Result<tempfile::NamedTempFile> {
-        let directory = self.scratch_root();
-        // Nobody may take it for left between its making and its locking, see `abandoned`.
-        let _making = flock(fs::File::open(&directory)?, FlockOperation::LockShared)?;
-        let file = tempfile::Builder::new()
-            .prefix(BLOB_PREFIX)
-            .tempfile_in(directory)?;
-        rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
-            .map_err(io::Error::from)?;
-        Ok(file)
     }
 
     /// Stores `bytes`.
@@ -317,7 +308,7 @@ impl Store {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let mut file = self.temporary()?;
+        let mut file = temporary(&self.scratch_root())?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
@@ -347,174 +338,4 @@ pub fn tag_in(index: &mut Index, manifest: &Descriptor, tag: Option<&str>) {
 /// If a map has keys that are not strings; none of this crate's types has one.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("values with string keys always serialise")
-}
-
-/// What killed builds left in `directory`: scratch folders and temporary files that nobody holds locked. The
-/// caller removes them, in the user namespace that made them.
-pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let making = fs::File::open(directory)?;
-    let Ok(_making) = flock(making, FlockOperation::NonBlockingLockExclusive) else {
-        // Another build is making a temporary file, or cleaning up, this very moment.
-        return Ok(found);
-    };
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        let name = entry.file_name();
-        let starts = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-        let locked = if starts(SCRATCH_PREFIX) {
-            open_lock(&path.join("lock"))
-        } else if starts(BLOB_PREFIX) {
-            fs::File::open(&path)
-        } else {
-            continue;
-        };
-        match locked.map(|file| flock(file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(Ok(_)) => found.push(path),
-            Ok(Err(_)) => {}
-            // Half removed already, or its build is removing it.
-            Err(_) if older_than(&path, Duration::from_secs(60)) => found.push(path),
-            Err(_) => {}
-        }
-    }
-    Ok(found)
-}
-
-fn flock(file: fs::File, operation: FlockOperation) -> Result<fs::File> {
-    rustix::fs::flock(&file, operation).map_err(io::Error::from)?;
-    Ok(file)
-}
-
-fn open_lock(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-}
-
-fn older_than(path: &Path, age: Duration) -> bool {
-    fs::symlink_metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
-}
-
-/// Scratch space of one build: a folder, locked as long as the value lives. It is not removed on drop,
-/// because only the user namespace that made its files may be able to remove them: see
-/// [`crate::rootfs::remove`].
-#[derive(Debug)]
-pub struct Scratch {
-    path: PathBuf,
-    _lock: fs::File,
-}
-
-impl Scratch {
-    /// Makes one in `directory`.
-    pub fn new_in(directory: &Path) -> Result<Self> {
-        let _making = flock(fs::File::open(directory)?, FlockOperation::LockShared)?;
-        let path = tempfile::Builder::new()
-            .prefix(SCRATCH_PREFIX)
-            .tempdir_in(directory)?
-            .keep();
-        let lock = flock(
-            open_lock(&path.join("lock"))?,
-            FlockOperation::NonBlockingLockExclusive,
-        )?;
-        Ok(Self { path, _lock: lock })
-    }
-
-    /// The folder, absolute.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Writes one blob; dropped without [`complete`](Self::complete) it leaves nothing behind.
-#[derive(Debug)]
-pub struct BlobWriter {
-    store: Store,
-    file: Hashing<tempfile::NamedTempFile>,
-}
-
-impl BlobWriter {
-    /// Makes the blob visible under its digest.
-    pub fn complete(self, media_type: &str) -> Result<Descriptor> {
-        let (file, digest, size) = self.file.complete();
-        file.persist(self.store.blob_path(&digest))
-            .map_err(|error| error.error)?;
-        Ok(Descriptor::new(media_type, digest, size))
-    }
-
-    /// Makes the blob visible if it is the one that `expected` describes.
-    pub fn complete_as(self, expected: &Descriptor) -> Result<()> {
-        let (file, digest, size) = self.file.complete();
-        verify(expected, digest, size)?;
-        file.persist(self.store.blob_path(&digest))
-            .map_err(|error| error.error)?;
-        Ok(())
-    }
-}
-
-impl Write for BlobWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.file.write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// Reads one blob; at its end, bytes that are not the promised ones are an error.
-#[derive(Debug)]
-pub struct BlobReader {
-    inner: Option<Hashing<BufReader<fs::File>>>,
-    expected: Descriptor,
-}
-
-impl BlobReader {
-    fn new(file: fs::File, expected: Descriptor) -> Self {
-        let inner = Hashing::new(BufReader::with_capacity(1 << 17, file));
-        Self {
-            inner: Some(inner),
-            expected,
-        }
-    }
-}
-
-impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(inner) = &mut self.inner else {
-            return Ok(0);
-        };
-        let length = inner.read(buffer)?;
-        if length == 0
-            && !buffer.is_empty()
-            && let Some(inner) = self.inner.take()
-        {
-            let (_, digest, size) = inner.complete();
-            verify(&self.expected, digest, size).map_err(io::Error::other)?;
-        }
-        Ok(length)
-    }
-}
-
-fn verify(expected: &Descriptor, digest: Digest, size: u64) -> Result<()> {
-    if size != expected.size {
-        return Err(Error::Size {
-            digest: expected.digest,
-            expected: expected.size,
-            found: size,
-        });
-    }
-    if digest != expected.digest {
-        return Err(Error::Damaged {
-            expected: expected.digest,
-            found: digest,
-        });
-    }
-    Ok(())
 }

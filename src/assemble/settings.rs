@@ -1,0 +1,165 @@
+//! What the options and the build file say together.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use fs_err as fs;
+
+use super::Options;
+use crate::base::{Base, Source};
+use crate::buildfile::{self, BuildFile};
+use crate::error::{Error, OptionsError};
+use crate::image::{self, Settings};
+use crate::manifest::Platform;
+use crate::output::{self, Kind};
+use crate::progress::Progress;
+use crate::registry::{InvalidReference, Reference};
+use crate::rootfs::Rootfs;
+use crate::step;
+
+const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
+
+/// The tags, completed as Docker does.
+pub(super) fn references(options: &Options, buildfile: &BuildFile) -> Result<Vec<String>, Error> {
+    let given = if options.tags.is_empty() {
+        buildfile.tag.as_slice()
+    } else {
+        &options.tags
+    };
+    given.iter().map(|tag| complete_tag(tag)).collect()
+}
+
+/// A tag as Docker completes it: `name` is `docker.io/library/name:latest`.
+pub fn complete_tag(tag: &str) -> Result<String, Error> {
+    let invalid = |problem: String| OptionsError::Tag {
+        tag: tag.to_owned(),
+        problem,
+    };
+    let reference: Reference = tag
+        .parse()
+        .map_err(|error: InvalidReference| invalid(error.problem.to_string()))?;
+    if reference.digest().is_some() {
+        return Err(invalid("a tag cannot name a digest".to_owned()).into());
+    }
+    Ok(reference.to_string())
+}
+
+/// Where the image is written, checked before anything is done.
+pub(super) fn outputs(
+    options: &Options,
+    references: &[String],
+) -> Result<Vec<(Kind, PathBuf)>, Error> {
+    let name = match references.first() {
+        Some(reference) => {
+            let last = reference.rsplit('/').next().unwrap_or(reference);
+            last.split(':').next().unwrap_or(last).to_owned()
+        }
+        None => match options.file.file_stem() {
+            Some(stem) if options.file != Path::new("-") => stem.to_string_lossy().into_owned(),
+            _ => "image".to_owned(),
+        },
+    };
+    let outputs: Vec<_> = options
+        .outputs
+        .iter()
+        .map(|output| (output.kind, output.path(&name)))
+        .collect();
+    for (kind, path) in &outputs {
+        output::check(*kind, path)?;
+    }
+    Ok(outputs)
+}
+
+/// Where the base comes from.
+pub(super) fn base(
+    options: &Options,
+    buildfile: &BuildFile,
+    progress: &Progress,
+) -> Result<Source, Error> {
+    let named = options.base.as_ref().or(buildfile.base.as_ref());
+    let name = match (named, &buildfile.python) {
+        (Some(base), _) => base.clone(),
+        (None, Some(python)) => format!("python:{python}-slim"),
+        (None, None) => {
+            progress.warn(
+                "the build file names no `python`: using 3.6.9, which gets no security updates any \
+                 more; choose another one with a line such as `python: 3.11`",
+            );
+            "python:3.6.9-slim".to_owned()
+        }
+    };
+    Ok(name.parse().map_err(OptionsError::Base)?)
+}
+
+/// What to build for; an error if this machine cannot run the steps.
+pub(super) fn platform(options: &Options, buildfile: &BuildFile) -> Result<Platform, Error> {
+    let named = options.platform.as_ref().or(buildfile.platform.as_ref());
+    let platform = named.cloned().unwrap_or_else(Platform::host);
+    if !options.dry_run && !can_execute(&platform) {
+        return Err(OptionsError::Platform(platform).into());
+    }
+    Ok(platform)
+}
+
+/// Whether this machine runs programs for `platform`: by itself, or by an emulator that the kernel knows
+/// and that works in other root file systems (flag `F`).
+fn can_execute(platform: &Platform) -> bool {
+    let host = Platform::host();
+    if platform.os == host.os && platform.architecture == host.architecture {
+        return true;
+    }
+    let emulator = match platform.architecture.as_str() {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "386" => "i386",
+        other => other,
+    };
+    fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{emulator}")).is_ok_and(|entry| {
+        platform.os == host.os
+            && entry.starts_with("enabled")
+            && entry
+                .lines()
+                .any(|line| line.starts_with("flags:") && line.contains('F'))
+    })
+}
+
+/// What the image says beside its layers.
+pub(super) fn settings(
+    options: &Options,
+    buildfile: &BuildFile,
+    base: &Base,
+) -> Result<Settings, Error> {
+    let own = [
+        ("WORKSPACE", step::WORKSPACE),
+        ("VIRTUAL_ENV", step::VIRTUAL_ENV),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let env = buildfile::environment(&image::env(&base.config), &own)?;
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(Settings {
+        env: buildfile::environment(&env, &buildfile.env)?,
+        entrypoint: vec![ENTRYPOINT.to_owned()],
+        working_dir: step::WORKSPACE.to_owned(),
+        labels: [&buildfile.labels[..], &options.labels[..]].concat(),
+        annotations: [&buildfile.annotations[..], &options.annotations[..]].concat(),
+        created: options
+            .epoch
+            .unwrap_or(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)),
+        format: options.format,
+    })
+}
+
+/// `tini` and the script, or the script alone where the image has no `tini`.
+pub(super) fn entrypoint(rootfs: &Rootfs) -> Vec<String> {
+    let tini = ["usr/bin/tini", "sbin/tini", "usr/local/bin/tini"]
+        .into_iter()
+        .find(|path| {
+            fs::symlink_metadata(rootfs.path.join(path)).is_ok_and(|metadata| metadata.is_file())
+        });
+    match tini {
+        Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
+        None => vec![ENTRYPOINT.to_owned()],
+    }
+}

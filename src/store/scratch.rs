@@ -1,0 +1,111 @@
+//! Scratch folders and temporary files of the store, and what killed builds left of them.
+//!
+//! Whatever is in use is locked by its process; the kernel drops the lock when the process ends, however
+//! it ends. So what is not locked was left behind.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
+use rustix::fs::FlockOperation;
+
+use super::Result;
+
+const SCRATCH_PREFIX: &str = "pyats-image-build-";
+const BLOB_PREFIX: &str = "blob-";
+
+/// Scratch space of one build: a folder, locked as long as the value lives. It is not removed on drop,
+/// because only the user namespace that made its files may be able to remove them: see
+/// [`crate::rootfs::remove`].
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Scratch {
+    /// Makes one in `directory`.
+    pub fn new_in(directory: &Path) -> Result<Self> {
+        let _making = flock(fs::File::open(directory)?, FlockOperation::LockShared)?;
+        let path = tempfile::Builder::new()
+            .prefix(SCRATCH_PREFIX)
+            .tempdir_in(directory)?
+            .keep();
+        let lock = flock(
+            open_lock(&path.join("lock"))?,
+            FlockOperation::NonBlockingLockExclusive,
+        )?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A temporary file, locked as long as it is open: what is not locked was left by a killed build.
+pub(super) fn temporary(directory: &Path) -> Result<tempfile::NamedTempFile> {
+    // Nobody may take it for left between its making and its locking, see `abandoned`.
+    let _making = flock(fs::File::open(directory)?, FlockOperation::LockShared)?;
+    let file = tempfile::Builder::new()
+        .prefix(BLOB_PREFIX)
+        .tempfile_in(directory)?;
+    rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive).map_err(io::Error::from)?;
+    Ok(file)
+}
+
+/// What killed builds left in `directory`: scratch folders and temporary files that nobody holds locked. The
+/// caller removes them, in the user namespace that made them.
+pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let making = fs::File::open(directory)?;
+    let Ok(_making) = flock(making, FlockOperation::NonBlockingLockExclusive) else {
+        // Another build is making a temporary file, or cleaning up, this very moment.
+        return Ok(found);
+    };
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let starts = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        let locked = if starts(SCRATCH_PREFIX) {
+            open_lock(&path.join("lock"))
+        } else if starts(BLOB_PREFIX) {
+            fs::File::open(&path)
+        } else {
+            continue;
+        };
+        match locked.map(|file| flock(file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(Ok(_)) => found.push(path),
+            Ok(Err(_)) => {}
+            // Half removed already, or its build is removing it.
+            Err(_) if older_than(&path, Duration::from_secs(60)) => found.push(path),
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn flock(file: fs::File, operation: FlockOperation) -> Result<fs::File> {
+    rustix::fs::flock(&file, operation).map_err(io::Error::from)?;
+    Ok(file)
+}
+
+pub(super) fn open_lock(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn older_than(path: &Path, age: Duration) -> bool {
+    fs::symlink_metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
