@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::Options;
 use pyats_image_builder::base::Pull;
 use pyats_image_builder::error::OptionsError;
@@ -17,7 +18,7 @@ use pyats_image_builder::runner::Rung;
 /// Builds container images for pyATS jobs from one YAML file: no daemon, no root.
 #[derive(Debug, Parser)]
 #[command(name = "pyats-image-build", version, about, max_term_width = 100)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -32,7 +33,7 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The folder with images, bases and cache [default: `pyats-image-build` in $`XDG_CACHE_HOME` or ~/.cache]
+    /// The folder with images, bases and cache [default: pyats-image-build in the user's cache folder]
     #[arg(
         long,
         global = true,
@@ -96,6 +97,21 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
+    /// Not supported yet
+    #[command(hide = true, disable_help_flag = true)]
+    Push(Later),
+    /// Not supported yet
+    #[command(hide = true, disable_help_flag = true)]
+    Login(Later),
+    /// Not supported yet
+    #[command(hide = true, disable_help_flag = true)]
+    Logout(Later),
+    /// Not supported yet
+    #[command(hide = true, disable_help_flag = true)]
+    Cache(Later),
+    /// Not supported yet
+    #[command(hide = true, disable_help_flag = true)]
+    Schema(Later),
 }
 
 /// The options of a build.
@@ -166,6 +182,18 @@ pub(crate) struct Build {
     #[arg(long, short, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
 
+    /// Not supported yet
+    #[arg(long, short = 'P', hide = true)]
+    push: bool,
+
+    /// Not supported yet
+    #[arg(long, hide = true)]
+    cache_repo: Option<String>,
+
+    /// Not supported yet
+    #[arg(long, hide = true)]
+    secret: Vec<String>,
+
     /// Add a label to the image's config
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
@@ -206,6 +234,13 @@ enum FormatName {
     Oci,
     /// Docker's
     Docker,
+}
+
+/// A command that a later version has, with whatever follows its name.
+#[derive(Debug, Args)]
+pub(crate) struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -274,11 +309,14 @@ impl Global {
                 .filter(|value| !value.is_empty())
                 .map(PathBuf::from)
         };
-        self.store
+        let chosen = self
+            .store
             .clone()
             .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pyats-image-build")))
             .or_else(|| Some(set("HOME")?.join(".cache/pyats-image-build")))
-            .ok_or(OptionsError::NoStore)
+            .ok_or(OptionsError::NoStore)?;
+        require_utf8(&chosen)?;
+        Ok(chosen)
     }
 
     /// The rung that the user forces.
@@ -290,7 +328,30 @@ impl Global {
 impl Build {
     /// What is meant.
     pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
+        for (given, name) in [
+            (self.push, "--push"),
+            (self.cache_repo.is_some(), "--cache-repo"),
+            (!self.secret.is_empty(), "--secret"),
+        ] {
+            if given {
+                return Err(OptionsError::NotYet(name.to_owned()));
+            }
+        }
+        for path in self.work_dir.iter().chain(&self.path) {
+            require_utf8(path)?;
+        }
+        if let Some(path) = &self.ca_cert {
+            let text = fs_err::read_to_string(path).unwrap_or_default();
+            if !text.contains("-----BEGIN") {
+                return Err(OptionsError::CaCert(path.clone()));
+            }
+        }
         Ok(Options {
+            files: [&self.digest_file, &self.iidfile, &self.metadata_file]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
             file: self.file.clone().unwrap_or_default(),
             tags: self.tags.clone(),
             path: self.path.clone(),
@@ -322,6 +383,31 @@ impl Build {
             epoch: epoch()?,
         })
     }
+}
+
+fn require_utf8(path: &std::path::Path) -> Result<(), OptionsError> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(OptionsError::NotUtf8(path.to_owned())),
+    }
+}
+
+/// The command line, and the first option of a build that stands beside another command.
+pub(crate) fn parse() -> (Cli, Option<(String, String)>) {
+    let matches = Cli::command().get_matches();
+    let misplaced = matches.subcommand_name().and_then(|command| {
+        let build = Build::augment_args(clap::Command::new("build"));
+        let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let option = build
+            .get_arguments()
+            .find(|argument| given(argument.get_id().as_str()))?;
+        let name = option
+            .get_long()
+            .map_or_else(|| "FILE".to_owned(), |long| format!("--{long}"));
+        Some((name, command.to_owned()))
+    });
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    (cli, misplaced)
 }
 
 /// `SOURCE_DATE_EPOCH`; empty counts as unset.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use pyats_image_builder::assemble::{self, Outcome, Plan};
-use pyats_image_builder::error::Error;
+use pyats_image_builder::error::{Error, OptionsError};
 use pyats_image_builder::image::Image;
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::runner::{self, Outcome as Ended};
@@ -211,6 +211,17 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result {
 pub(crate) fn man() -> Result {
     print(&cli::man()?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An option of a build beside another command.
+pub(crate) fn misplaced(found: Option<(String, String)>) -> Result {
+    let (option, command) = found.unwrap_or_default();
+    Err(OptionsError::Misplaced { option, command }.into())
+}
+
+/// A command that a later version has.
+pub(crate) fn later(name: &str) -> Result {
+    Err(OptionsError::NotYet(name.to_owned()).into())
 }
 
 fn print(text: &str) -> io::Result<()> {

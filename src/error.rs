@@ -54,6 +54,34 @@ pub enum OptionsError {
     /// A base, or an image outside the store, that is no reference and no path.
     #[error(transparent)]
     Base(base::InvalidSource),
+    /// Two outputs that would overwrite each other.
+    #[error("two outputs would be written to `{}`", .0.display())]
+    SameOutput(std::path::PathBuf),
+    /// No place for the steps' work.
+    #[error("nothing can be written in the work directory `{}`", .directory.display())]
+    WorkDir {
+        /// As given.
+        directory: std::path::PathBuf,
+        /// The file system's own words.
+        source: std::io::Error,
+    },
+    /// A path that cannot be handed on as text.
+    #[error("the path `{}` is not UTF-8", .0.display())]
+    NotUtf8(std::path::PathBuf),
+    /// A file without a certificate.
+    #[error("`{}` holds no PEM certificate", .0.display())]
+    CaCert(std::path::PathBuf),
+    /// Something that a later version will do.
+    #[error("`{0}` is not supported yet")]
+    NotYet(String),
+    /// Options of a build beside another command.
+    #[error("`{option}` is an option of a build, and means nothing to `{command}`")]
+    Misplaced {
+        /// The option.
+        option: String,
+        /// The command.
+        command: String,
+    },
     /// Steps for another platform cannot run here.
     #[error("this machine cannot execute programs for `{0}`")]
     Platform(crate::manifest::Platform),
@@ -66,9 +94,17 @@ pub enum OptionsError {
     /// Nothing to run.
     #[error("the image has neither an entrypoint nor a command, and none was given")]
     NoCommand,
+    /// An image whose commands run as somebody else than root.
+    #[error("the image runs as the user `{0}`, which is not supported yet")]
+    User(String),
     /// A mount that is not `HOST:IMAGE[:ro]`.
-    #[error("`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, both absolute")]
+    #[error(
+        "`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, both absolute, and not `/` in the image"
+    )]
     Mount(String),
+    /// A mount of what is not there.
+    #[error("`{}` cannot be mounted: it does not exist", .0.display())]
+    MountSource(std::path::PathBuf),
 }
 
 impl OptionsError {
@@ -89,7 +125,18 @@ impl OptionsError {
             }
             Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
             Self::NoCommand => "give a command after the image",
-            Self::Mount(_) => return None,
+            Self::User(_) => "use another container runtime for this image",
+            Self::SameOutput(_) => "give each a path of its own, such as `-o oci-archive:PATH`",
+            Self::WorkDir { .. } => {
+                "make the directory first, or choose another one with `--work-dir DIR`"
+            }
+            Self::NotUtf8(_) => "choose another path",
+            Self::CaCert(_) => "name a file with lines such as `-----BEGIN CERTIFICATE-----`",
+            Self::Misplaced { .. } => "leave it out",
+            Self::MountSource(_) => {
+                "make it first; the left side of `-v` is a path of this machine"
+            }
+            Self::NotYet(_) | Self::Mount(_) => return None,
         })
     }
 }

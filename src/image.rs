@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::Base;
+use crate::base::{Base, Source};
 use crate::digest::DiffId;
 use crate::manifest::{Descriptor, Layer, Manifest, Platform, media_type};
 use crate::store::{self, Store};
@@ -272,6 +272,8 @@ fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
     runtime.remove("Cmd");
     // It names the image that the base was committed from.
     runtime.remove("Image");
+    // Meant for whoever builds upon the base, and not for those who build upon this image.
+    runtime.remove("OnBuild");
     if !settings.labels.is_empty() {
         let labels = object(runtime, "Labels");
         for (name, value) in &settings.labels {
@@ -330,14 +332,15 @@ fn annotations(base: &Base, settings: &Settings) -> BTreeMap<String, String> {
         // Docker's manifests have no annotations.
         return BTreeMap::new();
     }
-    for (name, value) in [
-        ("name", base.name.clone()),
-        ("digest", base.manifest.digest.to_string()),
-    ] {
-        annotations
-            .entry(format!("org.opencontainers.image.base.{name}"))
-            .or_insert(value);
+    let mut note = |name: &str, value: String| {
+        let key = format!("org.opencontainers.image.base.{name}");
+        annotations.entry(key).or_insert(value);
+    };
+    // The path of a layout or an archive is this machine's.
+    if matches!(base.name.parse(), Ok(Source::Registry(_))) {
+        note("name", base.name.clone());
     }
+    note("digest", base.manifest.digest.to_string());
     annotations
 }
 

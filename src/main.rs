@@ -4,16 +4,17 @@ mod cli;
 mod commands;
 mod report;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use clap::Parser as _;
 use pyats_image_builder::error::Error;
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::{rootfs, runner};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use cli::{Cli, Command};
+use cli::Command;
 use report::Report;
 
 fn main() -> ExitCode {
@@ -23,29 +24,37 @@ fn main() -> ExitCode {
     }
     // Where even this is refused there is nothing to protect it from.
     let _ = runner::harden();
-    let cli = Cli::parse();
+    let (cli, misplaced) = cli::parse();
     let report = Report::new(
         cli.global.progress,
         cli.global.quiet,
         cli.build.verbose,
         cli.command.is_none(),
     );
-    let stop = Stop::install();
+    let interactive = matches!(&cli.command, Some(Command::Run(run)) if run.interactive)
+        && std::io::stdin().is_terminal();
+    let stop = Stop::install(interactive);
     let drawn = report.clone();
-    let progress = Progress::new(move |event| drawn.event(event), stop.cancelled.clone());
+    let progress = Progress::new(move |event| drawn.event(event), stop.0.clone());
 
     let result = match &cli.command {
+        Some(_) if misplaced.is_some() => commands::misplaced(misplaced),
         None => commands::build(&cli.build, &cli.global, &report, &progress),
         Some(Command::Inspect(inspect)) => commands::inspect(inspect, &cli.global, &progress),
         Some(Command::Run(run)) => commands::run(run, &cli.global, &progress),
         Some(Command::Doctor(doctor)) => commands::doctor(doctor),
         Some(Command::Completions { shell }) => commands::completions(*shell),
         Some(Command::Man) => commands::man(),
+        Some(Command::Push(_)) => commands::later("push"),
+        Some(Command::Login(_)) => commands::later("login"),
+        Some(Command::Logout(_)) => commands::later("logout"),
+        Some(Command::Cache(_)) => commands::later("cache"),
+        Some(Command::Schema(_)) => commands::later("schema"),
     };
     match result {
         Ok(code) => code,
         Err(_) if stop.signal() != 0 => {
-            report.error("interrupted; nothing was changed", &[], None, &[]);
+            report.error("interrupted", &[], None, &[]);
             ExitCode::from(128 + u8::try_from(stop.signal()).unwrap_or(0))
         }
         Err(error) => {
@@ -70,31 +79,25 @@ fn show(error: &Error, report: &Report) {
     );
 }
 
-/// The wish to stop: set by SIGINT, SIGTERM and SIGHUP. A second signal ends the process at once.
-struct Stop {
-    cancelled: Arc<AtomicBool>,
-    signal: Arc<AtomicI32>,
-}
+/// The wish to stop: the signal (SIGINT, SIGTERM or SIGHUP) that came, or 0. A second one ends the process
+/// at once.
+struct Stop(Arc<AtomicI32>);
 
 impl Stop {
-    fn install() -> Self {
-        let stop = Self {
-            cancelled: Arc::default(),
-            signal: Arc::default(),
-        };
-        let signals = [
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-            signal_hook::consts::SIGHUP,
-        ];
+    /// With `interactive`, SIGINT is left to the command that has the terminal.
+    fn install(interactive: bool) -> Self {
+        let stop = Self(Arc::default());
+        let signals = [SIGINT, SIGTERM, SIGHUP];
         if let Ok(mut arriving) = signal_hook::iterator::Signals::new(signals) {
-            let (cancelled, received) = (stop.cancelled.clone(), stop.signal.clone());
+            let wanted = stop.0.clone();
             std::thread::spawn(move || {
                 for signal in arriving.forever() {
-                    if cancelled.swap(true, Ordering::Relaxed) {
+                    if interactive && signal == SIGINT {
+                        continue;
+                    }
+                    if wanted.swap(signal, Ordering::Relaxed) != 0 {
                         let _ = signal_hook::low_level::emulate_default_handler(signal);
                     }
-                    received.store(signal, Ordering::Relaxed);
                 }
             });
         }
@@ -102,6 +105,6 @@ impl Stop {
     }
 
     fn signal(&self) -> i32 {
-        self.signal.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 }

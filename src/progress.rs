@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One thing that happened.
@@ -59,13 +59,14 @@ pub struct Cancelled;
 #[derive(Clone)]
 pub struct Progress {
     sink: Arc<dyn Fn(Event) + Send + Sync>,
-    cancelled: Arc<AtomicBool>,
+    cancelled: Arc<AtomicI32>,
     next: Arc<AtomicU64>,
 }
 
 impl Progress {
-    /// Sends events to `sink`; the build stops soon after `cancelled` becomes true.
-    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static, cancelled: Arc<AtomicBool>) -> Self {
+    /// Sends events to `sink`; the build stops soon after `cancelled` becomes the number of a signal, such
+    /// as 15 (SIGTERM), which a running command gets. Zero means to go on.
+    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static, cancelled: Arc<AtomicI32>) -> Self {
         Self {
             sink: Arc::new(sink),
             cancelled,
@@ -81,7 +82,7 @@ impl Progress {
 
     /// An error if the build was told to stop.
     pub fn check(&self) -> Result<(), Cancelled> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.cancelled.load(Ordering::Relaxed) != 0 {
             Err(Cancelled)
         } else {
             Ok(())
@@ -90,7 +91,7 @@ impl Progress {
 
     /// The flag behind [`check`](Self::check).
     #[must_use]
-    pub fn cancelled(&self) -> &AtomicBool {
+    pub fn cancelled(&self) -> &AtomicI32 {
         &self.cancelled
     }
 

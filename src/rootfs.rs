@@ -21,7 +21,7 @@ use crate::store::{self, Scratch, Store};
 #[non_exhaustive]
 pub enum Error {
     /// The helper process failed, or what it was asked to do.
-    #[error("failed to {task} in the user namespace of `{rung}`")]
+    #[error("failed to {task}")]
     Call {
         /// What was asked.
         task: Task,
@@ -29,6 +29,14 @@ pub enum Error {
         rung: Rung,
         /// The runner's or the task's own words.
         source: runner::Error,
+    },
+    /// Blobs of the image were damaged on disk.
+    #[error("{count} of the image's blobs were damaged in the store, and are removed from it now")]
+    Damaged {
+        /// How many.
+        count: usize,
+        /// How it was found.
+        source: Box<Self>,
     },
     /// The store's own words.
     #[error(transparent)]
@@ -49,12 +57,24 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Call { source, .. } if source.to_string().contains(FULL) => Some(
+                "make room, or choose another place with `--store DIR` or `--work-dir DIR`"
+                    .to_owned(),
+            ),
             Self::Call { source, .. } => source.hint(),
+            Self::Damaged { .. } => Some(
+                "run it again: a base is pulled anew, another image has to be built again"
+                    .to_owned(),
+            ),
+            Self::Store(source) => source.hint(),
             Self::NoLayers => Some("choose a base with a Python in it".to_owned()),
             _ => None,
         }
     }
 }
+
+/// How the C library says `ENOSPC`. From the helper process only words come.
+const FULL: &str = "No space left on device";
 
 /// What a helper process can be asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +144,16 @@ pub fn unpack(
         rootfs: new.path,
         owners: new.owners,
     };
-    let unpacked = call_unpack(rung, &request, progress);
+    let unpacked = call_unpack(rung, &request, progress).map_err(|error| {
+        let blobs: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
+        match store.discard_damaged(&blobs) {
+            Ok(count) if count > 0 => Error::Damaged {
+                count,
+                source: Box::new(error),
+            },
+            _ => error,
+        }
+    });
     let renamed = unpacked.and_then(|unpacked| match fs::rename(&fresh, &kept) {
         // Another build may have been faster.
         Err(error) if !kept.exists() => Err(error.into()),
@@ -197,10 +226,14 @@ pub fn writable(
 
 /// An overlay over `lower` (topmost first) whose own directories are made in `directory`.
 pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
+    let upper = make(&directory.join("upper"))?;
+    if let Some(base) = lower.last() {
+        // The upper directory's mode is the root's.
+        fs::set_permissions(&upper, fs::metadata(base)?.permissions())?;
+    }
     Ok(RootFs::Overlay {
         lower: lower.to_vec(),
-        // Its mode becomes the root's.
-        upper: make(&directory.join("upper"))?,
+        upper,
         work: make(&directory.join("work"))?,
     })
 }

@@ -45,8 +45,12 @@ pub fn volume(text: &str) -> Result<Mount, OptionsError> {
         [source, target, "ro"] => (source, target, true),
         _ => return Err(invalid()),
     };
-    if !source.starts_with('/') || !target.starts_with('/') {
+    let nowhere = target.trim_matches('/').is_empty();
+    if !source.starts_with('/') || !target.starts_with('/') || nowhere {
         return Err(invalid());
+    }
+    if !Path::new(source).exists() {
+        return Err(OptionsError::MountSource(source.into()));
     }
     Ok(Mount {
         source: source.into(),
@@ -115,6 +119,10 @@ fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
 /// Runs the command to its end.
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let (image, _, store) = find(&options.image, &options.store, progress)?;
+    let user = image.text("User");
+    if !matches!(user.split(':').next(), Some("" | "root" | "0")) {
+        return Err(OptionsError::User(user.to_owned()).into());
+    }
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner)?;
     rootfs::sweep(rung, &store.scratch_root())?;

@@ -19,3 +19,5 @@ mod outputs;
 mod quickstart;
 /// Same input, same digest.
 mod reproducible;
+/// Credentials reach pip, and nothing that stays.
+mod secrets;

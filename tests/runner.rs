@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use pyats_image_builder::runner::{
@@ -97,7 +97,7 @@ fn hold(rung: &str, directory: &Path) {
         rung.parse().unwrap(),
         &command,
         &mut output,
-        &AtomicBool::new(false),
+        &AtomicI32::new(0),
     );
 }
 
@@ -233,8 +233,7 @@ impl Ground {
     fn run(&self, command: &Command) -> Done {
         let mut lines = vec![];
         let mut output = |line: &str| lines.push(line.to_owned());
-        let outcome =
-            runner::run(self.rung, command, &mut output, &AtomicBool::new(false)).unwrap();
+        let outcome = runner::run(self.rung, command, &mut output, &AtomicI32::new(0)).unwrap();
         Done { outcome, lines }
     }
 
@@ -427,8 +426,7 @@ fn ca_bundle(ground: &Ground) {
     let mut command = ground.command("echo ${SSL_CERT_FILE-unset}");
     assert_eq!(ground.run(&command).lines, ["unset"]);
     command.ca_bundle = Some("/nowhere/bundle".into());
-    let error =
-        runner::run(ground.rung, &command, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+    let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
     assert!(error.to_string().contains("/nowhere/bundle"), "{error}");
 }
 
@@ -748,8 +746,7 @@ fn many_lines(ground: &Ground) {
 
 fn bad_setup(ground: &Ground) {
     let fails = |command: &Command, words: &str| {
-        let error =
-            runner::run(ground.rung, command, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+        let error = runner::run(ground.rung, command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
     };
@@ -772,13 +769,13 @@ fn bad_setup(ground: &Ground) {
 }
 
 fn cancelled_after(ground: &Ground, script: &str) -> (Done, Duration) {
-    let cancelled = AtomicBool::new(false);
+    let cancelled = AtomicI32::new(0);
     let mut lines: Vec<String> = vec![];
     let mut since = Instant::now();
     let mut output = |line: &str| {
         if lines.is_empty() {
             since = Instant::now();
-            cancelled.store(true, Ordering::Relaxed);
+            cancelled.store(15, Ordering::Relaxed);
         }
         lines.push(line.into());
     };
@@ -906,7 +903,7 @@ fn descendants(ancestor: u32) -> BTreeSet<u32> {
 }
 
 fn calls(ground: &Ground) {
-    let none = AtomicBool::new(false);
+    let none = AtomicI32::new(0);
     let input: Vec<u8> = (0..3_000_000_u32)
         .map(|number| number.to_le_bytes()[1])
         .collect();
@@ -938,7 +935,7 @@ fn call_privileges(ground: &Ground) {
     let path = ground.path("owned");
     fs_err::create_dir(&path).unwrap();
     let input = path.to_str().unwrap().as_bytes();
-    let answer = runner::call(ground.rung, "own", input, &AtomicBool::new(false)).unwrap();
+    let answer = runner::call(ground.rung, "own", input, &AtomicI32::new(0)).unwrap();
     let answer = String::from_utf8(answer).unwrap();
     let owned = ground.rung != Rung::UsernsSingle;
     assert!(answer.starts_with(&format!("{owned} true\n")), "{answer}");
@@ -952,12 +949,12 @@ fn call_privileges(ground: &Ground) {
 }
 
 fn call_cancelled(ground: &Ground) {
-    let cancelled = AtomicBool::new(false);
+    let cancelled = AtomicI32::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(200));
-            cancelled.store(true, Ordering::Relaxed);
+            cancelled.store(15, Ordering::Relaxed);
         });
         let result = runner::call(ground.rung, "sleep", b"", &cancelled);
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
@@ -1071,7 +1068,7 @@ fn hostile(ground: &Ground) {
             .into_iter()
             .take(1)
             .collect();
-        let result = runner::run(ground.rung, &command, &mut |_| {}, &AtomicBool::new(false));
+        let result = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0));
         assert!(
             matches!(result, Ok(Outcome::Exited(0)) | Err(Error::Setup { .. })),
             "{result:?}"

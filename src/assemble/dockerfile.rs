@@ -17,12 +17,12 @@ pub(super) fn write(
     settings: &Settings,
     steps: &[Step],
 ) -> Result<(), Error> {
-    let text = dockerfile(&base.name, settings, steps);
+    let text = dockerfile(base, settings, steps);
     Ok(fs::write(context.root.join("Dockerfile"), text)?)
 }
 
 /// The text of the `Dockerfile`. `base` is a reference, `steps` are run in order.
-fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
+fn dockerfile(base: &Base, settings: &Settings, steps: &[Step]) -> String {
     let mut text = String::from(
         "# Builds the same image with Docker or Buildah; the context is this file's directory.\n",
     );
@@ -31,16 +31,26 @@ fn dockerfile(base: &str, settings: &Settings, steps: &[Step]) -> String {
             .expect("writing to a string cannot fail");
         text.push('\n');
     };
-    line(format_args!("FROM {base}"));
+    line(format_args!("FROM {}", base.name));
     for (name, value) in &settings.env {
         line(format_args!("ENV {name}={}", quoted(value)));
     }
     line(format_args!("COPY image /"));
+    // Steps run as root, whoever the base's user is.
+    let user = base.config["config"]["User"]
+        .as_str()
+        .filter(|user| !user.is_empty());
+    if user.is_some() {
+        line(format_args!("USER root"));
+    }
     for command in steps.iter().flat_map(|step| &step.commands) {
         line(format_args!("RUN {}", json(&with_overrides(command))));
     }
     for (name, value) in &settings.labels {
         line(format_args!("LABEL {}={}", quoted(name), quoted(value)));
+    }
+    if let Some(user) = user {
+        line(format_args!("USER {user}"));
     }
     line(format_args!("WORKDIR {}", settings.working_dir));
     line(format_args!("ENTRYPOINT {}", json(&settings.entrypoint)));

@@ -1,8 +1,10 @@
 //! The layers that are made here: the steps' and the workspace's, in their order.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use super::Build;
 use crate::context::{self, Context};
@@ -80,7 +82,7 @@ pub(super) fn make(
         part.finish(
             layer
                 .as_ref()
-                .map_or(String::new(), |layer| megabytes(layer.descriptor.size)),
+                .map_or(String::new(), |layer| size(layer.descriptor.size)),
         );
         layers.extend(layer.map(|layer| NewLayer {
             layer,
@@ -113,7 +115,7 @@ fn mounts(
     };
     let requirements = shown.join("installation/requirements.txt");
     if let Some(secret) = &context.secret_requirements {
-        fs::write(&requirements, secret.reveal())?;
+        write_secret(&requirements, secret.reveal())?;
     } else {
         let staged = step::REQUIREMENTS.trim_start_matches('/');
         fs::copy(context.root.join("image").join(staged), &requirements)?;
@@ -126,12 +128,25 @@ fn mounts(
     let secret = context.secret_pip_conf.as_ref().map(Secret::reveal);
     if let Some(text) = secret.or(context.pip_conf.as_deref()) {
         let pip_conf = scratch.join("pip.conf");
-        fs::write(&pip_conf, text)?;
+        write_secret(&pip_conf, text)?;
         mount(pip_conf, &format!("{}/pip.conf", step::VIRTUAL_ENV));
     }
     Ok(mounts)
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}
+
+fn size(bytes: u64) -> String {
+    if bytes < 1_000_000 {
+        format!("{}.{} kB", bytes / 1_000, bytes / 100 % 10)
+    } else {
+        format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+    }
 }

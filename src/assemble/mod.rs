@@ -4,6 +4,7 @@ mod dockerfile;
 mod layers;
 mod settings;
 
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -11,7 +12,7 @@ use fs_err as fs;
 use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
 use crate::context::{self, ContextRoot};
-use crate::error::Error;
+use crate::error::{Error, OptionsError};
 use crate::image::{self, Format, Image, NewLayer};
 use crate::layer::Compression;
 use crate::manifest::Platform;
@@ -40,6 +41,8 @@ pub struct Options {
     pub dry_run: bool,
     /// What is written beside the store.
     pub outputs: Vec<Output>,
+    /// Small files that the caller will write, checked before anything is done.
+    pub files: Vec<PathBuf>,
     /// Replaces `python:X-slim`.
     pub base: Option<String>,
     /// Replaces the build file's, or this machine's.
@@ -99,6 +102,9 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let buildfile = BuildFile::load(&options.file)?;
     let references = settings::references(options, &buildfile)?;
     let outputs = settings::outputs(options, &references)?;
+    for file in &options.files {
+        output::check_file(file)?;
+    }
     let store = Store::open(&options.store)?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
@@ -113,6 +119,10 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     };
     let outcome = build.stage_and_assemble(rung, references, outputs);
     let cleaned = clean(rung, &scratch);
+    if options.work_dir.is_some() {
+        // Unless another build works in it.
+        let _ = fs::remove_dir(&work_dir);
+    }
     let outcome = outcome?;
     cleaned?;
     Ok(outcome)
@@ -152,6 +162,12 @@ impl Build<'_> {
         let own = [store.root(), scratch];
         let context = context::stage(buildfile, root.path(), &own, progress)?;
         let base = self.pull()?;
+        if base.config["config"]["OnBuild"]
+            .as_array()
+            .is_some_and(|triggers| !triggers.is_empty())
+        {
+            progress.warn("the base has `ONBUILD` instructions, which are not run");
+        }
         let mut settings = settings::settings(options, buildfile, &base)?;
         let steps = layers::steps(self);
 
@@ -228,8 +244,24 @@ fn work_dir(options: &Options, store: &Store) -> Result<PathBuf, Error> {
     let Some(directory) = &options.work_dir else {
         return Ok(store.scratch_root());
     };
-    fs::create_dir_all(directory)?;
-    Ok(std::path::absolute(directory)?)
+    // A folder of our own in it: what is left in there by a killed build is removed by the next one.
+    let user = rustix::process::geteuid().as_raw();
+    let own = std::path::absolute(directory)?.join(format!("pyats-image-build-{user}"));
+    match std::fs::DirBuilder::new().mode(0o700).create(&own) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(source) => {
+            let directory = directory.clone();
+            return Err(OptionsError::WorkDir { directory, source }.into());
+        }
+        Ok(()) => {}
+    }
+    let metadata = fs::symlink_metadata(&own)?;
+    if !metadata.is_dir() || metadata.uid() != user {
+        let source = std::io::Error::other("it holds something of another user's by our name");
+        let directory = directory.clone();
+        return Err(OptionsError::WorkDir { directory, source }.into());
+    }
+    Ok(own)
 }
 
 fn publish(

@@ -64,7 +64,10 @@ pub(super) fn outputs(
         .iter()
         .map(|output| (output.kind, output.path(&name)))
         .collect();
-    for (kind, path) in &outputs {
+    for (number, (kind, path)) in outputs.iter().enumerate() {
+        if outputs[..number].iter().any(|(_, other)| other == path) {
+            return Err(OptionsError::SameOutput(path.clone()).into());
+        }
         output::check(*kind, path)?;
     }
     Ok(outputs)
@@ -155,11 +158,22 @@ pub(super) fn settings(
 pub(super) fn entrypoint(rootfs: &Rootfs) -> Vec<String> {
     let tini = ["usr/bin/tini", "sbin/tini", "usr/local/bin/tini"]
         .into_iter()
-        .find(|path| {
-            fs::symlink_metadata(rootfs.path.join(path)).is_ok_and(|metadata| metadata.is_file())
-        });
+        .find(|path| is_program(&rootfs.path, path));
     match tini {
         Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
         None => vec![ENTRYPOINT.to_owned()],
     }
+}
+
+/// Whether `path` is an executable file in the tree at `root`; links count, as long as they stay in it.
+fn is_program(root: &Path, path: &str) -> bool {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = rustix::fs::open(root, flags, Mode::empty()).and_then(|root| {
+        let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(root, path, flags, Mode::empty(), confined)
+    });
+    found.and_then(rustix::fs::fstat).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
+    })
 }

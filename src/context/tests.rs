@@ -261,7 +261,7 @@ fn a_build_that_is_told_to_stop_stops() {
     let mut build = Build::new();
     build.write("a", "");
     build.entry(None, "a");
-    let progress = Progress::new(|_| (), Arc::new(true.into()));
+    let progress = Progress::new(|_| (), Arc::new(15.into()));
     let root = build.directory.path().join("context");
     let error = stage(&build.file, &root, &[], &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)), "{error:?}");

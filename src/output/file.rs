@@ -32,9 +32,9 @@ pub(super) fn umask() -> u32 {
         .unwrap_or(0o022)
 }
 
-/// What temporary neighbours of outputs are called. They are locked as long as they are written, so that
-/// the next build can tell which ones a killed one left behind.
-pub(super) const PREFIX: &str = ".pyats-image-build-";
+/// What temporary neighbours of outputs are called, before six random characters. They are locked as long as
+/// they are written, so that the next build can tell which ones a killed one left behind.
+pub(super) const PREFIX: &str = ".pyats-image-build-output-";
 
 pub(super) fn lock(file: impl std::os::fd::AsFd) -> io::Result<()> {
     Ok(rustix::fs::flock(
@@ -43,7 +43,7 @@ pub(super) fn lock(file: impl std::os::fd::AsFd) -> io::Result<()> {
     )?)
 }
 
-/// Removes what a killed build left beside `path`, or in it.
+/// Removes what a killed build left beside `path`, or in it: what has exactly such a name and is this user's.
 pub(super) fn sweep(path: &Path) {
     for directory in [
         parent(path).to_owned(),
@@ -52,11 +52,15 @@ pub(super) fn sweep(path: &Path) {
     ] {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let left = entry.path();
-            let named = entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(PREFIX.as_bytes());
-            if !named || !fs::File::open(&left).is_ok_and(|file| lock(file).is_ok()) {
+            let name = entry.file_name();
+            let random = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
+            let ours = fs::symlink_metadata(&left).is_ok_and(|metadata| {
+                let owner = std::os::unix::fs::MetadataExt::uid(&metadata);
+                (metadata.is_file() || metadata.is_dir())
+                    && owner == rustix::process::geteuid().as_raw()
+            });
+            let named = random.is_some_and(|random| random.len() == 6);
+            if !named || !ours || !fs::File::open(&left).is_ok_and(|file| lock(file).is_ok()) {
                 continue;
             }
             let _ = if left.is_dir() {

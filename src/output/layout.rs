@@ -75,7 +75,8 @@ fn fill_layout(
             path: index_path.display().to_string(),
             source,
         })?,
-        Err(_) => Index::empty(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Index::empty(),
+        Err(error) => return Err(error.into()),
     };
     add(&mut index, image, references);
     write_file(

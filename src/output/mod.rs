@@ -83,6 +83,12 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Taken { .. } => Some("choose another path, or remove what is there".to_owned()),
+            Self::Directory { directory, source } if source.kind() == io::ErrorKind::NotFound => {
+                Some(format!(
+                    "make the directory first: `mkdir -p {}`",
+                    directory.display()
+                ))
+            }
             Self::Directory { .. } => Some("choose a directory that you may write to".to_owned()),
             Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on the output's file system".to_owned())
@@ -140,6 +146,14 @@ impl Output {
 
 /// An error if `path` cannot take an output of `kind`; asked before the build begins.
 pub fn check(kind: Kind, path: &Path) -> Result<(), Error> {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir() && !path.is_file()) {
+        // Reading a pipe to see what it holds would wait for ever.
+        let path = path.to_owned();
+        return Err(Error::Taken {
+            path,
+            wanted: "a regular file or a folder",
+        });
+    }
     let taken = |wanted| {
         Err(Error::Taken {
             path: path.to_owned(),
@@ -161,19 +175,11 @@ pub fn check(kind: Kind, path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    let directory = if kind == Kind::OciDir && path.is_dir() {
+    is_writable(if kind == Kind::OciDir && path.is_dir() {
         path
     } else {
         file::parent(path)
-    };
-    let probe = tempfile::Builder::new()
-        .prefix(file::PREFIX)
-        .tempfile_in(directory);
-    probe.map_err(|source| Error::Directory {
-        directory: directory.to_owned(),
-        source,
-    })?;
-    Ok(())
+    })
 }
 
 /// Writes `image` to `path` under its `references` (the first is the main one).
@@ -200,7 +206,38 @@ pub fn write(
     Ok(())
 }
 
-/// Replaces the small file at `path`, at once or not at all.
+/// An error if no small file can be written to `path`; asked before the build begins.
+pub fn check_file(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        let path = path.to_owned();
+        return Err(Error::Taken {
+            path,
+            wanted: "a file",
+        });
+    }
+    // A device or a pipe is written to as it is.
+    if path.exists() && !path.is_file() {
+        return Ok(());
+    }
+    is_writable(file::parent(path))
+}
+
+/// Replaces the small file at `path`, at once or not at all. A device, a pipe, or what a link leads to is
+/// written to.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    file::write_file(path, |file| Ok(file.write_all(bytes)?))
+    let plain = fs::symlink_metadata(path).map_or(true, |metadata| metadata.is_file());
+    if plain {
+        return file::write_file(path, |file| Ok(file.write_all(bytes)?));
+    }
+    Ok(fs::write(path, bytes)?)
+}
+
+fn is_writable(directory: &Path) -> Result<(), Error> {
+    let probe = tempfile::Builder::new()
+        .prefix(file::PREFIX)
+        .tempfile_in(directory);
+    probe.map(drop).map_err(|source| Error::Directory {
+        directory: directory.to_owned(),
+        source: io::Error::from(source.kind()),
+    })
 }

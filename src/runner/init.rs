@@ -85,7 +85,9 @@ fn reap(main: Pid, child_signal: &OwnedFd, channel: &Channel) -> Result<Outcome,
         }
         if told {
             let signal = match channel.receive() {
-                Ok(Some(Note::Terminate)) => Signal::TERM,
+                Ok(Some(Note::Signal(number))) => {
+                    Signal::from_named_raw(number).unwrap_or(Signal::TERM)
+                }
                 _ => Signal::KILL,
             };
             // The group of pid 1 stands for every process of the namespace but pid 1 itself.

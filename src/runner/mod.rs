@@ -31,7 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::str::FromStr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI32;
 
 use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
@@ -369,7 +369,8 @@ pub fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
 /// Runs a command to its end. `output` gets every line of its output and error, in the order of writing.
 ///
 /// A program that does not exist gives 127, one that cannot be executed 126, and a line that says so. Once
-/// `cancelled` is true the command and all that it started get SIGTERM, five seconds later SIGKILL. When this
+/// `cancelled` is the number of a signal, the command and all that it started get that signal, and five seconds
+/// later SIGKILL; with [`Command::inherit_output`], as long as they like. When this
 /// returns, none of its processes is left; they also end when this process is killed, or the calling thread ends.
 ///
 /// With [`Command::interactive`] on a terminal the command stays in the caller's session, so the terminal's
@@ -378,7 +379,7 @@ pub fn run(
     rung: Rung,
     command: &Command,
     output: &mut dyn FnMut(&str),
-    cancelled: &AtomicBool,
+    cancelled: &AtomicI32,
 ) -> Result<Outcome, Error> {
     parent::run(rung, command, output, cancelled)
 }
@@ -387,13 +388,8 @@ pub fn run(
 /// namespace of its own), outside any root file system.
 ///
 /// The function has all capabilities of that namespace, an empty environment, and the caller's current
-/// directory and standard error. Its process is killed once `cancelled` is true.
-pub fn call(
-    rung: Rung,
-    task: &str,
-    input: &[u8],
-    cancelled: &AtomicBool,
-) -> Result<Vec<u8>, Error> {
+/// directory and standard error. Its process is killed once `cancelled` is not zero.
+pub fn call(rung: Rung, task: &str, input: &[u8], cancelled: &AtomicI32) -> Result<Vec<u8>, Error> {
     parent::call(rung, task, input, cancelled)
 }
 

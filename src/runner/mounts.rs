@@ -69,7 +69,7 @@ pub(super) fn enter(rung: Rung, command: &Command) -> Result<(), Failure> {
         if let Some(fd) = exists(&root, path)? {
             mount_bind_recursive(name(&fd), name(&fd))
                 .map_err(|error| failure("mount(MS_BIND)", path, error))?;
-            read_only(&root, path)?;
+            restrict(&root, path, MountFlags::RDONLY)?;
         }
     }
     for (file, target) in [("resolv.conf", "etc/resolv.conf"), ("hosts", "etc/hosts")] {
@@ -139,7 +139,8 @@ pub(super) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<()
         "overlay",
         name(&upper_fd),
         "overlay",
-        MountFlags::empty(),
+        // A step may make device nodes, and nothing but this keeps it from opening them.
+        MountFlags::NODEV,
         options.as_c_str(),
     )
     .map_err(|error| Failure::new(call(), error))
@@ -158,12 +159,16 @@ fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
             path
         }
     };
-    rustix::fs::open(
+    let opened = rustix::fs::open(
         path,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .map_err(|error| Failure::new(format!("open({})", path.display()), error))
+    .map_err(|error| Failure::new(format!("open({})", path.display()), error))?;
+    if matches!(rootfs, RootFs::Directory(_)) {
+        restrict(&opened, Path::new(""), MountFlags::NODEV)?;
+    }
+    Ok(opened)
 }
 
 /// A /dev of the step's own. A directory in it keeps copies of the host's files that the step may have: it may
@@ -171,8 +176,12 @@ fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
 fn dev(root: &OwnedFd, rung: Rung, command: &Command) -> Result<(), Failure> {
     let path = Path::new("dev");
     let place = place::plain_directory(root, path)?;
-    tmpfs(name(&place), MountFlags::NOSUID, "mode=755,size=65536k")
-        .map_err(|error| failure("mount(tmpfs)", path, error))?;
+    tmpfs(
+        name(&place),
+        MountFlags::NOSUID | MountFlags::NODEV,
+        "mode=755,size=65536k",
+    )
+    .map_err(|error| failure("mount(tmpfs)", path, error))?;
     let dev =
         place::open(root, path, OFlags::DIRECTORY).map_err(|error| failure("open", path, error))?;
     for device in DEVICES {
@@ -240,7 +249,7 @@ fn sys(root: &OwnedFd) -> Result<(), Failure> {
     let place = place::plain_directory(root, path)?;
     mount_bind_recursive("/sys", name(&place))
         .map_err(|error| failure("mount(MS_BIND|MS_REC)", path, error))?;
-    read_only(root, path)
+    restrict(root, path, MountFlags::RDONLY)
 }
 
 fn mask(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
@@ -270,36 +279,40 @@ fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {
     };
     mount_bind_recursive(name(&source), name(&target))
         .map_err(|error| failure("mount(MS_BIND)", &path, error))?;
-    if mount.read_only {
-        read_only(root, &path)
+    let read_only = if mount.read_only {
+        MountFlags::RDONLY
     } else {
-        Ok(())
-    }
+        MountFlags::empty()
+    };
+    restrict(root, &path, MountFlags::NODEV | read_only)
 }
 
-/// Makes a mount, and all below it, read-only.
-///
-/// A remount has to repeat the flags that are there: in a user namespace those of the host's mounts are locked.
-fn read_only(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
+/// Adds flags, such as read-only, to a mount and all below it.
+fn restrict(root: &OwnedFd, path: &Path, flags: MountFlags) -> Result<(), Failure> {
     let top =
         place::open(root, path, OFlags::empty()).map_err(|error| failure("open", path, error))?;
     let top = fs_err::read_link(name(&top)).map_err(|error| failure("readlink", path, error))?;
-    for mount in mounts_below(&top).map_err(|error| Failure::new("open(mountinfo)", error))? {
-        let flags = rustix::fs::statvfs(&mount)
-            .map_err(|error| failure("statvfs", path, error))?
-            .f_flag;
-        mount_remount(
-            &mount,
-            MountFlags::BIND | MountFlags::RDONLY | kept(flags),
-            "",
-        )
-        .map_err(|error| failure("mount(MS_REMOUNT|MS_RDONLY)", path, error))?;
+    add_flags(&top, flags)
+}
+
+/// A remount has to repeat the flags that are there: in a user namespace those of the host's mounts are locked.
+fn add_flags(top: &Path, flags: MountFlags) -> Result<(), Failure> {
+    for mount in mounts_below(top).map_err(|error| Failure::new("open(mountinfo)", error))? {
+        let present = match rustix::fs::statvfs(&mount) {
+            Ok(state) => state.f_flag,
+            // Below a directory that is closed to this user (such as debugfs), and so to the step.
+            Err(Errno::ACCESS | Errno::NOENT) => continue,
+            Err(error) => return Err(failure("statvfs", &mount, error)),
+        };
+        mount_remount(&mount, MountFlags::BIND | flags | kept(present), "")
+            .map_err(|error| failure("mount(MS_REMOUNT)", &mount, error))?;
     }
     Ok(())
 }
 
 fn kept(flags: StatVfsMountFlags) -> MountFlags {
     [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),

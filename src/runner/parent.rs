@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,7 +24,7 @@ const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
-/// Between SIGTERM and SIGKILL.
+/// Between the signal that asks to stop and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// See [`super::run`].
@@ -32,7 +32,7 @@ pub(super) fn run(
     rung: Rung,
     command: &Command,
     output: &mut dyn FnMut(&str),
-    cancelled: &AtomicBool,
+    cancelled: &AtomicI32,
 ) -> Result<Outcome, Error> {
     let broken = |error: Errno| Error::helper(error);
     let (pipe, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
@@ -74,7 +74,8 @@ pub(super) fn run(
                 None => break,
             }
         }
-        cancellation.proceed(&mut helper, cancelled.load(Ordering::Relaxed));
+        let signal = cancelled.load(Ordering::Relaxed);
+        cancellation.proceed(&mut helper, signal, command.inherit_output);
     }
     // With the helper all processes of the step have ended, so what is in the pipe is all.
     let status = helper.end()?;
@@ -90,7 +91,7 @@ pub(super) fn call(
     rung: Rung,
     task: &str,
     input: &[u8],
-    cancelled: &AtomicBool,
+    cancelled: &AtomicI32,
 ) -> Result<Vec<u8>, Error> {
     let mut helper = Helper::start(
         rung,
@@ -102,7 +103,7 @@ pub(super) fn call(
         let mut fds = [PollFd::new(&helper.channel, PollFlags::IN)];
         wait(&mut fds)?;
         let told = !fds[0].revents().is_empty();
-        if cancelled.load(Ordering::Relaxed) {
+        if cancelled.load(Ordering::Relaxed) != 0 {
             return Err(Error::Cancelled);
         }
         if !told {
@@ -200,8 +201,11 @@ impl Helper {
         };
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         let spec = Spec { parent, rung, job };
-        // If it fails the helper is gone, and the next read says so.
-        let _ = helper.channel.send(&spec);
+        match helper.channel.send(&spec) {
+            // The helper is gone, and the next read says so.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            result => result.map_err(Error::helper)?,
+        }
         Ok(helper)
     }
 
@@ -281,8 +285,9 @@ struct Cancellation {
 }
 
 impl Cancellation {
-    fn proceed(&mut self, helper: &mut Helper, cancelled: bool) {
-        if !cancelled {
+    /// `signal` is what the command gets first, or 0; a `patient` one may take its time then.
+    fn proceed(&mut self, helper: &mut Helper, signal: i32, patient: bool) {
+        if signal == 0 || (patient && self.steps == 1) {
             return;
         }
         let waited = self.since.get_or_insert_with(Instant::now).elapsed();
@@ -291,7 +296,7 @@ impl Cancellation {
         }
         // A helper that does not listen any more needs no telling.
         match self.steps {
-            0 => drop(helper.channel.send(&Note::Terminate)),
+            0 => drop(helper.channel.send(&Note::Signal(signal))),
             1 => drop(helper.channel.send(&Note::Kill)),
             _ => drop(helper.child.kill()),
         }

@@ -57,7 +57,11 @@ fn attempt(rung: Rung) -> Result<(), Refusal> {
     parent::attempt(
         rung,
         Job::Probe {
-            directory: std::env::temp_dir(),
+            // Only to mount upon.
+            directory: [std::env::temp_dir(), "/tmp".into()]
+                .into_iter()
+                .find(|directory| directory.is_dir())
+                .unwrap_or("/".into()),
         },
     )
 }

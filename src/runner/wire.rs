@@ -53,7 +53,7 @@ pub(super) enum Note {
     /// To the program: the answer follows as bytes; whether it is an error's message.
     Answer { error: bool },
     /// To the helper: send SIGTERM to the command.
-    Terminate,
+    Signal(i32),
     /// To the helper: send SIGKILL.
     Kill,
 }

@@ -55,6 +55,8 @@ pub enum Error {
         outcome: Outcome,
         /// The last lines that it printed, credentials masked.
         tail: Vec<String>,
+        /// Whether the disk that it worked on is full now.
+        full: bool,
     },
     /// The sandbox could not be set up.
     #[error("step `{step}` could not be run")]
@@ -90,14 +92,22 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Failed { step: "virtual environment", tail, .. } => Some(
-                if tail.iter().any(|line| line.contains("ensurepip")) {
-                    "the base's Python lacks `ensurepip`; on Debian it is in the package `python3-venv`"
-                } else {
-                    "the base needs a Python with `venv`, such as `python:3.11-slim` has"
-                }
-                .to_owned(),
+            Self::Failed { full: true, .. } => Some(
+                "its disk is full: make room, or choose another place with `--store DIR` or `--work-dir DIR`"
+                    .to_owned(),
             ),
+            Self::Failed { step: "virtual environment", .. } => Some(
+                "the base needs a Python with `venv` and `ensurepip`, such as `python:3.11-slim` has; on \
+                 Debian both are in the package `python3-venv`"
+                    .to_owned(),
+            ),
+            Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("No matching distribution")) => {
+                Some(
+                    "check the name and the version in `packages`, and that the index has a release for this \
+                     Python"
+                        .to_owned(),
+                )
+            }
             Self::Failed { outcome: Outcome::Signalled(9), .. } => {
                 Some("it may have run out of memory".to_owned())
             }
@@ -248,6 +258,20 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
     let path = scratch.join("ca.pem");
     fs::write(&path, bundle)?;
     Ok(Some(path))
+}
+
+/// A line of output as a terminal may show it: masked, and without what would move a cursor or more.
+fn plain(line: &str) -> String {
+    let text: String = line
+        .chars()
+        .filter(|c| *c == '\t' || !c.is_control())
+        .collect();
+    secret::mask(&text)
+}
+
+/// Whether next to nothing fits on the disk of `path`.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 4 << 20)
 }
 
 /// A command as people would type it; long scripts are left out, credentials masked.

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Error, Step, display, relative};
+use super::{Error, Step, display, is_full, plain, relative};
 use crate::layer::{Changes, ChangesRequest, Compression, Times, UnpackRequest};
 use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs};
 use crate::runner::{self, Command, Mount, Outcome, RootFs, Rung};
-use crate::secret;
 use crate::store::Store;
 
 /// Lines of a failed command that its error shows.
@@ -166,7 +165,7 @@ impl<'a> Stack<'a> {
             self.inputs.rung,
             command,
             &mut |line| {
-                let line = secret::mask(line);
+                let line = plain(line);
                 if tail.len() == TAIL {
                     tail.pop_front();
                 }
@@ -183,6 +182,7 @@ impl<'a> Stack<'a> {
                 command: display(argv),
                 outcome,
                 tail: tail.into(),
+                full: is_full(self.inputs.scratch),
             }),
         }
     }

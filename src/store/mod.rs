@@ -59,6 +59,16 @@ pub enum Error {
         /// Bytes there.
         found: u64,
     },
+    /// The store is another user's: files of ours in it would lock that user out.
+    #[error("the store `{path}` belongs to the user {owner}, and not to {user}")]
+    Foreign {
+        /// The store's folder.
+        path: String,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs the tool.
+        user: u32,
+    },
     /// A document of the store that is not what it should be.
     #[error("`{path}` is not readable as JSON")]
     Json {
@@ -80,6 +90,11 @@ impl Error {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Some("choose a place that you may write to with `--store DIR`".to_owned())
             }
+            Self::Foreign { .. } => Some(
+                "choose another place with `--store DIR`, or run as that user; `sudo` keeps `HOME` on some systems"
+                    .to_owned(),
+            ),
+            Self::Json { path, .. } => Some(format!("remove `{path}` if it is damaged")),
             Self::Damaged { .. } | Self::Size { .. } => {
                 Some("remove the store and build again: its disk may be faulty".to_owned())
             }
@@ -135,6 +150,14 @@ impl Store {
                     format!("failed to create directory `{}`: {source}", path.display()),
                 )
             })?;
+        }
+        let (owner, user) = (
+            std::os::unix::fs::MetadataExt::uid(&fs::metadata(&root)?),
+            rustix::process::geteuid().as_raw(),
+        );
+        if owner != user {
+            let path = root.display().to_string();
+            return Err(Error::Foreign { path, owner, user });
         }
         let store = Self { root };
         let marker = store.root.join("oci-layout");
@@ -222,6 +245,23 @@ impl Store {
             path: descriptor.digest.to_string(),
             source,
         })
+    }
+
+    /// Removes the blobs among `descriptors` whose bytes are not the promised ones, so that they can be fetched
+    /// again; gives how many there were.
+    pub fn discard_damaged(&self, descriptors: &[&Descriptor]) -> Result<usize> {
+        let mut damaged = 0;
+        for descriptor in descriptors {
+            let read = self.open_blob(descriptor).and_then(|mut reader| {
+                io::copy(&mut reader, &mut io::sink())?;
+                Ok(())
+            });
+            if read.is_err() {
+                fs::remove_file(self.blob_path(&descriptor.digest))?;
+                damaged += 1;
+            }
+        }
+        Ok(damaged)
     }
 
     /// The images of the store, under their tags.

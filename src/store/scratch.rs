@@ -15,6 +15,8 @@ use super::Result;
 
 const SCRATCH_PREFIX: &str = "pyats-image-build-";
 const BLOB_PREFIX: &str = "blob-";
+/// The file in a scratch folder that its build holds locked.
+const LOCK: &str = "lock";
 
 /// Scratch space of one build: a folder, locked as long as the value lives. It is not removed on drop,
 /// because only the user namespace that made its files may be able to remove them: see
@@ -31,10 +33,12 @@ impl Scratch {
         let _making = flock(fs::File::open(directory)?, FlockOperation::LockShared)?;
         let path = tempfile::Builder::new()
             .prefix(SCRATCH_PREFIX)
+            // It holds secrets for pip, and setuid files.
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .tempdir_in(directory)?
             .keep();
         let lock = flock(
-            open_lock(&path.join("lock"))?,
+            open_lock(&path.join(LOCK))?,
             FlockOperation::NonBlockingLockExclusive,
         )?;
         Ok(Self { path, _lock: lock })
@@ -58,8 +62,8 @@ pub(super) fn temporary(directory: &Path) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-/// What killed builds left in `directory`: scratch folders and temporary files that nobody holds locked. The
-/// caller removes them, in the user namespace that made them.
+/// What killed builds left in `directory`, which holds nothing but scratch folders and temporary files: those
+/// that nobody holds locked. The caller removes them, in the user namespace that made them.
 pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let making = fs::File::open(directory)?;
@@ -72,22 +76,32 @@ pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
         let path = entry.path();
         let name = entry.file_name();
         let starts = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-        let locked = if starts(SCRATCH_PREFIX) {
-            open_lock(&path.join("lock"))
-        } else if starts(BLOB_PREFIX) {
-            fs::File::open(&path)
+        let kind = entry.file_type()?;
+        let lock = if starts(SCRATCH_PREFIX) && kind.is_dir() {
+            path.join(LOCK)
+        } else if starts(BLOB_PREFIX) && kind.is_file() {
+            path.clone()
         } else {
             continue;
         };
-        match locked.map(|file| flock(file, FlockOperation::NonBlockingLockExclusive)) {
+        match open_existing(&lock).map(|file| flock(file, FlockOperation::NonBlockingLockExclusive))
+        {
             Ok(Ok(_)) => found.push(path),
-            Ok(Err(_)) => {}
-            // Half removed already, or its build is removing it.
+            // Killed before it had a lock, or half removed; else its build is removing it.
             Err(_) if older_than(&path, Duration::from_secs(60)) => found.push(path),
-            Err(_) => {}
+            Ok(Err(_)) | Err(_) => {}
         }
     }
     Ok(found)
+}
+
+/// Opens a lock that is there: no link is followed, and no pipe waited for.
+fn open_existing(path: &Path) -> io::Result<fs::File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
 }
 
 pub(super) fn flock(file: fs::File, operation: FlockOperation) -> Result<fs::File> {

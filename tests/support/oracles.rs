@@ -118,9 +118,9 @@ pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option
         build
             .arg("--volume")
             .arg(format!("{bundle}:/dev/shm/ca.crt:ro"));
-        let plain = "RUN [\"env\",";
-        assert!(dockerfile.contains(plain), "{dockerfile}");
-        dockerfile = dockerfile.replace(plain, &format!("{plain}\"PIP_CERT=/dev/shm/ca.crt\","));
+        let setting = "\"PIP_NO_INPUT=1\",";
+        dockerfile =
+            dockerfile.replace(setting, &format!("{setting}\"PIP_CERT=/dev/shm/ca.crt\","));
     }
     let file = bench.root().join("Dockerfile");
     fs::write(&file, dockerfile).expect("the bench can be written");

@@ -112,11 +112,6 @@ pub(crate) fn check(layout: &Path, tag: &str) -> Result<Image> {
         )
     })?;
     let config = document(layout, &manifest["config"])?;
-    // The specification's own types read both, Docker's media types included.
-    from_value::<oci_spec::image::ImageManifest>(manifest.clone())
-        .map_err(|error| error.to_string())?;
-    from_value::<oci_spec::image::ImageConfiguration>(config.clone())
-        .map_err(|error| error.to_string())?;
     if let Some(platform) = entry.get("platform") {
         for key in ["os", "architecture", "variant"] {
             ensure(platform.get(key) == config.get(key), || {
@@ -125,6 +120,11 @@ pub(crate) fn check(layout: &Path, tag: &str) -> Result<Image> {
         }
     }
     check_config(&config)?;
+    // The specification's own types read both, Docker's media types included.
+    from_value::<oci_spec::image::ImageManifest>(manifest.clone())
+        .map_err(|error| error.to_string())?;
+    from_value::<oci_spec::image::ImageConfiguration>(config.clone())
+        .map_err(|error| error.to_string())?;
 
     let descriptors = manifest["layers"]
         .as_array()

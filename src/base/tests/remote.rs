@@ -331,7 +331,7 @@ fn a_build_that_was_told_to_stop_says_so_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file.tar");
     fs_err::write(&file, super::archive(&[("index.json", b"{}")])).unwrap();
-    let progress = Progress::new(|_| (), Arc::new(true.into()));
+    let progress = Progress::new(|_| (), Arc::new(15.into()));
     let client = crate::registry::tests::client();
     for source in [
         format!("{}/x", server.address),
