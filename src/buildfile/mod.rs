@@ -12,14 +12,17 @@ mod expand;
 mod files;
 mod interpolate;
 mod later;
+mod location;
 mod mask;
 mod node;
 mod pip;
 mod print;
+mod repositories;
 mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -28,8 +31,10 @@ use regex::Regex;
 
 pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
+pub use location::{Location, Origin, Source, SshLocation};
 
 use crate::manifest::Platform;
+use crate::secret::Secret;
 use diagnostics::{Problems, render, span};
 use shape::Decoder;
 
@@ -52,6 +57,12 @@ pub struct BuildFile {
     pub packages: Vec<String>,
     /// `pip-config` as the text of a `pip.conf`, with credentials in it.
     pub pip_config: Option<String>,
+    /// `repositories`, in their order.
+    pub repositories: Vec<Repository>,
+    /// `snapshot`: a path of this machine, `~` not expanded yet.
+    pub snapshot: Option<String>,
+    /// `proxy`: variables, as typed, and their values, which may hold credentials.
+    pub proxy: Vec<(String, Secret)>,
     /// `jobfiles`
     pub jobfiles: JobFiles,
     /// `labels`, in their order.
@@ -67,9 +78,30 @@ pub struct BuildFile {
 pub struct FileEntry {
     /// The key, if the entry is a mapping: where it goes, relative to the workspace.
     pub destination: Option<String>,
-    /// A local path, `~` not expanded yet.
-    pub source: String,
+    /// Where it comes from.
+    pub source: Source,
     /// For errors: where the entry stands, such as `files[2]`.
+    pub name: String,
+}
+
+/// One entry of `repositories`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// The key: where it goes, relative to the workspace.
+    pub destination: String,
+    /// `url`
+    pub origin: Origin,
+    /// `commit_id`: an id, abbreviated or not, a tag or a branch; `None` for the server's `HEAD`.
+    pub commit: Option<String>,
+    /// `requirements_file`: whether pip installs the repository's `requirements.txt`.
+    pub requirements: bool,
+    /// `ssh_key`: a private key, as typed: folding may have eaten its line breaks.
+    pub ssh_key: Option<Secret>,
+    /// `credentials`: user name and password.
+    pub credentials: Option<(String, Secret)>,
+    /// `GIT_SSL_NO_VERIFY`
+    pub no_verify: bool,
+    /// For errors: where the entry stands, such as `repositories.suite`.
     pub name: String,
 }
 
@@ -216,6 +248,7 @@ impl BuildFile {
         } else if let Some(root) = events::parse(text, lookup, &mut problems) {
             buildfile = Decoder {
                 problems: &mut problems,
+                taken: HashMap::new(),
             }
             .buildfile(&root, mask::masked(&root));
         }

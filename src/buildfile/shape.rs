@@ -3,6 +3,8 @@
 //! Each question gives the value, or adds a problem and gives nothing, so that one reading of a file
 //! finds all that is wrong with it.
 
+use std::collections::HashMap;
+
 use saphyr_parser::Span;
 
 use super::diagnostics::Problems;
@@ -12,6 +14,8 @@ use super::node::{Node, Scalar, Value};
 #[derive(Debug)]
 pub(super) struct Decoder<'a, 'p> {
     pub(super) problems: &'a mut Problems<'p>,
+    /// Destinations in the workspace, and the entries that have them.
+    pub(super) taken: HashMap<String, Span>,
 }
 
 impl Decoder<'_, '_> {

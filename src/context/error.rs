@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::fetch::{ftp, git, http, scp};
 use crate::progress::Cancelled;
 
 /// What can go wrong while files are staged.
@@ -124,6 +125,18 @@ pub enum Problem {
         /// The source.
         path: PathBuf,
     },
+    /// A download failed.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// A transfer by ftp failed.
+    #[error(transparent)]
+    Ftp(#[from] ftp::Error),
+    /// A copy by scp failed.
+    #[error(transparent)]
+    Scp(#[from] scp::Error),
+    /// A repository could not be cloned.
+    #[error(transparent)]
+    Git(#[from] git::Error),
     /// The contents cannot be copied.
     #[error("failed to copy `{}` to `{}`", from.display(), to.display())]
     Copy {
@@ -227,6 +240,10 @@ impl Problem {
             Self::OwnDirectory { .. } => {
                 "leave it out, or give `--path` or `--store` another directory".to_owned()
             }
+            Self::Http(error) => return error.hint(),
+            Self::Ftp(error) => return error.hint(),
+            Self::Scp(error) => return error.hint(),
+            Self::Git(error) => return error.hint(),
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "make it readable for the user who builds".to_owned()
             }

@@ -27,13 +27,14 @@ const CHUNK: u64 = 16 << 20;
 /// Entries of a directory that are looked at for a name like the missing one.
 const SIMILAR_LIMIT: usize = 10_000;
 
-/// Stages one entry of `files`.
+/// Stages one entry of `files` that is a path of this machine.
 pub(super) fn stage(
     entry: &FileEntry,
+    path: &str,
     workspace: &mut Workspace,
     copier: &mut Copier<'_>,
 ) -> Result<(), Problem> {
-    let source = expand(&entry.source)?;
+    let source = expand(path)?;
     let metadata = fs::metadata(&source).map_err(|error| missing(&source, error))?;
     // From here on no component is a symlink, so that one put there now is not followed.
     let from = fs::canonicalize(&source)?;

@@ -14,6 +14,7 @@
 
 mod destination;
 mod error;
+mod fetch;
 mod glob;
 mod jobs;
 mod local;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
-use crate::buildfile::BuildFile;
+use crate::buildfile::{BuildFile, Source};
 use crate::progress::Progress;
 use crate::secret::{self, Secret};
 
@@ -118,8 +119,10 @@ pub fn stage(
     let mut workspace = Workspace::new(image.join("workspace"));
     let mut copier = Copier::new(&root, leave_out, progress, &part).map_err(Error::Io)?;
     for entry in &buildfile.files {
-        local::stage(entry, &mut workspace, &mut copier)
-            .map_err(|problem| Error::entry(&entry.name, problem))?;
+        if let Source::Local(path) = &entry.source {
+            local::stage(entry, path, &mut workspace, &mut copier)
+                .map_err(|problem| Error::entry(&entry.name, problem))?;
+        }
     }
     let jobs = jobs::discover(&buildfile.jobfiles, workspace.path(), progress)?;
 
