@@ -10,6 +10,7 @@
 //! | `destination.rs` | where an entry of `files` may go |
 //! | `local.rs` | local files and directories into the context |
 //! | `jobs.rs`, `glob.rs` | which staged files are pyATS jobs |
+//! | `manifests.rs`, `worktrees.rs` | manifests of jobs, and git work trees that came with local files |
 //! | `pip.rs` | `requirements.txt`, `pip.conf`, and whether pip can see the workspace |
 
 mod destination;
@@ -18,18 +19,22 @@ mod fetch;
 mod glob;
 mod jobs;
 mod local;
+mod manifests;
 mod pip;
 mod root;
+mod worktrees;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
+use serde_json::json;
 
 use crate::buildfile::{BuildFile, Source};
 use crate::progress::Progress;
@@ -125,6 +130,8 @@ pub fn stage(
         }
     }
     let jobs = jobs::discover(&buildfile.jobfiles, workspace.path(), progress)?;
+    let mut repositories = BTreeMap::new();
+    let manifest = manifests::discover(workspace.path(), &mut repositories, progress)?;
 
     let requirements = pip::requirements(&buildfile.packages);
     let (shown_requirements, removed) = secret::split_credentials(&requirements);
@@ -163,6 +170,14 @@ pub fn stage(
     let jobs = jobs::json(&jobs);
     if let Some(jobs) = &jobs {
         files.push((installation.join("jobfiles.txt"), jobs, 0o644));
+    }
+    if let Some(manifest) = &manifest {
+        files.push((installation.join("manifest.json"), manifest, 0o644));
+    }
+    let repositories =
+        (!repositories.is_empty()).then(|| manifests::ascii(&json!(repositories)));
+    if let Some(repositories) = &repositories {
+        files.push((installation.join("repos.json"), repositories, 0o644));
     }
     if let Some(text) = &pip_conf {
         files.push((image.join("venv/pip.conf"), text, 0o644));

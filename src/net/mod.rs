@@ -2,12 +2,14 @@
 //! is borne.
 
 mod proxy;
+mod tls;
 mod tunnel;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use proxy::Proxies;
+pub use tls::TlsError;
 pub use tunnel::{ConnectError, Connection};
 
 /// How other machines are reached.

@@ -279,7 +279,7 @@ fn credentials_of_repositories_are_masked() {
                 ssh_key: |\n      PLANTED\n      PLANTED\n    credentials: {username: PLANTED, password: PLANTED}\n\
                 proxy:\n  HTTP_PROXY: u:PLANTED@h:1\n";
     let mut problems = Problems::new("build.yaml", text);
-    let root = events::parse(text, &variables, &mut problems).unwrap();
+    let root = events::parse(text, Dialect::BuildFile(&variables), &mut problems).unwrap();
     assert_snapshot!(mask::masked(&root), @r#"
     repositories:
       a/credentials:
