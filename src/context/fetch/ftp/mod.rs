@@ -9,14 +9,13 @@ mod session;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use suppaftp::FtpError;
 
 use crate::buildfile::Location;
-use crate::net::{ConnectError, TlsError};
-use crate::progress::{Cancelled, Progress};
+use crate::net::{ConnectError, Retry, TlsError};
+use crate::progress::Cancelled;
 
 use super::{Answer, Fetch, Validator};
 use session::{Facts, Session, Transfer};
@@ -138,7 +137,7 @@ pub(super) fn fetch(
         location: location.clone(),
         source: fault.presentable(location),
     };
-    let mut attempt = 1;
+    let mut retry = Retry::new(fetch.net.timing().backoff);
     loop {
         let before = download.received;
         let fault = match download.attempt(known) {
@@ -147,14 +146,14 @@ pub(super) fn fetch(
         };
         let gained = download.received.saturating_sub(before);
         if gained >= PROGRESS {
-            attempt = 1;
+            retry.progressed();
         }
-        if attempt == ATTEMPTS || !fault.may_pass(gained) {
+        let pause = fault.may_pass(gained).then(|| retry.pause(ATTEMPTS, None));
+        let Some(pause) = pause.flatten() else {
             return Err(failed(fault));
-        }
-        let pause = fetch.net.timing().backoff * 2_u32.pow(attempt - 1);
-        wait(pause, fetch.progress).map_err(|cancelled| failed(cancelled.into()))?;
-        attempt += 1;
+        };
+        let paused = fetch.net.pause(pause, fetch.progress);
+        paused.map_err(|cancelled| failed(cancelled.into()))?;
     }
 }
 
@@ -251,19 +250,6 @@ fn create(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
-/// Lets time pass, unless the build is told to stop.
-fn wait(pause: Duration, progress: &Progress) -> Result<(), Cancelled> {
-    let end = Instant::now() + pause;
-    loop {
-        progress.check()?;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
-}
-
 impl Error {
     /// What the user can do about it.
     #[must_use]
@@ -275,6 +261,7 @@ impl Error {
 impl Fault {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Connect(error) => return error.hint(),
             Self::Tls(error) => return error.hint(),
             Self::Path => "write it as the server shows it, with special characters percent-encoded",
             Self::Login {

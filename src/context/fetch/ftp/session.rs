@@ -8,7 +8,7 @@
 //! client to speak first, which servers of the first kind do. Both channels are encrypted then.
 
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,14 +78,21 @@ impl Session {
 
         let wires = Wires::default();
         let control = wires.keep(net.connect("ftp", host, port, progress)?)?;
-        let data = DataHost::new(host, port, control.peer_addr().map_err(Fault::io)?);
+        // A name may have several machines. Behind a proxy, their addresses are not known here.
+        let proxy = net.options().proxies.find("ftp", host, port);
+        let data_host = proxy.map(|_| host.to_owned());
         let stream = if url.scheme() == "ftps" {
             secure(control, host, port, net)?
         } else {
             RustlsFtpStream::connect_with_stream(control)?
         };
         let mut session = Self {
-            stream: stream.passive_stream_builder(data.builder(net, progress, wires.clone())),
+            stream: stream.passive_stream_builder(data_connections(
+                data_host,
+                net,
+                progress,
+                wires.clone(),
+            )),
             wires,
             path,
         };
@@ -290,38 +297,23 @@ impl Wires {
     }
 }
 
-/// Where data connections lead.
-struct DataHost(Option<String>);
-
-impl DataHost {
-    /// A name may have several machines: the one of the control connection is meant. But where a proxy is
-    /// in between, the proxy is who was connected to.
-    fn new(host: &str, port: u16, peer: SocketAddr) -> Self {
-        let direct = (host, port)
-            .to_socket_addrs()
-            .is_ok_and(|mut addresses| addresses.any(|address| address == peer));
-        Self((!direct).then(|| host.to_owned()))
-    }
-
-    fn builder(
-        self,
-        net: &net::Client,
-        progress: &Progress,
-        wires: Wires,
-    ) -> impl Fn(SocketAddr) -> FtpResult<TcpStream> + Send + Sync + 'static {
-        let net = net::Client::with_timing(net.options().clone(), net.timing());
-        let progress = progress.clone();
-        move |address| {
-            let Self(host) = &self;
-            let host = host.clone().unwrap_or_else(|| address.ip().to_string());
-            let connection = net.connect("ftp", &host, address.port(), &progress);
-            let stream = match connection {
-                Ok(connection) => wires.keep(connection).map_err(io::Error::other),
-                Err(ConnectError::Unreachable { source, .. }) => Err(source),
-                Err(cancelled) => Err(io::Error::other(cancelled)),
-            };
-            stream.map_err(FtpError::ConnectionError)
-        }
+/// Makes data connections to `host`, or to the very machine of the control connection if that is `None`.
+fn data_connections(
+    host: Option<String>,
+    net: &net::Client,
+    progress: &Progress,
+    wires: Wires,
+) -> impl Fn(SocketAddr) -> FtpResult<TcpStream> + Send + Sync + 'static {
+    let net = net::Client::with_timing(net.options().clone(), net.timing());
+    let progress = progress.clone();
+    move |address| {
+        let host = host.clone().unwrap_or_else(|| address.ip().to_string());
+        let stream = match net.connect("ftp", &host, address.port(), &progress) {
+            Ok(connection) => wires.keep(connection).map_err(io::Error::other),
+            Err(ConnectError::Unreachable { source, .. }) => Err(source),
+            Err(other) => Err(io::Error::other(other)),
+        };
+        stream.map_err(FtpError::ConnectionError)
     }
 }
 
