@@ -96,7 +96,7 @@ proptest! {
 }
 
 /// Runs Python's words over JSON lines, or says loudly why it cannot.
-fn python(import: &str, program: &str, input: &str) -> Option<String> {
+pub(super) fn python(import: &str, program: &str, input: &str) -> Option<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let there = Command::new("/usr/bin/python3")

@@ -5,6 +5,8 @@
 //! logs in: anonymous, unless the URL has a user.
 
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
