@@ -96,11 +96,12 @@ pub(super) fn base(
 }
 
 /// How other machines are reached: proxies are the environment's, unless the build file names others.
-pub(super) fn net(options: &Options, buildfile: &BuildFile) -> net::Client {
-    net::Client::new(net::Options {
+pub(super) fn net(options: &Options, buildfile: &BuildFile) -> Result<net::Client, Error> {
+    let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
+    Ok(net::Client::new(net::Options {
         ca_cert: options.ca_cert.clone(),
-        proxies: Proxies::from_env().with(&buildfile.proxy),
-    })
+        proxies: proxies.map_err(OptionsError::Proxy)?,
+    }))
 }
 
 /// What to build for; an error if this machine cannot run the steps.
