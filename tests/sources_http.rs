@@ -57,7 +57,8 @@ impl<'a> Stage<'a> {
     /// Stages what has to work.
     fn workspace(&self, text: &str) -> PathBuf {
         let run = self.run(text);
-        run.success();
+        assert_eq!(run.status(), Some(0), "{}", run.stderr());
+        run.stdout();
         self.bench.path("context/image/workspace")
     }
 

@@ -339,6 +339,9 @@ impl<'a> Download<'a> {
         self.hash = Sha256::new();
         self.received = 0;
         self.total = response.content_length();
+        if let Some(total) = self.total {
+            self.fetch.part.expect(total);
+        }
         self.marks = Marks::of(response.headers());
         Ok(())
     }
