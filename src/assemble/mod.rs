@@ -115,7 +115,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     for file in &options.files {
         output::check_file(file)?;
     }
-    let net = Arc::new(settings::net(options, &buildfile)?);
+    let net = settings::net(options, &buildfile)?;
     let store = Store::open(&options.store)?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;

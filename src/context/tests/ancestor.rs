@@ -7,6 +7,8 @@ use std::process::Command;
 
 use fs_err as fs;
 
+use crate::buildfile::Source;
+
 use super::Build;
 use crate::buildfile::JobFiles;
 
@@ -94,9 +96,10 @@ fn config(build: &Build) -> serde_json::Value {
         .file
         .files
         .iter()
-        .map(|entry| match &entry.destination {
-            Some(key) => serde_json::json!({ key: entry.source }),
-            None => serde_json::json!(entry.source),
+        .map(|entry| match (&entry.destination, &entry.source) {
+            (Some(key), Source::Local(path)) => serde_json::json!({ key: path }),
+            (None, Source::Local(path)) => serde_json::json!(path),
+            (_, remote) => panic!("{remote:?} is not on this machine"),
         });
     let mut config = serde_json::json!({ "files": entries.collect::<Vec<_>>() });
     let given = &build.file.jobfiles;
