@@ -21,3 +21,5 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// Files by http and https, proxies, credentials.
+mod sources_http;

@@ -36,7 +36,10 @@ pub(super) fn describe(workspace: &Path, directory: &Path, path: &str) -> Option
         Some(name) => refs.get(name)?.clone(),
         None => id(head.trim_end())?,
     };
-    let objects = Odb::open(common.join("objects").to_str()?).ok()?;
+    let objects = Odb::new().ok()?;
+    objects
+        .add_disk_alternate(common.join("objects").to_str()?)
+        .ok()?;
     let here = |kind: &str, points_here: &dyn Fn(&str) -> bool| -> Vec<String> {
         let named = refs.iter().filter_map(|(name, id)| {
             let name = name.strip_prefix(kind)?;

@@ -52,7 +52,7 @@ impl Client {
     /// are set, and of `--ca-cert`. Connections that share the value resume each other's sessions.
     pub fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let verifier = Verifier::new_with_extra_roots(self.authorities()?, provider.clone())
+        let verifier = Verifier::new_with_extra_roots(self.extra_roots()?, provider.clone())
             .map_err(TlsError::Authorities)?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -63,7 +63,7 @@ impl Client {
         Ok(Arc::new(config))
     }
 
-    fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    fn extra_roots(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let Some(path) = &self.options.ca_cert else {
             return Ok(Vec::new());
         };

@@ -16,8 +16,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use suppaftp::types::{FileType, Mode, Response};
 use suppaftp::{
-    FtpError, FtpResult, RustlsConnector, RustlsFtpStream, RustlsStream, Status, TlsConnector,
-    TransferStream,
+    FtpError, FtpResult, RustlsConnector, RustlsFtpStream, Status, TlsConnector, TransferStream,
 };
 
 use crate::buildfile::Location;
@@ -25,6 +24,9 @@ use crate::net::{self, ConnectError, Connection};
 use crate::progress::Progress;
 
 use super::Fault;
+
+/// An encrypted connection; the crate exports it by no name.
+type TlsStream = <RustlsConnector as TlsConnector>::Stream;
 
 /// Where TLS begins with the first byte.
 const IMPLICIT_PORT: u16 = 990;
@@ -174,7 +176,7 @@ impl Drop for Session {
 
 /// A file on its way.
 pub(super) struct Transfer {
-    stream: TransferStream<RustlsStream>,
+    stream: TransferStream<TlsStream>,
     wires: Wires,
 }
 
@@ -262,9 +264,9 @@ struct Substitute {
 }
 
 impl TlsConnector for Substitute {
-    type Stream = RustlsStream;
+    type Stream = TlsStream;
 
-    fn connect(&self, domain: &str, given: TcpStream) -> FtpResult<RustlsStream> {
+    fn connect(&self, domain: &str, given: TcpStream) -> FtpResult<TlsStream> {
         let control = self
             .control
             .lock()
