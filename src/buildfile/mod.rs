@@ -76,6 +76,8 @@ pub struct BuildFile {
     pub annotations: Vec<(String, String)>,
     /// The build file for `installation/build.yaml`: credentials, keys and `%ENV{…}` values masked.
     pub masked: String,
+    /// The snapshot that joined, for `installation/snapshot.yaml`, masked likewise.
+    pub masked_snapshot: Option<String>,
 }
 
 /// One entry of `files`.

@@ -188,6 +188,7 @@ impl BuildFile {
         }
         self.repositories = repositories;
         self.packages.splice(0..0, snapshot.packages);
+        self.masked_snapshot = Some(snapshot.masked);
         Ok(())
     }
 }

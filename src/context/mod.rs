@@ -37,7 +37,7 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use serde_json::{Value, json};
 
-use crate::buildfile::{BuildFile, Repository};
+use crate::buildfile::{BuildFile, Repository, Snapshot};
 use crate::progress::Progress;
 use crate::secret::{self, Secret};
 
@@ -113,6 +113,15 @@ pub fn pip_sees_workspace(buildfile: &BuildFile, env: &[(String, String)]) -> bo
     pip::sees_workspace(&requirements, buildfile.pip_config.as_deref(), env)
 }
 
+/// Adds what the snapshot says that `buildfile` names, if it names one.
+pub fn join_snapshot(buildfile: &mut BuildFile) -> Result<(), Error> {
+    let Some(path) = &buildfile.snapshot else {
+        return Ok(());
+    };
+    let path = local::expand(path).map_err(|problem| Error::entry("snapshot", problem))?;
+    Ok(buildfile.join(Snapshot::load(&path)?)?)
+}
+
 /// Stages everything that `buildfile` names under `root`, which exists and holds no `image`.
 /// Directories of the tool's own, such as the store, are given as `leave_out`: they stay out of the
 /// image when a source holds them.
@@ -182,6 +191,7 @@ pub fn stage(
         ("requirements.txt", shown_requirements),
     ];
     texts.extend(jobs::json(&jobs).map(|text| ("jobfiles.txt", text)));
+    texts.extend(buildfile.masked_snapshot.clone().map(|text| ("snapshot.yaml", text)));
     texts.extend(manifest.map(|text| ("manifest.json", text)));
     if !repos.is_empty() {
         texts.push(("repos.json", manifests::ascii(&json!(repos))));

@@ -62,7 +62,25 @@ fn a_snapshot_joins_in_front() {
 
 #[test]
 fn the_copy_of_a_snapshot_is_masked() {
-    assert_snapshot!(snapshot(SNAPSHOT).masked, @"");
+    assert_snapshot!(snapshot(SNAPSHOT).masked, @r#"
+    python: "3.10"
+    packages:
+      - pyats==26.9
+      - suite @ https://***@example.com/suite.whl
+      - "%ENV{NAME}"
+    repositories:
+      suite:
+        url: https://example.com/suite.git
+        commit_id: "0123456789abcdef0123456789abcdef01234567"
+        branch: main
+      lib/other:
+        url: git@example.com:other.git
+        credentials:
+          username: "***"
+          password: "***"
+    platform:
+      system: Linux
+    "#);
 }
 
 #[test]
@@ -74,23 +92,72 @@ fn repositories_that_differ_are_an_error() {
     };
     assert_snapshot!(
         conflict("{url: 'https://me:PLANTED@example.com/other.git', commit_id: v1}"),
-        @""
+        @"
+    `suite` is `https://example.com/suite.git` at `0123456789abcdef0123456789abcdef01234567` in the snapshot, and `https://***@example.com/other.git` at `v1` in `repositories`
+    hint: make both agree, or remove the repository from one of the files
+    "
     );
-    assert_snapshot!(conflict("{url: 'https://example.com/suite.git'}"), @"");
+    assert_snapshot!(conflict("{url: 'https://example.com/suite.git'}"), @"
+    `suite` is `https://example.com/suite.git` at `0123456789abcdef0123456789abcdef01234567` in the snapshot, and `https://example.com/suite.git` without a `commit_id` in `repositories`
+    hint: make both agree, or remove the repository from one of the files
+    ");
 }
 
 #[test]
 fn what_is_no_snapshot_is_refused() {
     let parse = |text: &str| refused(Snapshot::parse("snapshot.yaml", text));
-    assert_snapshot!(parse("a: b\n"), @"");
-    assert_snapshot!(parse(""), @"");
-    assert_snapshot!(parse("- a\n"), @"");
-    assert_snapshot!(parse("just text"), @"");
-    assert_snapshot!(parse("packages: {a: 1.0}\n"), @"");
-    assert_snapshot!(parse("repositories: {a: {commit_id: x}}\n"), @"");
-    assert_snapshot!(parse("repositories: {../a: {url: 'https://me:PLANTED@h/x'}}\n"), @"");
-    assert_snapshot!(parse("packages: [a\n"), @"");
-    assert_snapshot!(parse(&"x".repeat(2 << 20)), @"");
+    assert_snapshot!(parse("a: b\n"), @"
+    snapshot.yaml:1:1: a snapshot has `packages` or `repositories`, and this file neither
+      1 | a: b
+        | ^
+      hint: name a file that `pyats environment snapshot` made
+    ");
+    assert_snapshot!(parse(""), @"
+    snapshot.yaml:1:1: a snapshot must be a mapping, not nothing
+      1 | 
+        | ^
+      hint: name a file that `pyats environment snapshot` made
+    ");
+    assert_snapshot!(parse("- a\n"), @"
+    snapshot.yaml:1:1: a snapshot must be a mapping, not a list
+      1 | - a
+        | ^
+      hint: name a file that `pyats environment snapshot` made
+    ");
+    assert_snapshot!(parse("just text"), @"
+    snapshot.yaml:1:1: a snapshot must be a mapping, not text
+      1 | just text
+        | ^^^^^^^^^
+      hint: name a file that `pyats environment snapshot` made
+    ");
+    assert_snapshot!(parse("packages: {a: 1.0}\n"), @"
+    snapshot.yaml:1:11: `packages` must be a list, not a mapping
+      1 | packages: {a: 1.0}
+        |           ^
+      hint: write `- ` in front of each item
+    ");
+    assert_snapshot!(parse("repositories: {a: {commit_id: x}}\n"), @"
+    snapshot.yaml:1:16: `repositories.a` has no `url`
+      1 | repositories: {a: {commit_id: x}}
+        |                ^
+      hint: name the repository: `url: …`
+    ");
+    assert_snapshot!(parse("repositories: {../a: {url: 'https://me:PLANTED@h/x'}}\n"), @"
+    snapshot.yaml:1:16: the destination `../a` leaves its folder
+      1 | repositories: {../a: {url: 'https://***@h/x'}}
+        |                ^^^^
+      hint: a destination stays inside the workspace: remove `..`
+    ");
+    assert_snapshot!(parse("packages: [a\n"), @"
+    snapshot.yaml:2:1: invalid YAML: while parsing a flow sequence, expected ',' or ']'
+      2 | 
+        | ^
+      hint: look for a missing colon, quote or bracket here or just above
+    ");
+    assert_snapshot!(parse(&"x".repeat(2 << 20)), @"
+    `snapshot.yaml` is not a snapshot: it is larger than a mebibyte
+    hint: name a file that `pyats environment snapshot` made
+    ");
 
     let folder = tempfile::tempdir().unwrap();
     let load = |name: &str| {
@@ -98,9 +165,18 @@ fn what_is_no_snapshot_is_refused() {
         text.replace(folder.path().to_str().unwrap(), "…")
     };
     fs_err::write(folder.path().join("binary"), b"\x7fELF\xff\xfe").unwrap();
-    assert_snapshot!(load("binary"), @"");
-    assert_snapshot!(load("gone"), @"");
-    assert_snapshot!(load(""), @"");
+    assert_snapshot!(load("binary"), @"
+    `…/binary` is not a snapshot: it is not UTF-8 text
+    hint: name a file that `pyats environment snapshot` made
+    ");
+    assert_snapshot!(load("gone"), @"
+    there is no snapshot `…/gone`
+    hint: name a file that `pyats environment snapshot` made
+    ");
+    assert_snapshot!(load(""), @"
+    the snapshot `…/` is a directory
+    hint: name a file that `pyats environment snapshot` made
+    ");
     fs_err::write(folder.path().join("good"), SNAPSHOT).unwrap();
     assert_eq!(Snapshot::load(&folder.path().join("good")).unwrap().packages.len(), 3);
 }

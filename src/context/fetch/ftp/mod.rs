@@ -180,27 +180,26 @@ impl Download<'_> {
         }
         if facts.size.is_none() || self.facts.as_ref() != Some(&facts) {
             self.received = 0;
+        } else if facts.size == Some(self.received) {
+            // Only the server's last word was lost.
+            return Ok(Answer::Fetched(facts.validator()));
         }
         let (mut transfer, begins) = session.begin(self.received)?;
         self.received = begins;
-        let size = facts.size;
-        self.facts = Some(facts);
-        match self.receive(&mut transfer, size) {
+        self.facts = Some(facts.clone());
+        match self.receive(&mut transfer, facts.size) {
             Ok(()) => transfer.complete()?,
             Err(fault) => {
                 transfer.abort();
                 return Err(fault);
             }
         }
-        match (size, self.facts.take()) {
-            (Some(size), facts) if size != self.received => {
-                self.facts = facts;
-                let sent = self.received;
-                Err(Fault::Length { sent, size })
-            }
-            (_, facts) => Ok(Answer::Fetched(
-                facts.map_or(Validator::Null, |facts| facts.validator()),
-            )),
+        match facts.size {
+            Some(size) if size != self.received => Err(Fault::Length {
+                sent: self.received,
+                size,
+            }),
+            _ => Ok(Answer::Fetched(facts.validator())),
         }
     }
 

@@ -48,7 +48,8 @@ struct Server {
 
 impl Server {
     fn start(script: &'static [Wrong]) -> Self {
-        let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        // Of a period that no buffer has.
+        let content = (0..=250).collect::<Vec<u8>>().repeat(12_000_000 / 251 + 1)[..12_000_000].to_vec();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self {
             port: listener.local_addr().unwrap().port(),
@@ -126,7 +127,7 @@ fn session(
                 control.write_all(b"150 here\r\n").ok()?;
                 let (mut data, _) = passive.take()?.accept().ok()?;
                 let rest = &content[start..];
-                let cut = |length: usize| &rest[..length];
+                let cut = |length: usize| &rest[..length.min(rest.len())];
                 match wrong {
                     Wrong::Cut(length) => return data.write_all(cut(length)).ok(),
                     Wrong::Silent(length) => {
@@ -285,18 +286,44 @@ fn what_does_not_pass_is_reported() {
     };
     insta::assert_snapshot!(
         told(&[Wrong::Short(1000), Wrong::Short(0)], "", "dir/file"),
-        @""
+        @"
+    failed to fetch `ftp://HOST/dir/file`: the server sent 1000 bytes, and said that the file has 12000000
+    "
     );
-    insta::assert_snapshot!(told(&[Wrong::Long], "", "dir/file"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Busy], "", "dir/file"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Mute], "", "dir/file"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Silent(1000), Wrong::Silent(0)], "", "dir/file"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Cut(0)], "", "dir/file"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Nothing], "", "dir"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Nothing], "", "gone"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Nothing], "", "a%0Db"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Tells], "me:pa%20ss@", "dir/file"), @"");
-    insta::assert_snapshot!(told(&[Wrong::Lacks(&["RETR"])], "me:pa%20ss@", "dir/file"), @"");
+    insta::assert_snapshot!(told(&[Wrong::Long], "", "dir/file"), @"
+    failed to fetch `ftp://HOST/dir/file`: the server sent 12091392 bytes, and said that the file has 12000000
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Busy], "", "dir/file"), @"
+    failed to fetch `ftp://HOST/dir/file`: the server refused: `421 too many users`
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Mute], "", "dir/file"), @"
+    failed to fetch `ftp://HOST/dir/file`: the server fell silent
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Silent(1000), Wrong::Silent(0)], "", "dir/file"), @"
+    failed to fetch `ftp://HOST/dir/file`: the server fell silent
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Cut(0)], "", "dir/file"), @"
+    failed to fetch `ftp://HOST/dir/file`: the connection was cut: connection closed before the response
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Nothing], "", "dir"), @"
+    failed to fetch `ftp://HOST/dir`: it is a directory
+    hint: name one file of it: ftp fetches single files only
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Nothing], "", "gone"), @"
+    failed to fetch `ftp://HOST/gone`: the server does not give the file: `550 no such file`
+    hint: the path is absolute, as the server shows it to this user
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Nothing], "", "a%0Db"), @"
+    failed to fetch `ftp://HOST/a%0Db`: the path is not one line of UTF-8 text
+    hint: write it as the server shows it, with special characters percent-encoded
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Tells], "me:pa%20ss@", "dir/file"), @"
+    failed to fetch `ftp://***@HOST/dir/file`: the login was refused: `530 not with *** [2J`
+    hint: check user and password; special characters in a URL are percent-encoded
+    ");
+    insta::assert_snapshot!(told(&[Wrong::Lacks(&["RETR"])], "me:pa%20ss@", "dir/file"), @"
+    failed to fetch `ftp://***@HOST/dir/file`: the server refused: `502 not here`
+    ");
 }
 
 #[test]
