@@ -21,5 +21,7 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// Files by `ftp` and `ftps`, from vsftpd and pyftpdlib.
+mod sources_ftp;
 /// Files by http and https, proxies, credentials.
 mod sources_http;

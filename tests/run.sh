@@ -20,6 +20,8 @@ fi
 need_compiler
 need docker-registry:docker-registry skopeo:skopeo umoci:umoci crun:crun runc:runc buildah:buildah \
     newuidmap:uidmap busybox:busybox-static python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
+    vsftpd:vsftpd openssl:openssl /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib \
+    /usr/lib/python3/dist-packages/OpenSSL:python3-openssl \
     /etc/ssl/certs/ca-certificates.crt:ca-certificates
 # The distribution's Python reads what the build file's printer writes; whichever comes first on the PATH
 # makes a virtual environment for the ancestor.

@@ -200,6 +200,7 @@ fn certify(folder: &Path, host: &str) {
          -addext subjectAltName=IP:{host} -addext basicConstraints=critical,CA:FALSE \
          -CA authority.pem -CAkey authority.key"
     ));
-    let pem = ["server.key", "server.crt"].map(|name| fs::read_to_string(path(name)).expect("ours"));
+    let pem =
+        ["server.key", "server.crt"].map(|name| fs::read_to_string(path(name)).expect("ours"));
     fs::write(path("server.pem"), pem.concat()).expect("ours");
 }
