@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::support::{Bench, Proxy, Web, base_layout};
+use crate::support::{Bench, Proxy, Run, Web, base_layout, free_ports};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -39,13 +39,16 @@ impl<'a> Stage<'a> {
         self
     }
 
-    fn run(&self, text: &str) -> crate::support::Run {
+    fn run(&self, text: &str) -> Run {
         self.bench.write("build.yaml", format!("tag: x\n{text}\n"));
         let context = self.bench.path("context");
         if context.exists() {
             fs::remove_dir_all(&context).expect("it is ours");
         }
-        let base = format!("oci:{}", base_layout().display());
+        let base = format!(
+            "oci:{}",
+            base_layout().expect("the base was made").display()
+        );
         let mut command =
             self.bench
                 .tool(["build.yaml", "-n", "-k", "-p", "context", "--base", &base]);
@@ -66,7 +69,8 @@ impl<'a> Stage<'a> {
     /// Stages what has to work.
     fn workspace(&self, text: &str) -> PathBuf {
         let run = self.run(text);
-        assert_eq!(run.status(), Some(0), "{}", run.stderr());
+        let errors = run.stderr();
+        assert_eq!(run.status(), Some(0), "{errors}");
         run.stdout();
         self.bench.path("context/image/workspace")
     }
@@ -85,9 +89,15 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// A web server, where bases are to be had too; or the test is skipped.
+fn start() -> Option<Web> {
+    base_layout()?;
+    Web::start()
+}
+
 #[test]
 fn files_come_by_http_and_https() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
     web.write("big", &content);
     web.write("empty", "");
@@ -118,7 +128,7 @@ fn files_come_by_http_and_https() {
 
 #[test]
 fn a_second_build_asks_whether_a_file_changed() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     web.write("file", "first");
     let bench = Bench::current();
     let stage = Stage::new(&bench);
@@ -145,7 +155,7 @@ fn a_second_build_asks_whether_a_file_changed() {
 
 #[test]
 fn credentials_come_from_netrc_and_go_to_their_own_server_only() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     web.write("private/secret", "told");
     let bench = Bench::current();
     let files = format!("files:\n  - {}", web.url("private/secret"));
@@ -196,13 +206,13 @@ fn credentials_come_from_netrc_and_go_to_their_own_server_only() {
 
 #[test]
 fn what_cannot_be_downloaded_is_told() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     web.write("file", "x");
     web.write("private/secret", "told");
     let bench = Bench::current();
     let trusting = || Stage::new(&bench).trusting(&web);
     let with = |url: &str, login: &str| url.replace("//", &format!("//{login}@"));
-    let [closed] = crate::support::free_ports();
+    let [closed] = free_ports();
     for (url, words) in [
         (
             with(&web.url("missing?token=pa55"), "u:pa55"),
@@ -256,7 +266,7 @@ fn what_cannot_be_downloaded_is_told() {
 
 #[test]
 fn proxies_lead_to_servers() {
-    let (Some(web), Some(http), Some(socks)) = (Web::start(), Proxy::http(), Proxy::socks()) else {
+    let (Some(web), Some(http), Some(socks)) = (start(), Proxy::http(), Proxy::socks()) else {
         return;
     };
     web.write("file", "x");
@@ -322,7 +332,7 @@ fn proxies_lead_to_servers() {
         )));
 
     // No proxy there, a wrong password, and no URL.
-    let [closed] = crate::support::free_ports();
+    let [closed] = free_ports();
     let refused = |proxy: &str, words: &[&str]| {
         let key = format!("{files}proxy: {{all_proxy: '{proxy}'}}");
         let mut stage = Stage::new(&bench).trusting(&web);
