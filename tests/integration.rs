@@ -21,5 +21,7 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// Sources of all kinds together: side by side, again, offline.
+mod sources;
 /// Files by http and https, proxies, credentials.
 mod sources_http;
