@@ -23,5 +23,7 @@ mod reproducible;
 mod secrets;
 /// Sources of all kinds together: side by side, again, offline.
 mod sources;
+/// Files by `ftp` and `ftps`, from vsftpd and pyftpdlib.
+mod sources_ftp;
 /// Files by http and https, proxies, credentials.
 mod sources_http;
