@@ -1,90 +1,13 @@
 //! Files by http and https from nginx, directly and through proxies.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use fs_err as fs;
 
-use crate::support::{Bench, Proxy, Run, Web, base_layout, free_ports};
+use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
-/// The build failed.
-const FAILED: i32 = 1;
-
-/// Stages `files` (lines of YAML) and more of a build file, with options and variables. Gives what the tool
-/// said, and where the workspace is.
-struct Stage<'a> {
-    bench: &'a Bench,
-    options: Vec<String>,
-    env: Vec<(&'static str, String)>,
-}
-
-impl<'a> Stage<'a> {
-    fn new(bench: &'a Bench) -> Self {
-        Self {
-            bench,
-            options: Vec::new(),
-            env: Vec::new(),
-        }
-    }
-
-    fn trusting(mut self, web: &Web) -> Self {
-        let authority = web.authority().to_str().expect("a plain name").to_owned();
-        self.options.extend(["--ca-cert".to_owned(), authority]);
-        self
-    }
-
-    fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.env.push((name, value.into()));
-        self
-    }
-
-    fn command(&self, text: &str) -> Command {
-        self.bench.write("build.yaml", format!("tag: x\n{text}\n"));
-        let context = self.bench.path("context");
-        if context.exists() {
-            fs::remove_dir_all(&context).expect("it is ours");
-        }
-        let base = base_layout().expect("the base was made");
-        let mut command = self
-            .bench
-            .tool(["build.yaml", "-n", "-k", "-p", "context", "--base"]);
-        command.arg(format!("oci:{}", base.display()));
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-            command.env_remove(name);
-            command.env_remove(name.to_ascii_lowercase());
-        }
-        command.args(&self.options).envs(self.env.iter().cloned());
-        command
-    }
-
-    fn run(&self, text: &str) -> Run {
-        self.bench.finish(&mut self.command(text))
-    }
-
-    /// Stages what has to work.
-    fn workspace(&self, text: &str) -> PathBuf {
-        let run = self.run(text);
-        let errors = run.stderr();
-        assert_eq!(run.status(), Some(0), "{errors}");
-        run.stdout();
-        self.bench.path("context/image/workspace")
-    }
-
-    /// Stages what has to fail, with these words in the error, and no secret.
-    fn refused(&self, text: &str, words: &[&str]) {
-        let run = self.run(text);
-        let error = run.refusal(FAILED);
-        for word in words {
-            assert!(
-                error.contains(word),
-                "`{word}` is missing for {text}: {error}"
-            );
-        }
-        assert!(!error.contains("pa55"), "{error}");
-    }
-}
 
 /// A web server, where bases are to be had too; or the test is skipped.
 fn start() -> Option<Web> {
@@ -308,7 +231,7 @@ fn proxies_lead_to_servers() {
         ),
     ] {
         let mut stage = Stage::new(&bench).trusting(&web);
-        stage.options.push("--no-cache".to_owned());
+        stage = stage.option("--no-cache");
         for (name, value) in env {
             stage = stage.env(name, value.clone());
         }
