@@ -306,7 +306,12 @@ fn data_connections(
     progress: &Progress,
     wires: Wires,
 ) -> impl Fn(SocketAddr) -> FtpResult<TcpStream> + Send + Sync + 'static {
-    let net = net::Client::with_timing(net.options().clone(), net.timing());
+    let options = match host {
+        Some(_) => net.options().clone(),
+        // `NO_PROXY` may name the machine, and not its address.
+        None => net::Options::default(),
+    };
+    let net = net::Client::with_timing(options, net.timing());
     let progress = progress.clone();
     move |address| {
         let host = host.clone().unwrap_or_else(|| address.ip().to_string());
