@@ -369,10 +369,10 @@ impl Build {
             } else {
                 self.pull.unwrap_or(Pull::Default)
             },
+            ca_cert: self.ca_cert.clone(),
             registry: registry::Options {
                 insecure: self.insecure.clone(),
                 jobs: usize::from(self.jobs),
-                ca_cert: self.ca_cert.clone(),
             },
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),

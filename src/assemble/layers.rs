@@ -52,7 +52,7 @@ pub(super) fn make(
         store,
         scratch,
         env: step::environment(&settings.env, options.epoch),
-        ca_bundle: step::ca_bundle(options.registry.ca_cert.as_deref(), scratch)?,
+        ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),

@@ -6,6 +6,7 @@ mod settings;
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, OptionsError};
 use crate::image::{self, Format, Image, NewLayer};
 use crate::layer::Compression;
 use crate::manifest::Platform;
+use crate::net;
 use crate::output::{self, Kind, Output};
 use crate::progress::Progress;
 use crate::registry;
@@ -57,6 +59,8 @@ pub struct Options {
     pub work_dir: Option<PathBuf>,
     /// When the registry is asked.
     pub pull: Pull,
+    /// A PEM file with authorities that are trusted besides the system's.
+    pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
     pub registry: registry::Options,
     /// Added to the build file's.
@@ -208,7 +212,11 @@ impl Build<'_> {
         } = self;
         let source = settings::base(options, self.buildfile, progress)?;
         let platform = settings::platform(options, self.buildfile)?;
-        let client = registry::Client::new(options.registry.clone());
+        let net = net::Client::new(net::Options {
+            ca_cert: options.ca_cert.clone(),
+            proxies: net::Proxies::from_env().map_err(OptionsError::Proxy)?,
+        });
+        let client = registry::Client::new(options.registry.clone(), Arc::new(net));
         Ok(base::pull(
             &source,
             &platform,
