@@ -21,3 +21,5 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// Repositories by git: every way to them, every name of a commit, hostile trees.
+mod sources_git;

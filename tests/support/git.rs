@@ -15,9 +15,9 @@ use super::succeed;
 
 /// A bare repository.
 #[derive(Debug, Clone)]
-pub(crate) struct Repository(PathBuf);
+pub(crate) struct GitRepository(PathBuf);
 
-impl Repository {
+impl GitRepository {
     /// Makes an empty one at `path`, whose default branch is `main`.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
@@ -141,7 +141,7 @@ fn git(directory: &Path) -> Command {
 
 /// What answers a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub(crate) enum GitProtocol {
     /// `git daemon`.
     Current,
     /// `git daemon` that was not told of any version, as old ones are.
@@ -159,7 +159,7 @@ pub(crate) struct GitDaemon {
 }
 
 impl GitDaemon {
-    pub(crate) fn start(folder: &Path, protocol: Protocol) -> Self {
+    pub(crate) fn start(folder: &Path, protocol: GitProtocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let sent = Arc::new(AtomicU64::new(0));
@@ -208,16 +208,16 @@ impl Drop for GitDaemon {
 fn serve(
     mut stream: TcpStream,
     folder: &Path,
-    protocol: Protocol,
+    protocol: GitProtocol,
     sent: &AtomicU64,
 ) -> io::Result<()> {
     let mut command = git(folder);
     match protocol {
-        Protocol::Current => {
+        GitProtocol::Current => {
             command.args(["daemon", "--inetd", "--export-all"]);
             command.arg(format!("--base-path={}", folder.display()));
         }
-        Protocol::Old => {
+        GitProtocol::Old => {
             let path = requested(&mut stream)?;
             command.args(["upload-pack", "--strict"]).arg(folder.join(path));
         }
@@ -255,6 +255,6 @@ fn requested(stream: &mut TcpStream) -> io::Result<String> {
 }
 
 /// A plain clone by git itself at `path`: what ours is compared with.
-pub(crate) fn clone(url: &str, path: &Path) {
+pub(crate) fn git_clone(url: &str, path: &Path) {
     succeed(git(Path::new("/")).args(["clone", "--quiet", url]).arg(path));
 }

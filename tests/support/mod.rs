@@ -7,6 +7,7 @@
 mod base;
 mod bench;
 mod docker;
+mod git;
 mod oracles;
 mod registry;
 mod sshd;
@@ -17,6 +18,7 @@ mod verify;
 pub(crate) use base::{base_layout, serve_base};
 pub(crate) use bench::Bench;
 pub(crate) use docker::Docker;
+pub(crate) use git::{GitDaemon, GitProtocol, GitRepository, git_clone};
 pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
 pub(crate) use registry::Registry;
 pub(crate) use sshd::{KEYS, Sshd, keygen, ssh_folder};

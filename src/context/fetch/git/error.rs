@@ -8,21 +8,14 @@ use crate::net;
 use crate::progress::Cancelled;
 use crate::secret::mask;
 
-/// Why a repository could not be cloned.
+/// A repository could not be cloned.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// Something is wrong with the repository, or with the way to it.
-    #[error("failed to clone `{origin}`")]
-    Clone {
-        /// Where it lies, masked.
-        origin: String,
-        /// Why.
-        source: Problem,
-    },
-    /// The build was told to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
+#[error("failed to clone `{origin}`")]
+pub struct Error {
+    /// Where it lies, masked.
+    pub(super) origin: String,
+    /// Why.
+    pub(super) source: Problem,
 }
 
 /// What is wrong with a repository, or with the way to it.
@@ -115,10 +108,7 @@ impl Error {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Clone { source, .. } => source.hint(),
-            Self::Cancelled(_) => None,
-        }
+        self.source.hint()
     }
 }
 
@@ -145,7 +135,7 @@ impl Problem {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Connect(_) => "check the host, the port and `proxy`",
+            Self::Connect(error) => return error.hint(),
             Self::Http(error) => return error.hint(),
             Self::Ssh(error) => return error.hint(),
             Self::AuthenticationRequired => {

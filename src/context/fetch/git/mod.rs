@@ -46,15 +46,9 @@ pub(super) fn fetch(
     known: Option<&Validator>,
     fetch: Fetch<'_>,
 ) -> Result<Answer, Error> {
-    clone(repository, into, known, fetch).map_err(|problem| {
-        // A connection that was closed because the build stops says something else.
-        match fetch.progress.check() {
-            Err(cancelled) => Error::Cancelled(cancelled),
-            Ok(()) => Error::Clone {
-                origin: shown(&repository.origin),
-                source: problem,
-            },
-        }
+    clone(repository, into, known, fetch).map_err(|source| Error {
+        origin: shown(&repository.origin),
+        source,
     })
 }
 
