@@ -23,3 +23,5 @@ mod reproducible;
 mod secrets;
 /// Repositories by git: every way to them, every name of a commit, hostile trees.
 mod sources_git;
+/// Files by http and https, proxies, credentials.
+mod sources_http;

@@ -12,7 +12,7 @@ use fs_err as fs;
 
 use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
-use crate::context::{self, ContextRoot};
+use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Format, Image, NewLayer};
 use crate::layer::Compression;
@@ -59,6 +59,12 @@ pub struct Options {
     pub work_dir: Option<PathBuf>,
     /// When the registry is asked.
     pub pull: Pull,
+    /// What is done about sources that were fetched before.
+    pub again: Again,
+    /// Sources, and layers, that are fetched side by side.
+    pub jobs: usize,
+    /// How ssh decides whom to trust.
+    pub ssh: SshOptions,
     /// A PEM file with authorities that are trusted besides the system's.
     pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
@@ -117,6 +123,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let build = Build {
         options,
         buildfile: &buildfile,
+        net: &settings::net(options, &buildfile)?,
         store: &store,
         scratch: scratch.path(),
         progress,
@@ -137,6 +144,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 struct Build<'a> {
     options: &'a Options,
     buildfile: &'a BuildFile,
+    net: &'a Arc<net::Client>,
     store: &'a Store,
     scratch: &'a Path,
     progress: &'a Progress,
@@ -153,6 +161,7 @@ impl Build<'_> {
         let Self {
             options,
             buildfile,
+            net,
             store,
             scratch,
             progress,
@@ -164,7 +173,14 @@ impl Build<'_> {
             progress,
         )?;
         let own = [store.root(), scratch];
-        let context = context::stage(buildfile, root.path(), &own, progress)?;
+        let sources = Sources {
+            net,
+            ssh: &options.ssh,
+            store,
+            jobs: options.jobs,
+            again: options.again,
+        };
+        let context = context::stage(buildfile, root.path(), &own, sources, progress)?;
         let base = self.pull()?;
         if base.config["config"]["OnBuild"]
             .as_array()
@@ -173,7 +189,7 @@ impl Build<'_> {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
         let mut settings = settings::settings(options, buildfile, &base)?;
-        let steps = layers::steps(self);
+        let steps = layers::steps(self, &context);
 
         let mut layers = Vec::new();
         let mut image = None;
@@ -212,11 +228,7 @@ impl Build<'_> {
         } = self;
         let source = settings::base(options, self.buildfile, progress)?;
         let platform = settings::platform(options, self.buildfile)?;
-        let net = net::Client::new(net::Options {
-            ca_cert: options.ca_cert.clone(),
-            proxies: net::Proxies::from_env().map_err(OptionsError::Proxy)?,
-        });
-        let client = registry::Client::new(options.registry.clone(), Arc::new(net));
+        let client = registry::Client::new(options.registry.clone(), self.net.clone());
         Ok(base::pull(
             &source,
             &platform,

@@ -10,6 +10,7 @@
 //! | `proxy.rs`, `no_proxy.rs` | which proxy leads to a machine, and to which none does |
 //! | `tunnel.rs`, `handshake.rs` | TCP connections, and how a proxy is asked for one |
 //! | `http.rs`, `response.rs` | HTTP requests with their redirects, and what comes back |
+//! | `netrc.rs` | names and passwords by machine |
 //! | `fault.rs` | why there was no answer |
 //! | `retry.rs` | how often, and after which pause, something is tried again |
 //! | `words.rs` | what a server says when it refuses, fit to be shown |
@@ -17,6 +18,7 @@
 mod fault;
 mod handshake;
 mod http;
+mod netrc;
 mod no_proxy;
 mod proxy;
 mod response;
@@ -38,12 +40,14 @@ use crate::progress::{Cancelled, Progress};
 
 pub use fault::{Error, Fault};
 pub use http::{Request, Trust};
+pub use netrc::NetrcError;
 pub use proxy::{InvalidProxy, Proxies, Proxy};
 pub use response::Response;
 pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use fault::host;
 pub(crate) use http::next_hop;
+pub(crate) use netrc::lookup as netrc;
 pub(crate) use retry::{Retry, is_passing, retry_after};
 pub(crate) use words::words;
 
