@@ -46,8 +46,17 @@ impl<'a> Stage<'a> {
             fs::remove_dir_all(&context).expect("it is ours");
         }
         let base = format!("oci:{}", base_layout().display());
-        let mut command = self.bench.tool(["build.yaml", "-n", "-k", "-p", "context", "--base", &base]);
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"] {
+        let mut command =
+            self.bench
+                .tool(["build.yaml", "-n", "-k", "-p", "context", "--base", &base]);
+        for name in [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
+        ] {
             command.env_remove(name);
         }
         command.args(&self.options).envs(self.env.iter().cloned());
@@ -67,7 +76,10 @@ impl<'a> Stage<'a> {
         let run = self.run(text);
         let error = run.refusal(FAILED);
         for word in words {
-            assert!(error.contains(word), "`{word}` is missing for {text}: {error}");
+            assert!(
+                error.contains(word),
+                "`{word}` is missing for {text}: {error}"
+            );
         }
         assert!(!error.contains("pa55"), "{error}");
     }
@@ -93,7 +105,10 @@ fn files_come_by_http_and_https() {
         web.url("a%20b"),
     ));
     for name in ["big", "tls", "data/moved", "up"] {
-        assert!(fs::read(workspace.join(name)).expect("it was staged") == content, "{name}");
+        assert!(
+            fs::read(workspace.join(name)).expect("it was staged") == content,
+            "{name}"
+        );
     }
     let text = |name: &str| fs::read_to_string(workspace.join(name)).expect("it was staged");
     assert_eq!(text("empty"), "");
@@ -111,14 +126,20 @@ fn a_second_build_asks_whether_a_file_changed() {
     for (content, status) in [("first", " 200 "), ("first", " 304 "), ("second!", " 200 ")] {
         web.write("file", content);
         // nginx tells states of a file apart by time and size.
-        let file = fs::File::options().write(true).open(web.write("file", content)).expect("ours");
+        let file = fs::File::options()
+            .write(true)
+            .open(web.write("file", content))
+            .expect("ours");
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
         file.file().set_modified(time).expect("ours");
         let workspace = stage.workspace(&files);
         let found = fs::read_to_string(workspace.join("file")).expect("it was staged");
         assert_eq!(found, content);
         let log = web.log();
-        assert!(log.lines().last().is_some_and(|line| line.contains(status)), "{log}");
+        assert!(
+            log.lines().last().is_some_and(|line| line.contains(status)),
+            "{log}"
+        );
     }
 }
 
@@ -129,28 +150,48 @@ fn credentials_come_from_netrc_and_go_to_their_own_server_only() {
     let bench = Bench::current();
     let files = format!("files:\n  - {}", web.url("private/secret"));
     let netrc = bench.root().join("home/.netrc");
-    fs::write(&netrc, "machine 127.0.0.1 login user password \"pa55-of-web\"\n").expect("ours");
+    fs::write(
+        &netrc,
+        "machine 127.0.0.1 login user password \"pa55-of-web\"\n",
+    )
+    .expect("ours");
     bench.give(&netrc);
     let workspace = Stage::new(&bench).workspace(&files);
-    assert_eq!(fs::read_to_string(workspace.join("secret")).expect("staged"), "told");
+    assert_eq!(
+        fs::read_to_string(workspace.join("secret")).expect("staged"),
+        "told"
+    );
 
     let other = bench.root().join("tmp/netrc");
     fs::write(&other, "machine 127.0.0.1\nlogin user\npa55word x\n").expect("ours");
     let path = other.to_str().expect("plain").to_owned();
     let stage = Stage::new(&bench).env("NETRC", path);
     stage.refused(&files, &["netrc` cannot be understood at line 3", "hint:"]);
-    fs::write(&other, "machine elsewhere login user password pa55-of-web\n").expect("ours");
-    stage.refused(&files, &["answered 401", "hint: give a name and a password"]);
+    fs::write(
+        &other,
+        "machine elsewhere login user password pa55-of-web\n",
+    )
+    .expect("ours");
+    stage.refused(
+        &files,
+        &["answered 401", "hint: give a name and a password"],
+    );
     fs::remove_file(&other).expect("ours");
 
     // The other port is another server.
-    let away = web.url("secure/private/secret").replace("//", &format!("//{}@", Web::LOGIN));
-    Stage::new(&bench)
-        .trusting(&web)
-        .refused(&format!("files: ['{away}']"), &["answered 401", "a redirect leads to", "https://", "***@"][..2]);
+    let away = web
+        .url("secure/private/secret")
+        .replace("//", &format!("//{}@", Web::LOGIN));
+    Stage::new(&bench).trusting(&web).refused(
+        &format!("files: ['{away}']"),
+        &["answered 401", "a redirect leads to", "https://", "***@"][..2],
+    );
     let log = web.log();
     let last = log.lines().last().expect("it was asked");
-    assert!(last.contains("/private/secret 401") && last.ends_with("\"-\""), "{log}");
+    assert!(
+        last.contains("/private/secret 401") && last.ends_with("\"-\""),
+        "{log}"
+    );
 }
 
 #[test]
@@ -163,23 +204,51 @@ fn what_cannot_be_downloaded_is_told() {
     let with = |url: &str, login: &str| url.replace("//", &format!("//{login}@"));
     let [closed] = crate::support::free_ports();
     for (url, words) in [
-        (with(&web.url("missing?token=pa55"), "u:pa55"), &["`http://***@127.0.0.1", "answered 404", "hint: check the path"][..]),
-        (with(&web.url("private/secret"), "user:pa55-wrong"), &["answered 401", "hint: give a name"]),
+        (
+            with(&web.url("missing?token=pa55"), "u:pa55"),
+            &[
+                "`http://***@127.0.0.1",
+                "answered 404",
+                "hint: check the path",
+            ][..],
+        ),
+        (
+            with(&web.url("private/secret"), "user:pa55-wrong"),
+            &["answered 401", "hint: give a name"],
+        ),
         (web.url("circle"), &["redirects in a circle"]),
         (web.url("ftp"), &["redirects to nowhere"]),
         (web.tls_url("plain/file"), &["from HTTPS to plain HTTP"]),
         (web.expired_url("file"), &["has expired", "--ca-cert"]),
-        (web.url("file").replace("http:", "https:"), &["does not speak TLS"]),
-        (format!("http://127.0.0.1:{closed}/x"), &["connection refused", "hint: check host and port"]),
-        ("http://host.invalid/x".to_owned(), &["`host.invalid`", "name cannot be resolved", "hint:"]),
-        (format!("{}#sha256={}", web.url("file"), "0".repeat(64)), &["its digest is `sha256:2d711642", "hint:"]),
+        (
+            web.url("file").replace("http:", "https:"),
+            &["does not speak TLS"],
+        ),
+        (
+            format!("http://127.0.0.1:{closed}/x"),
+            &["connection refused", "hint: check host and port"],
+        ),
+        (
+            "http://host.invalid/x".to_owned(),
+            &["`host.invalid`", "name cannot be resolved", "hint:"],
+        ),
+        (
+            format!("{}#sha256={}", web.url("file"), "0".repeat(64)),
+            &["its digest is `sha256:2d711642", "hint:"],
+        ),
     ] {
-        trusting().refused(&format!("files:\n  - '{url}'"), &[words, &["failed to stage `files[0]`"]].concat());
+        trusting().refused(
+            &format!("files:\n  - '{url}'"),
+            &[words, &["failed to stage `files[0]`"]].concat(),
+        );
     }
     // The authority is not known here.
     Stage::new(&bench).refused(
         &format!("files: ['{}']", web.tls_url("file")),
-        &["its issuer is not known", "hint: if the certificate is right"],
+        &[
+            "its issuer is not known",
+            "hint: if the certificate is right",
+        ],
     );
     let run = Stage::new(&bench).run("files: ['http://h:port/x']");
     assert!(run.refusal(USAGE).contains("not a URL"));
@@ -192,15 +261,44 @@ fn proxies_lead_to_servers() {
     };
     web.write("file", "x");
     let bench = Bench::current();
-    let files = format!("files:\n  - plain: {}\n  - tls: {}\n", web.url("file"), web.tls_url("file"));
+    let files = format!(
+        "files:\n  - plain: {}\n  - tls: {}\n",
+        web.url("file"),
+        web.tls_url("file")
+    );
     let (http_url, socks_url) = (format!("http://{}", http.authority()), socks.authority());
     let mut uses = (0, 0);
     for (key, env, by_http, by_socks) in [
-        (format!("proxy: {{HTTP_PROXY: '{http_url}', HTTPS_PROXY: '{http_url}'}}"), vec![], true, false),
-        (String::new(), vec![("http_proxy", &http_url), ("HTTPS_PROXY", &http_url)], true, false),
-        (format!("proxy: {{socks_proxy: '{socks_url}'}}"), vec![], false, true),
-        (format!("proxy: {{all_proxy: 'socks5://{socks_url}'}}"), vec![], false, true),
-        ("proxy: {no_proxy: '127.0.0.0/8'}".to_owned(), vec![("all_proxy", &http_url)], false, false),
+        (
+            format!("proxy: {{HTTP_PROXY: '{http_url}', HTTPS_PROXY: '{http_url}'}}"),
+            vec![],
+            true,
+            false,
+        ),
+        (
+            String::new(),
+            vec![("http_proxy", &http_url), ("HTTPS_PROXY", &http_url)],
+            true,
+            false,
+        ),
+        (
+            format!("proxy: {{socks_proxy: '{socks_url}'}}"),
+            vec![],
+            false,
+            true,
+        ),
+        (
+            format!("proxy: {{all_proxy: 'socks5://{socks_url}'}}"),
+            vec![],
+            false,
+            true,
+        ),
+        (
+            "proxy: {no_proxy: '127.0.0.0/8'}".to_owned(),
+            vec![("all_proxy", &http_url)],
+            false,
+            false,
+        ),
     ] {
         let mut stage = Stage::new(&bench).trusting(&web);
         stage.options.push("--no-cache".to_owned());
@@ -209,10 +307,19 @@ fn proxies_lead_to_servers() {
         }
         stage.workspace(&format!("{files}{key}"));
         let now = (http.log().len(), socks.log().len());
-        assert_eq!((now.0 > uses.0, now.1 > uses.1), (by_http, by_socks), "{key}");
+        assert_eq!(
+            (now.0 > uses.0, now.1 > uses.1),
+            (by_http, by_socks),
+            "{key}"
+        );
         uses = now;
     }
-    assert!(http.log().contains(&format!("CONNECT {}", web.tls_url("").trim_start_matches("https://").trim_end_matches('/'))));
+    assert!(http.log().contains(&format!(
+            "CONNECT {}",
+            web.tls_url("")
+                .trim_start_matches("https://")
+                .trim_end_matches('/')
+        )));
 
     // No proxy there, a wrong password, and no URL.
     let [closed] = crate::support::free_ports();
@@ -222,7 +329,20 @@ fn proxies_lead_to_servers() {
         stage.options.push("--no-cache".to_owned());
         stage.refused(&key, words);
     };
-    refused(&format!("http://u:pa55@127.0.0.1:{closed}"), &["the proxy `http://127.0.0.1:", "connection refused", "hint: check `proxy`"]);
-    refused(&format!("http://u:pa55@{}", http.host()), &["the proxy `http://127.0.0.1:"]);
-    refused(&format!("socks5h://u:pa55@{}", socks.host()), &["the proxy `socks5h://127.0.0.1:"]);
+    refused(
+        &format!("http://u:pa55@127.0.0.1:{closed}"),
+        &[
+            "the proxy `http://127.0.0.1:",
+            "connection refused",
+            "hint: check `proxy`",
+        ],
+    );
+    refused(
+        &format!("http://u:pa55@{}", http.host()),
+        &["the proxy `http://127.0.0.1:"],
+    );
+    refused(
+        &format!("socks5h://u:pa55@{}", socks.host()),
+        &["the proxy `socks5h://127.0.0.1:"],
+    );
 }

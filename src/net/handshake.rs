@@ -18,7 +18,10 @@ const LONGEST_HEAD: usize = 1 << 14;
 
 /// The value of `Authorization` and `Proxy-Authorization`, RFC 7617.
 pub(super) fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+    format!(
+        "Basic {}",
+        BASE64_STANDARD.encode(format!("{user}:{password}"))
+    )
 }
 
 /// Asks an HTTP proxy for a connection to `host`, which is a name or an address without brackets.
@@ -34,7 +37,10 @@ pub(super) fn http(
         format!("{host}:{port}")
     };
     let login = credentials.map_or_else(String::new, |(user, password)| {
-        format!("Proxy-Authorization: {}\r\n", basic(user, password.reveal()))
+        format!(
+            "Proxy-Authorization: {}\r\n",
+            basic(user, password.reveal())
+        )
     });
     let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n");
     stream.write_all(request.as_bytes())?;
@@ -55,7 +61,10 @@ pub(super) fn http(
         Some(status) if status.starts_with("407") => {
             Err(io::Error::other("it wants a user name and a password"))
         }
-        Some(status) => Err(io::Error::other(format!("it answered {}", printable(status)))),
+        Some(status) => Err(io::Error::other(format!(
+            "it answered {}",
+            printable(status)
+        ))),
         None => Err(io::Error::other("it does not speak HTTP")),
     }
 }

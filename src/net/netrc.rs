@@ -28,7 +28,10 @@ pub enum NetrcError {
 
 /// The name and password for `host` in the file that `NETRC` names, or else `~/.netrc`; for `user`, if
 /// that is given.
-pub(crate) fn lookup(host: &str, user: Option<&str>) -> Result<Option<(String, Secret)>, NetrcError> {
+pub(crate) fn lookup(
+    host: &str,
+    user: Option<&str>,
+) -> Result<Option<(String, Secret)>, NetrcError> {
     let named = std::env::var_os("NETRC").filter(|path| !path.is_empty());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".netrc"));
     let Some(path) = named.map(PathBuf::from).or_else(home) else {
@@ -62,7 +65,10 @@ fn find(text: &str, host: &str, user: Option<&str>) -> Result<Option<(String, Se
 }
 
 fn parse(text: &str) -> Result<Vec<Login>, usize> {
-    let mut words = Words { rest: text, line: 1 };
+    let mut words = Words {
+        rest: text,
+        line: 1,
+    };
     let mut logins: Vec<Login> = Vec::new();
     while let Some(word) = words.keyword()? {
         match word.as_str() {
@@ -117,7 +123,10 @@ impl Words<'_> {
         if let Some(quoted) = self.rest.strip_prefix('"') {
             return self.quoted(quoted).map(Some);
         }
-        let end = self.rest.find(char::is_whitespace).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(char::is_whitespace)
+            .unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         Ok((!word.is_empty()).then(|| word.to_owned()))
@@ -182,7 +191,9 @@ mod tests {
             ("evil.example", None, Some(("anonymous", "me@here"))),
         ] {
             let found = find(text, host, user).unwrap();
-            let found = found.as_ref().map(|(user, password)| (user.as_str(), password.reveal()));
+            let found = found
+                .as_ref()
+                .map(|(user, password)| (user.as_str(), password.reveal()));
             assert_eq!(found, expected, "{host}");
         }
         assert_eq!(find("", "a", None), Ok(None));

@@ -48,11 +48,16 @@ impl NoProxy {
 
     /// Whether `host` (a name or an address, with brackets or without) is reached without a proxy.
     pub(super) fn holds(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
+        let host = host
+            .trim_matches(['[', ']'])
+            .trim_end_matches('.')
+            .to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();
         self.entries.iter().any(|entry| {
             entry.port.is_none_or(|wanted| wanted == port)
-                && entry.hosts.hold(&host, address.map(|address| address.to_canonical()))
+                && entry
+                    .hosts
+                    .hold(&host, address.map(|address| address.to_canonical()))
         })
     }
 }
@@ -63,7 +68,9 @@ impl Entry {
         let text = text.to_ascii_lowercase();
         let (host, port) = split_port(&text);
         let bare = host.trim_matches(['[', ']']);
-        let network = bare.parse().or_else(|_| bare.parse::<IpAddr>().map(IpNet::from));
+        let network = bare
+            .parse()
+            .or_else(|_| bare.parse::<IpAddr>().map(IpNet::from));
         let domain = bare.strip_prefix('*').filter(|rest| rest.starts_with('.'));
         let domain = domain.unwrap_or(bare).trim_matches('.');
         let hosts = match network {
@@ -129,7 +136,12 @@ mod tests {
             (".example.com", "a.example.com", 80, true),
             (".example.com", "example.com", 80, true),
             ("*.example.com", "a.example.com", 80, true),
-            ("*.test.example.com,.example2.com", "a.example2.com", 80, true),
+            (
+                "*.test.example.com,.example2.com",
+                "a.example2.com",
+                80,
+                true,
+            ),
             ("*.test.example.com,.example2.com", "example.com", 80, false),
             ("a b\tc", "b", 80, true),
             ("*", "anything", 80, true),

@@ -174,7 +174,11 @@ impl Proxy {
     /// Parses `[scheme://][user[:password]@]host[:port]`; what the variable is says how a proxy without a
     /// scheme is spoken to.
     fn parse(text: &str, variable: &str) -> Option<Self> {
-        let default = if variable == "SOCKS_PROXY" { "socks5h" } else { "http" };
+        let default = if variable == "SOCKS_PROXY" {
+            "socks5h"
+        } else {
+            "http"
+        };
         let (scheme, rest) = text.split_once("://").unwrap_or((default, text));
         let kind = match scheme.to_ascii_lowercase().as_str() {
             // Nobody speaks FTP to a proxy; the scheme is what is asked for by it.
@@ -200,8 +204,12 @@ impl Proxy {
             kind,
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
-            credentials: has_user
-                .then(|| (decode(user), Secret::new(decode(password.unwrap_or_default())))),
+            credentials: has_user.then(|| {
+                (
+                    decode(user),
+                    Secret::new(decode(password.unwrap_or_default())),
+                )
+            }),
             url: Secret::default(),
         };
         let credentials = match password {

@@ -168,7 +168,8 @@ fn dial_by(proxy: &Proxy, host: &str, port: u16, deadline: Instant) -> io::Resul
         Kind::Socks5h => handshake::socks5(&mut stream, host, port, credentials),
         Kind::Socks5 => {
             let address = (host, port).to_socket_addrs()?.next();
-            let address = address.map_or_else(|| host.to_owned(), |address| address.ip().to_string());
+            let address =
+                address.map_or_else(|| host.to_owned(), |address| address.ip().to_string());
             handshake::socks5(&mut stream, &address, port, credentials)
         }
     };
@@ -182,7 +183,11 @@ fn dial_by(proxy: &Proxy, host: &str, port: u16, deadline: Instant) -> io::Resul
 
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(late()) } else { Ok(left) }
+    if left.is_zero() {
+        Err(late())
+    } else {
+        Ok(left)
+    }
 }
 
 fn late() -> io::Error {

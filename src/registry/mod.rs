@@ -26,8 +26,8 @@ use crate::net::{self, Retry};
 use crate::progress::Progress;
 use crate::store::Store;
 
-pub use document::Document;
 pub use crate::net::Fault;
+pub use document::Document;
 pub use error::Error;
 pub use reference::{InvalidReference, Problem, Reference};
 
@@ -81,7 +81,8 @@ impl Client {
         digest: Option<Digest>,
         progress: &Progress,
     ) -> Result<Document, Error> {
-        self.net.block(progress, self.get_document(reference, digest))
+        self.net
+            .block(progress, self.get_document(reference, digest))
     }
 
     /// Brings `blobs` of the repository of `reference` into the store, side by side. Those that are

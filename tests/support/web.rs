@@ -146,15 +146,20 @@ fn config(at: &Path, port: u16, tls_port: u16, expired_port: u16) -> String {
 
 /// An authority, and a key with two certificates of it: a good one and one that expired.
 fn certificates(at: &Path) {
-    let openssl = |arguments: &[&str]| {
-        succeed(Command::new("openssl").args(arguments).current_dir(at))
-    };
+    let openssl =
+        |arguments: &[&str]| succeed(Command::new("openssl").args(arguments).current_dir(at));
     fs::write(
         at.join("extensions"),
         "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n",
     )
     .expect("the folder is ours");
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ];
     let authority = ["req", "-x509", "-days", "2", "-subj", "/CN=tests"];
     let output = ["-keyout", "authority.key", "-out", "authority.pem"];
     openssl(&[&authority[..], &key, &output].concat());
@@ -164,11 +169,30 @@ fn certificates(at: &Path) {
                     policy=p\nrand_serial=yes\nunique_subject=no\n[p]\ncommonName=supplied\n";
     fs::write(at.join("ca.conf"), register).expect("the folder is ours");
     fs::write(at.join("index"), "").expect("the folder is ours");
-    for (end, file) in [("20990101000000Z", "server.pem"), ("20200102000000Z", "expired.pem")] {
+    for (end, file) in [
+        ("20990101000000Z", "server.pem"),
+        ("20200102000000Z", "expired.pem"),
+    ] {
         openssl(&[
-            "ca", "-batch", "-config", "ca.conf", "-cert", "authority.pem", "-keyfile", "authority.key",
-            "-in", "request", "-extfile", "extensions", "-startdate", "20200101000000Z", "-enddate", end,
-            "-notext", "-out", file,
+            "ca",
+            "-batch",
+            "-config",
+            "ca.conf",
+            "-cert",
+            "authority.pem",
+            "-keyfile",
+            "authority.key",
+            "-in",
+            "request",
+            "-extfile",
+            "extensions",
+            "-startdate",
+            "20200101000000Z",
+            "-enddate",
+            end,
+            "-notext",
+            "-out",
+            file,
         ]);
     }
 }
@@ -184,7 +208,10 @@ pub(crate) fn wait_for(port: u16, process: &mut Child) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         let ended = process.try_wait().expect("it is our child");
-        assert!(ended.is_none() && Instant::now() < deadline, "nobody listens on port {port}");
+        assert!(
+            ended.is_none() && Instant::now() < deadline,
+            "nobody listens on port {port}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -5,7 +5,7 @@
 //! digest of the right file.
 
 use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,7 @@ pub struct Error {
 
 /// Why a download failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Problem {
+enum Problem {
     /// There was no answer, or not the whole of it.
     #[error(transparent)]
     Net(#[from] net::Error),
@@ -238,11 +237,7 @@ impl<'a> Download<'a> {
         })
     }
 
-    fn run(
-        mut self,
-        known: Option<&Validator>,
-        expected: Option<&str>,
-    ) -> Result<Answer, Problem> {
+    fn run(mut self, known: Option<&Validator>, expected: Option<&str>) -> Result<Answer, Problem> {
         let Fetch { net, progress, .. } = self.fetch;
         let mut retry = Retry::new(net.timing().backoff);
         let mut furthest = 0;
@@ -286,7 +281,9 @@ impl<'a> Download<'a> {
         let mut response = net.request(request, progress)?;
         match response.status() {
             StatusCode::NOT_MODIFIED if is_conditional => return Ok(true),
-            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => self.restart(&response)?,
+            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
+                self.restart(&response)?
+            }
             StatusCode::PARTIAL_CONTENT if resumes && self.is_continued_by(&response) => {}
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if resumes => {
                 let reason = format!("it does not go on after {} bytes", self.received);
@@ -322,14 +319,19 @@ impl<'a> Download<'a> {
     /// Whether a part of the file begins where the bytes at hand end, and is of the same file.
     fn is_continued_by(&self, response: &net::Response) -> bool {
         let range = response.headers().get(CONTENT_RANGE).and_then(text);
-        let Some((range, total)) = range.as_deref().and_then(|range| {
-            range.strip_prefix("bytes ")?.split_once('/')
-        }) else {
+        let Some((range, total)) = range
+            .as_deref()
+            .and_then(|range| range.strip_prefix("bytes ")?.split_once('/'))
+        else {
             return false;
         };
-        let first = range.split('-').next().and_then(|first| first.trim().parse().ok());
+        let first = range
+            .split('-')
+            .next()
+            .and_then(|first| first.trim().parse().ok());
         let total: Option<u64> = total.trim().parse().ok();
-        first == Some(self.received) && (total.is_none() || self.total.is_none() || total == self.total)
+        first == Some(self.received)
+            && (total.is_none() || self.total.is_none() || total == self.total)
     }
 
     /// The answer is the whole file.
@@ -371,7 +373,11 @@ impl<'a> Download<'a> {
 
     /// Some servers say of an archive itself what is meant for its transfer.
     fn is_encoding_of_file(&self, encoding: &str) -> bool {
-        let name = self.location.file_name().unwrap_or_default().to_ascii_lowercase();
+        let name = self
+            .location
+            .file_name()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         let endings: &[&str] = match encoding.to_ascii_lowercase().as_str() {
             "" | "identity" => return true,
             "gzip" | "x-gzip" => &["gz", "tgz"],
@@ -405,7 +411,8 @@ impl<'a> Download<'a> {
             let expected = expected.to_owned();
             return Err(Problem::Damaged { expected, found });
         }
-        self.file.set_permissions(PermissionsExt::from_mode(0o644))?;
+        self.file
+            .set_permissions(PermissionsExt::from_mode(0o644))?;
         self.fetch.part.advance(self.received);
         Ok(Answer::Fetched(json!({
             "etag": self.marks.etag,

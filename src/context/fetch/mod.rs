@@ -207,7 +207,14 @@ impl Wanted<'_> {
             Self::Repository(repository) => ("repository", repository.commit.as_deref()),
         };
         // Neither part can hold a line break: a build file allows none there.
-        Digest::of(format!("1\n{kind}\n{}\n{}", self.public(), commit.unwrap_or_default()).as_bytes())
+        Digest::of(
+            format!(
+                "1\n{kind}\n{}\n{}",
+                self.public(),
+                commit.unwrap_or_default()
+            )
+            .as_bytes(),
+        )
     }
 
     /// Where it lies, whole but for credentials.

@@ -94,7 +94,7 @@ fn a_registry_with_tls_gets_no_token_from_a_server_without() {
     let ask = |origin: &str| {
         let origin = url(origin);
         let renewed = client.renew(&origin, &reference, &challenge, None);
-        client.runtime().unwrap().block_on(renewed).unwrap_err()
+        client.net.block(&Progress::silent(), renewed).unwrap_err()
     };
     assert!(matches!(
         ask("https://registry.example/"),
@@ -106,10 +106,7 @@ fn a_registry_with_tls_gets_no_token_from_a_server_without() {
     );
     let origin = url("http://registry.example/");
     let renewed = client.renew(&origin, &reference, &challenge, None);
-    let error = client
-        .net
-        .block(&Progress::silent(), renewed)
-        .unwrap_err();
+    let error = client.net.block(&Progress::silent(), renewed).unwrap_err();
     assert!(matches!(error, Error::Challenge { .. }), "{error}");
 }
 
