@@ -115,6 +115,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     for file in &options.files {
         output::check_file(file)?;
     }
+    let net = settings::net(options, &buildfile)?;
     let store = Store::open(&options.store)?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
@@ -123,7 +124,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let build = Build {
         options,
         buildfile: &buildfile,
-        net: &settings::net(options, &buildfile)?,
+        net: &net,
         store: &store,
         scratch: scratch.path(),
         progress,

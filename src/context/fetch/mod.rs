@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fs_err as fs;
 use serde_json::Value;
 
 use crate::buildfile::{BuildFile, FileEntry, Origin, Repository, Source};
