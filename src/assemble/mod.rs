@@ -11,11 +11,12 @@ use fs_err as fs;
 
 use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
-use crate::context::{self, ContextRoot};
+use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Format, Image, NewLayer};
 use crate::layer::Compression;
 use crate::manifest::Platform;
+use crate::net;
 use crate::output::{self, Kind, Output};
 use crate::progress::Progress;
 use crate::registry;
@@ -57,6 +58,14 @@ pub struct Options {
     pub work_dir: Option<PathBuf>,
     /// When the registry is asked.
     pub pull: Pull,
+    /// What is done about sources that were fetched before.
+    pub again: Again,
+    /// Sources, and layers, that are fetched side by side.
+    pub jobs: usize,
+    /// How ssh decides whom to trust.
+    pub ssh: SshOptions,
+    /// A PEM file with authorities that are trusted besides the system's.
+    pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
     pub registry: registry::Options,
     /// Added to the build file's.
@@ -113,6 +122,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let build = Build {
         options,
         buildfile: &buildfile,
+        net: &settings::net(options, &buildfile),
         store: &store,
         scratch: scratch.path(),
         progress,
@@ -133,6 +143,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 struct Build<'a> {
     options: &'a Options,
     buildfile: &'a BuildFile,
+    net: &'a net::Client,
     store: &'a Store,
     scratch: &'a Path,
     progress: &'a Progress,
@@ -149,6 +160,7 @@ impl Build<'_> {
         let Self {
             options,
             buildfile,
+            net,
             store,
             scratch,
             progress,
@@ -160,7 +172,14 @@ impl Build<'_> {
             progress,
         )?;
         let own = [store.root(), scratch];
-        let context = context::stage(buildfile, root.path(), &own, progress)?;
+        let sources = Sources {
+            net,
+            ssh: &options.ssh,
+            store,
+            jobs: options.jobs,
+            again: options.again,
+        };
+        let context = context::stage(buildfile, root.path(), &own, sources, progress)?;
         let base = self.pull()?;
         if base.config["config"]["OnBuild"]
             .as_array()
@@ -169,7 +188,7 @@ impl Build<'_> {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
         let mut settings = settings::settings(options, buildfile, &base)?;
-        let steps = layers::steps(self);
+        let steps = layers::steps(self, &context);
 
         let mut layers = Vec::new();
         let mut image = None;

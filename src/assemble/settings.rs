@@ -11,6 +11,7 @@ use crate::buildfile::{self, BuildFile};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Settings};
 use crate::manifest::Platform;
+use crate::net::{self, Proxies};
 use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::registry::{InvalidReference, Reference};
@@ -92,6 +93,14 @@ pub(super) fn base(
         }
     };
     Ok(name.parse().map_err(OptionsError::Base)?)
+}
+
+/// How other machines are reached: proxies are the environment's, unless the build file names others.
+pub(super) fn net(options: &Options, buildfile: &BuildFile) -> net::Client {
+    net::Client::new(net::Options {
+        ca_cert: options.ca_cert.clone(),
+        proxies: Proxies::from_env().with(&buildfile.proxy),
+    })
 }
 
 /// What to build for; an error if this machine cannot run the steps.

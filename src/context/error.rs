@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::fetch::{ftp, git, http, scp};
 use crate::progress::Cancelled;
+use crate::store;
 
 /// What can go wrong while files are staged.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum Error {
         /// As typed.
         glob: String,
     },
+    /// What was fetched cannot be kept.
+    #[error("the store failed")]
+    Store(#[source] store::Error),
     /// A file of the tool's own, or a directory of the context, cannot be read or written.
     #[error("failed to fill the context")]
     Io(#[source] io::Error),
@@ -125,6 +129,15 @@ pub enum Problem {
         /// The source.
         path: PathBuf,
     },
+    /// Nothing may be fetched, and nothing is kept.
+    #[error("`{what}` is not in the store, and nothing may be fetched with `--offline`")]
+    Offline {
+        /// Where it lies, masked.
+        what: String,
+    },
+    /// What was fetched before cannot be looked at.
+    #[error("the store failed")]
+    Store(#[from] store::Error),
     /// A download failed.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -211,6 +224,7 @@ impl Error {
                 source: RootProblem::Io(error),
                 ..
             } => disk_hint(error),
+            Self::Store(error) => error.hint(),
             Self::Cancelled(_) => None,
         }
     }
@@ -240,6 +254,8 @@ impl Problem {
             Self::OwnDirectory { .. } => {
                 "leave it out, or give `--path` or `--store` another directory".to_owned()
             }
+            Self::Offline { .. } => "build once without `--offline`, with the same `--store`".to_owned(),
+            Self::Store(error) => return error.hint(),
             Self::Http(error) => return error.hint(),
             Self::Ftp(error) => return error.hint(),
             Self::Scp(error) => return error.hint(),
