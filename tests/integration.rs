@@ -21,3 +21,5 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
+mod sources_scp;
