@@ -25,3 +25,5 @@ mod secrets;
 mod sources_git;
 /// Files by http and https, proxies, credentials.
 mod sources_http;
+/// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
+mod sources_scp;

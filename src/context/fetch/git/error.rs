@@ -28,6 +28,9 @@ pub enum Problem {
     /// No answer by HTTP.
     #[error(transparent)]
     Http(#[from] net::Error),
+    /// `~/.netrc` says nothing.
+    #[error(transparent)]
+    Netrc(#[from] net::NetrcError),
     /// No session by ssh.
     #[error(transparent)]
     Ssh(#[from] ssh::Error),

@@ -47,27 +47,32 @@ pub(super) struct Http<'a> {
 /// A connection that stays.
 pub(super) enum Stream {
     Git(net::Connection),
-    Ssh {
-        channel: ssh2::Channel,
-        /// The channel ends with it.
-        _session: ssh::Session,
-    },
+    Ssh(Program),
+}
+
+/// A program that runs on the other side.
+pub(super) struct Program {
+    channel: ssh2::Channel,
+    session: ssh::Session,
 }
 
 impl<'a> Link<'a> {
     /// By `http` or `https`.
-    pub(super) fn http(location: &Location, repository: &Repository, fetch: Fetch<'a>) -> Self {
-        let credentials = repository.credentials.clone();
-        Self::Http(Box::new(Http {
+    pub(super) fn http(
+        location: &Location,
+        repository: &Repository,
+        fetch: Fetch<'a>,
+    ) -> Result<Self, Problem> {
+        Ok(Self::Http(Box::new(Http {
             url: location.public(),
             trust: if repository.no_verify {
                 Trust::Unverified
             } else {
                 Trust::Verified
             },
-            credentials: credentials.or_else(|| location.credentials()),
+            credentials: credentials(location, repository)?,
             fetch,
-        }))
+        })))
     }
 
     /// By `git://`.
@@ -94,17 +99,14 @@ impl<'a> Link<'a> {
         fetch: Fetch<'a>,
     ) -> Result<Self, Problem> {
         let session = ssh::connect(location, key, fetch)?;
-        let failed = |error: ssh2::Error| Problem::broken(error.into());
+        let failed = |error| session.failure(error, fetch);
         let mut channel = session.ssh.channel_session().map_err(failed)?;
         // Most servers refuse variables, and then speak the old version.
         let _ = channel.setenv("GIT_PROTOCOL", "version=2");
         let command = format!("{SERVICE} {}", quote(&location.path));
         channel.exec(&command).map_err(failed)?;
-        let stream = Stream::Ssh {
-            channel,
-            _session: session,
-        };
-        Ok(Self::Stream(BufReader::new(stream)))
+        let program = Stream::Ssh(Program { channel, session });
+        Ok(Self::Stream(BufReader::new(program)))
     }
 
     /// What the server says first.
@@ -132,12 +134,12 @@ impl<'a> Link<'a> {
         let (Self::Stream(stream), Problem::Broken(_)) = (self, &problem) else {
             return problem;
         };
-        let Stream::Ssh { channel, .. } = stream.get_mut() else {
+        let Stream::Ssh(program) = stream.get_mut() else {
             return problem;
         };
         let mut words = Vec::new();
         // What came until it failed is still worth showing.
-        let _ = channel.stderr().take(WORDS).read_to_end(&mut words);
+        let _ = program.channel.stderr().take(WORDS).read_to_end(&mut words);
         if words.is_empty() { problem } else { Problem::refused(&words) }
     }
 
@@ -221,11 +223,18 @@ impl Http<'_> {
     }
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A channel that is closed in good manners first takes all that the server has to send.
+        self.session.abandon();
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Git(connection) => (&connection.stream).read(buffer),
-            Self::Ssh { channel, .. } => channel.read(buffer),
+            Self::Ssh(program) => program.channel.read(buffer),
         }
     }
 }
@@ -234,16 +243,33 @@ impl Write for Stream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         match self {
             Self::Git(connection) => (&connection.stream).write(buffer),
-            Self::Ssh { channel, .. } => channel.write(buffer),
+            Self::Ssh(program) => program.channel.write(buffer),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Git(connection) => (&connection.stream).flush(),
-            Self::Ssh { channel, .. } => channel.flush(),
+            Self::Ssh(program) => program.channel.flush(),
         }
     }
+}
+
+/// Those of the build file; else those of the URL; else, or if that has no password, those of `~/.netrc`.
+fn credentials(
+    location: &Location,
+    repository: &Repository,
+) -> Result<Option<(String, Secret)>, net::NetrcError> {
+    if let Some(credentials) = &repository.credentials {
+        return Ok(Some(credentials.clone()));
+    }
+    let own = location.credentials();
+    if location.url().password().is_some() {
+        return Ok(own);
+    }
+    let host = location.url().host_str().unwrap_or_default();
+    let user = own.as_ref().map(|(user, _)| user.as_str());
+    Ok(net::netrc(host, user)?.or(own))
 }
 
 /// `path` as one word of a shell; also of the C shell, which expands `!` within quotes.

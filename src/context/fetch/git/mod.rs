@@ -109,7 +109,7 @@ enum Source<'a> {
 impl<'a> Source<'a> {
     fn open(repository: &Repository, fetch: Fetch<'a>) -> Result<Self, Problem> {
         let link = match &repository.origin {
-            Origin::Http(location) => Link::http(location, repository, fetch),
+            Origin::Http(location) => Link::http(location, repository, fetch)?,
             Origin::Git(location) => Link::git(location, fetch)?,
             Origin::Ssh(location) => Link::ssh(location, repository.ssh_key.as_ref(), fetch)?,
             Origin::Local(path) => {

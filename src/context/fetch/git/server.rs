@@ -219,7 +219,7 @@ fn greet(reader: &mut impl Read, refs: &mut Refs) -> Result<Greeting, Problem> {
 fn add_old_name(line: &str, refs: &mut Refs) -> Result<(), Problem> {
     let split = line.split_once(' ').and_then(|(id, name)| {
         // "shallow ID" says where a history ends.
-        let id = if id == "shallow" { Oid::zero() } else { super::refs::full_id(id)? };
+        let id = if id == "shallow" { Oid::ZERO_SHA1 } else { super::refs::full_id(id)? };
         Some((id, name))
     });
     let (id, name) = split.ok_or(Problem::NotGit("its list of names is none"))?;
