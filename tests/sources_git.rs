@@ -7,8 +7,8 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{GitDaemon, GitProtocol, GitRepository, git_clone};
 use crate::support::{Bench, Sshd, Tree, base_layout, keygen, ssh_folder};
+use crate::support::{GitDaemon, GitProtocol, GitRepository, git_clone};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -89,10 +89,16 @@ fn try_stage(bench: &Bench, repositories: &str, more: &[&str]) -> crate::support
 fn refused(bench: &Bench, repository: &str, status: i32, words: &[&str]) -> String {
     let run = try_stage(bench, repository, &[]);
     let errors = run.refusal(status).to_owned();
-    let count = errors.lines().filter(|line| line.starts_with("error: ")).count();
+    let count = errors
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .count();
     assert_eq!(count, 1, "{repository}: {errors}");
     for word in words {
-        assert!(errors.contains(word), "{repository}: `{word}` is missing in: {errors}");
+        assert!(
+            errors.contains(word),
+            "{repository}: `{word}` is missing in: {errors}"
+        );
     }
     errors
 }
@@ -160,7 +166,10 @@ fn by_ssh() {
             return;
         };
         let url = format!("ssh://{}{path}", server.host());
-        let workspace = stage(&bench, &format!("  suite: {{url: '{url}', commit_id: {}}}\n", suite.second));
+        let workspace = stage(
+            &bench,
+            &format!("  suite: {{url: '{url}', commit_id: {}}}\n", suite.second),
+        );
         let text = fs::read_to_string(workspace.join("suite/a.txt")).expect("it is there");
         assert_eq!(text, "two");
         let workspace = stage(&bench, &format!("  suite: {{url: '{url}'}}\n"));
@@ -169,12 +178,20 @@ fn by_ssh() {
     }
     // By a name of the configuration, as `host:path`.
     let server = Sshd::start_for(&bench, &[]).expect("there was one before");
-    let config = format!("Host forge\n  HostName 127.0.0.1\n  Port {}\n", server.port());
+    let config = format!(
+        "Host forge\n  HostName 127.0.0.1\n  Port {}\n",
+        server.port()
+    );
     fs::write(ssh_folder(&bench).join("config"), config).expect("ours");
     let workspace = stage(&bench, &format!("  suite: {{url: 'forge:{path}'}}\n"));
     same_tree(&workspace.join("suite"), &expected, "forge");
 
-    let words = ["`repositories.suite`", "no/such", "does not appear to be a git repository", "hint:"];
+    let words = [
+        "`repositories.suite`",
+        "no/such",
+        "does not appear to be a git repository",
+        "hint:",
+    ];
     refused(&bench, "  suite: {url: 'forge:/no/such'}\n", FAILED, &words);
 }
 
@@ -186,19 +203,37 @@ fn keys_of_the_build_file() {
     let bench = Bench::current();
     let folder = bench.root().join("served");
     let suite = Suite::new(&folder);
-    let Some(server) = Sshd::start(&[]) else { return };
+    let Some(server) = Sshd::start(&[]) else {
+        return;
+    };
     server.introduce(&bench);
-    let url = format!("ssh://{}{}", server.host(), suite.repository.path().display());
-    refused(&bench, &format!("  suite: {{url: '{url}'}}\n"), FAILED, &["`repositories.suite`", "hint:"]);
+    let url = format!(
+        "ssh://{}{}",
+        server.host(),
+        suite.repository.path().display()
+    );
+    refused(
+        &bench,
+        &format!("  suite: {{url: '{url}'}}\n"),
+        FAILED,
+        &["`repositories.suite`", "hint:"],
+    );
 
     let keys = bench.root().join("keys");
     fs::create_dir(&keys).expect("ours");
-    for (kind, pem) in [("ed25519", false), ("rsa", false), ("rsa", true), ("ecdsa", true)] {
+    for (kind, pem) in [
+        ("ed25519", false),
+        ("rsa", false),
+        ("rsa", true),
+        ("ecdsa", true),
+    ] {
         let path = keys.join(format!("{kind}-{pem}"));
         keygen(&bench, &path, kind, "");
         if pem {
             let mut command = std::process::Command::new("ssh-keygen");
-            command.args(["-q", "-p", "-P", "", "-N", "", "-m", "PEM", "-f"]).arg(&path);
+            command
+                .args(["-q", "-p", "-P", "", "-N", "", "-m", "PEM", "-f"])
+                .arg(&path);
             crate::support::succeed(&mut command);
         }
         server.authorize(&path);
@@ -210,8 +245,12 @@ fn keys_of_the_build_file() {
         for (style, lines) in [("|", lines.clone()), (">", lines.clone()), ("", lines)] {
             let entry = format!("  suite:\n    url: '{url}'\n    ssh_key: {style}\n{lines}");
             let workspace = stage(&bench, &entry);
-            assert!(workspace.join("suite/a.txt").exists(), "{kind} {pem} {style}");
-            let build = fs::read_to_string(workspace.join("installation/build.yaml")).expect("there");
+            assert!(
+                workspace.join("suite/a.txt").exists(),
+                "{kind} {pem} {style}"
+            );
+            let build =
+                fs::read_to_string(workspace.join("installation/build.yaml")).expect("there");
             let line = text.lines().nth(2).expect("a line of the key");
             assert!(!build.contains(line), "{kind} {pem} {style}");
         }
@@ -230,9 +269,18 @@ fn host_keys_are_checked() {
         return;
     };
     fs::remove_file(ssh_folder(&bench).join("known_hosts")).expect("ours");
-    let url = format!("ssh://{}{}", server.host(), suite.repository.path().display());
+    let url = format!(
+        "ssh://{}{}",
+        server.host(),
+        suite.repository.path().display()
+    );
     let entry = format!("  suite: {{url: '{url}'}}\n");
-    refused(&bench, &entry, FAILED, &["--accept-new-host-keys", "SHA256:"]);
+    refused(
+        &bench,
+        &entry,
+        FAILED,
+        &["--accept-new-host-keys", "SHA256:"],
+    );
     let run = try_stage(&bench, &entry, &["--accept-new-host-keys"]);
     assert_eq!(run.status(), Some(0), "{}", run.stderr());
     run.stdout();
@@ -249,7 +297,9 @@ fn every_name_of_a_commit() {
     // The same name for a tag and a branch: git takes the tag.
     suite.repository.git(&["tag", "both", &suite.first]);
     suite.repository.git(&["branch", "both", &suite.second]);
-    suite.repository.git(&["update-ref", "refs/changes/1", &suite.dev]);
+    suite
+        .repository
+        .git(&["update-ref", "refs/changes/1", &suite.dev]);
     let daemon = GitDaemon::start(&folder, GitProtocol::Current);
     let old = GitDaemon::start(&folder, GitProtocol::Old);
     for url in [
@@ -311,7 +361,10 @@ fn one_commit_moves_little() {
     let moved = |daemon: &GitDaemon, commit: &str| {
         daemon.sent();
         let url = daemon.url("long.git");
-        let workspace = stage(&bench, &format!("  long: {{url: '{url}', commit_id: {commit}}}\n"));
+        let workspace = stage(
+            &bench,
+            &format!("  long: {{url: '{url}', commit_id: {commit}}}\n"),
+        );
         assert!(workspace.join("long/file-0").exists());
         daemon.sent()
     };
@@ -333,7 +386,9 @@ fn one_commit_moves_little() {
 fn md5ish(number: usize) -> u128 {
     let mut state = number as u128 + 1;
     for _ in 0..4 {
-        state = state.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(0x9e37_79b9);
+        state = state
+            .wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
+            .wrapping_add(0x9e37_79b9);
         state ^= state >> 61;
     }
     state
@@ -347,7 +402,9 @@ fn what_did_not_change_is_not_moved_again() {
     let bench = Bench::current();
     let folder = bench.root().join("served");
     let suite = Suite::new(&folder);
-    let big: String = (0..20_000).map(|number| format!("{:x}\n", md5ish(number))).collect();
+    let big: String = (0..20_000)
+        .map(|number| format!("{:x}\n", md5ish(number)))
+        .collect();
     suite.repository.commit("main", &[("100644", "big", &big)]);
     for protocol in [GitProtocol::Current, GitProtocol::Old] {
         let daemon = GitDaemon::start(&folder, protocol);
@@ -391,7 +448,10 @@ fn names_that_are_wrong() {
     for server in [&daemon, &old] {
         let url = server.url("suite.git");
         for (commit, words) in [
-            ("mian", &["no commit, tag or branch `mian`", "did you mean `main`?"][..]),
+            (
+                "mian",
+                &["no commit, tag or branch `mian`", "did you mean `main`?"][..],
+            ),
             (missing, &[missing, "hint:"]),
             ("abcdef01", &["`abcdef01`", "hint:"]),
             ("file", &["is not a commit"]),
@@ -399,14 +459,22 @@ fn names_that_are_wrong() {
         ] {
             let entry = format!("  suite: {{url: '{url}', commit_id: '{commit}'}}\n");
             let errors = refused(&bench, &entry, FAILED, words);
-            assert!(errors.contains(&format!("failed to clone `{url}`")), "{errors}");
+            assert!(
+                errors.contains(&format!("failed to clone `{url}`")),
+                "{errors}"
+            );
         }
         let entry = format!("  suite: {{url: '{}'}}\n", server.url("empty.git"));
         refused(&bench, &entry, FAILED, &["the repository is empty"]);
     }
     let entry = format!("  suite: {{url: '{}'}}\n", daemon.url("none.git"));
     refused(&bench, &entry, FAILED, &["the server refuses", "hint:"]);
-    refused(&bench, "  suite: {url: no/such/path}\n", FAILED, &["`no/such/path` is not a git repository", "hint:"]);
+    refused(
+        &bench,
+        "  suite: {url: no/such/path}\n",
+        FAILED,
+        &["`no/such/path` is not a git repository", "hint:"],
+    );
     let local = suite.repository.path().display();
     let entry = format!("  suite: {{url: '{local}', commit_id: 'abcdef01'}}\n");
     refused(&bench, &entry, FAILED, &["`abcdef01`"]);
@@ -416,7 +484,12 @@ fn names_that_are_wrong() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = nobody.local_addr().expect("it is bound");
     drop(nobody);
-    refused(&bench, &format!("  suite: {{url: 'git://{address}/x'}}\n"), FAILED, &["cannot be reached", "hint:"]);
+    refused(
+        &bench,
+        &format!("  suite: {{url: 'git://{address}/x'}}\n"),
+        FAILED,
+        &["cannot be reached", "hint:"],
+    );
 }
 
 #[test]
@@ -432,12 +505,23 @@ fn ambiguous_abbreviations() {
     });
     let ids = repository.git(&["rev-list", "main"]);
     let mut seen = BTreeSet::new();
-    let start = ids.lines().map(|id| &id[..4]).find(|start| !seen.insert(*start));
+    let start = ids
+        .lines()
+        .map(|id| &id[..4])
+        .find(|start| !seen.insert(*start));
     let start = start.expect("2000 ids share their first four digits now and then");
     let daemon = GitDaemon::start(&folder, GitProtocol::Current);
-    for url in [daemon.url("many.git"), repository.path().display().to_string()] {
+    for url in [
+        daemon.url("many.git"),
+        repository.path().display().to_string(),
+    ] {
         let entry = format!("  many: {{url: '{url}', commit_id: '{start}'}}\n");
-        refused(&bench, &entry, FAILED, &["more than one commit begins with", start, "hint:"]);
+        refused(
+            &bench,
+            &entry,
+            FAILED,
+            &["more than one commit begins with", start, "hint:"],
+        );
     }
 }
 
@@ -449,7 +533,14 @@ fn hostile_trees_stay_inside() {
     let bench = Bench::current();
     let repository = GitRepository::new(bench.root().join("hostile.git"));
     let blob = repository.blob(b"planted");
-    let target = repository.blob(bench.root().join("home").to_str().expect("plain").as_bytes());
+    let target = repository.blob(
+        bench
+            .root()
+            .join("home")
+            .to_str()
+            .expect("plain")
+            .as_bytes(),
+    );
     let empty = repository.blob(b"");
     let inner = repository.raw_tree(&[("100644", "planted", &blob)]);
     let link = ("120000", "link", &*target);
@@ -481,7 +572,9 @@ fn hostile_trees_stay_inside() {
         repository.commit_tree("main", &tree);
         let entry = format!("  suite: {{url: '{}'}}\n", repository.path().display());
         let errors = refused(&bench, &entry, FAILED, &[word]);
-        let home = fs::read_dir(bench.root().join("home")).expect("ours").count();
+        let home = fs::read_dir(bench.root().join("home"))
+            .expect("ours")
+            .count();
         assert_eq!(home, 0, "{word}: {errors}");
         assert!(!bench.root().join("planted").exists() && !Path::new("/planted").exists());
     }
@@ -499,7 +592,11 @@ fn hostile_trees_stay_inside() {
         metadata.expect("it is there").permissions().mode() & 0o7777
     };
     assert_eq!((mode("back\\slash"), mode("git~1")), (0o644, 0o755));
-    assert!(fs::symlink_metadata(workspace.join("suite/out")).expect("there").is_symlink());
+    assert!(
+        fs::symlink_metadata(workspace.join("suite/out"))
+            .expect("there")
+            .is_symlink()
+    );
 }
 
 #[test]
@@ -516,7 +613,11 @@ fn what_is_not_fetched_is_said() {
         &[
             ("100644", "big.bin", pointer),
             ("160000", "vendor/lib", id),
-            ("100644", ".gitattributes", "*.bat text eol=crlf\n*.id ident\n"),
+            (
+                "100644",
+                ".gitattributes",
+                "*.bat text eol=crlf\n*.id ident\n",
+            ),
             ("100644", "run.bat", "one\ntwo\n"),
             ("100644", "x.id", "$Id$\n"),
         ],
@@ -529,9 +630,18 @@ fn what_is_not_fetched_is_said() {
         assert!(run.stderr().contains(word), "{word}: {}", run.stderr());
     }
     let parts = bench.path("context/image/workspace/parts");
-    assert_eq!(fs::read_dir(parts.join("vendor/lib")).expect("a directory").count(), 0);
+    assert_eq!(
+        fs::read_dir(parts.join("vendor/lib"))
+            .expect("a directory")
+            .count(),
+        0
+    );
     // Files are as they were committed.
-    for (name, text) in [("big.bin", pointer), ("run.bat", "one\ntwo\n"), ("x.id", "$Id$\n")] {
+    for (name, text) in [
+        ("big.bin", pointer),
+        ("run.bat", "one\ntwo\n"),
+        ("x.id", "$Id$\n"),
+    ] {
         assert_eq!(fs::read_to_string(parts.join(name)).expect("there"), text);
     }
 }
@@ -550,9 +660,15 @@ fn neither_umask_nor_configuration_matter() {
     fs::write(bench.root().join("home/attributes"), "* text eol=crlf\n").expect("ours");
     let folder = bench.root().join("served");
     let daemon = GitDaemon::start(&folder, GitProtocol::Current);
-    for url in [daemon.url("suite.git"), suite.repository.path().display().to_string()] {
+    for url in [
+        daemon.url("suite.git"),
+        suite.repository.path().display().to_string(),
+    ] {
         let layout = base_layout().expect("checked before");
-        bench.write("build.yaml", format!("python: 3.11\nrepositories: {{suite: {{url: '{url}'}}}}\n"));
+        bench.write(
+            "build.yaml",
+            format!("python: 3.11\nrepositories: {{suite: {{url: '{url}'}}}}\n"),
+        );
         let base = format!("oci:{}:3.11-slim", layout.display());
         let context = bench.path("context");
         if context.exists() {
@@ -562,11 +678,18 @@ fn neither_umask_nor_configuration_matter() {
         let mut shell = bench.command("sh");
         shell.args(["-c", "umask 077; exec \"$@\"", "sh"]);
         shell.arg(tool.get_program()).args(tool.get_args());
-        shell.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.envs(
+            tool.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         let run = bench.finish(&mut shell);
         assert_eq!(run.status(), Some(0), "{}", run.stderr());
         run.stdout();
-        same_tree(&bench.path("context/image/workspace/suite"), &expected, &url);
+        same_tree(
+            &bench.path("context/image/workspace/suite"),
+            &expected,
+            &url,
+        );
     }
 }
 

@@ -59,7 +59,11 @@ impl GitRepository {
             files
                 .iter()
                 .map(|(mode, path, content)| {
-                    ((*mode).to_owned(), (*path).to_owned(), (*content).to_owned())
+                    (
+                        (*mode).to_owned(),
+                        (*path).to_owned(),
+                        (*content).to_owned(),
+                    )
                 })
                 .collect()
         })
@@ -75,7 +79,9 @@ impl GitRepository {
         let name = format!("refs/heads/{branch}");
         let mut stream = Vec::new();
         let mut from = git(&self.0);
-        let from = from.args(["rev-parse", "--verify", "--quiet", &name]).output();
+        let from = from
+            .args(["rev-parse", "--verify", "--quiet", &name])
+            .output();
         let from = String::from_utf8(from.expect("git starts").stdout).expect("an id");
         for number in 0..count {
             write!(
@@ -108,7 +114,10 @@ impl GitRepository {
             tree.extend_from_slice(format!("{mode} {name}\0").as_bytes());
             tree.extend(hex::decode(id).expect("an id"));
         }
-        self.git_with(&["hash-object", "-t", "tree", "--literally", "-w", "--stdin"], &tree)
+        self.git_with(
+            &["hash-object", "-t", "tree", "--literally", "-w", "--stdin"],
+            &tree,
+        )
     }
 
     pub(crate) fn blob(&self, content: &[u8]) -> String {
@@ -126,7 +135,9 @@ impl GitRepository {
 /// git, without anybody's configuration.
 fn git(directory: &Path) -> Command {
     let mut command = Command::new("git");
-    command.current_dir(directory).env("GIT_CONFIG_NOSYSTEM", "1");
+    command
+        .current_dir(directory)
+        .env("GIT_CONFIG_NOSYSTEM", "1");
     for name in ["GIT_CONFIG_GLOBAL", "HOME"] {
         command.env(name, "/dev/null");
     }
@@ -219,7 +230,9 @@ fn serve(
         }
         GitProtocol::Old => {
             let path = requested(&mut stream)?;
-            command.args(["upload-pack", "--strict"]).arg(folder.join(path));
+            command
+                .args(["upload-pack", "--strict"])
+                .arg(folder.join(path));
         }
     }
     let mut child = command
@@ -250,11 +263,18 @@ fn requested(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = vec![0; length.map_err(io::Error::other)? - head.len()];
     stream.read_exact(&mut line)?;
     let line = String::from_utf8_lossy(&line);
-    let path = line.split('\0').next().and_then(|line| line.split_once(" /"));
+    let path = line
+        .split('\0')
+        .next()
+        .and_then(|line| line.split_once(" /"));
     Ok(path.map(|(_, path)| path.to_owned()).unwrap_or_default())
 }
 
 /// A plain clone by git itself at `path`: what ours is compared with.
 pub(crate) fn git_clone(url: &str, path: &Path) {
-    succeed(git(Path::new("/")).args(["clone", "--quiet", url]).arg(path));
+    succeed(
+        git(Path::new("/"))
+            .args(["clone", "--quiet", url])
+            .arg(path),
+    );
 }

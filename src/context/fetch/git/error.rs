@@ -20,8 +20,7 @@ pub struct Error {
 
 /// What is wrong with a repository, or with the way to it.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Problem {
+pub(super) enum Problem {
     /// No connection by TCP.
     #[error(transparent)]
     Connect(#[from] net::ConnectError),

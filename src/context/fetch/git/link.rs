@@ -18,7 +18,11 @@ use crate::secret::Secret;
 const SERVICE: &str = "git-upload-pack";
 
 /// Some servers tell git from browsers by the beginning of this.
-const USER_AGENT_OF_GIT: &str = concat!("git/2.0 (pyats-image-build ", env!("CARGO_PKG_VERSION"), ")");
+const USER_AGENT_OF_GIT: &str = concat!(
+    "git/2.0 (pyats-image-build ",
+    env!("CARGO_PKG_VERSION"),
+    ")"
+);
 
 /// The port of `git://`.
 const GIT_PORT: u16 = 9418;
@@ -84,11 +88,21 @@ impl<'a> Link<'a> {
         let connection = fetch.net.connect("git", address, port, fetch.progress)?;
         let path = percent_decode_str(url.path()).decode_utf8_lossy();
         // `/~user/x` is relative to a home directory.
-        let path = path.strip_prefix('/').filter(|rest| rest.starts_with('~')).unwrap_or(&path);
-        let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let path = path
+            .strip_prefix('/')
+            .filter(|rest| rest.starts_with('~'))
+            .unwrap_or(&path);
+        let named = url
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut request = Vec::new();
-        packet::write(&mut request, &format!("{SERVICE} {path}\0host={named}\0\0version=2\0"));
-        (&connection.stream).write_all(&request).map_err(Problem::broken)?;
+        packet::write(
+            &mut request,
+            &format!("{SERVICE} {path}\0host={named}\0\0version=2\0"),
+        );
+        (&connection.stream)
+            .write_all(&request)
+            .map_err(Problem::broken)?;
         Ok(Self::Stream(BufReader::new(Stream::Git(connection))))
     }
 
@@ -140,7 +154,11 @@ impl<'a> Link<'a> {
         let mut words = Vec::new();
         // What came until it failed is still worth showing.
         let _ = program.channel.stderr().take(WORDS).read_to_end(&mut words);
-        if words.is_empty() { problem } else { Problem::refused(&words) }
+        if words.is_empty() {
+            problem
+        } else {
+            Problem::refused(&words)
+        }
     }
 
     /// Ends a conversation in which nothing was asked.
@@ -193,10 +211,19 @@ impl Http<'_> {
         let expected = format!("application/x-{SERVICE}-{kind}");
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_OF_GIT));
-        headers.insert(HeaderName::from_static("git-protocol"), HeaderValue::from_static("version=2"));
+        headers.insert(
+            HeaderName::from_static("git-protocol"),
+            HeaderValue::from_static("version=2"),
+        );
         if method == Method::POST {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-git-upload-pack-request"));
-            headers.insert(ACCEPT, HeaderValue::from_static("application/x-git-upload-pack-result"));
+            headers.insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("application/x-git-upload-pack-request"),
+            );
+            headers.insert(
+                ACCEPT,
+                HeaderValue::from_static("application/x-git-upload-pack-result"),
+            );
         }
         let request = net::Request {
             method,
@@ -217,7 +244,9 @@ impl Http<'_> {
         }
         let kind = response.headers().get(CONTENT_TYPE);
         if kind.is_none_or(|kind| kind.as_bytes() != expected.as_bytes()) {
-            return Err(Problem::NotGit("it answers with something else than git's packets"));
+            return Err(Problem::NotGit(
+                "it answers with something else than git's packets",
+            ));
         }
         Ok(response)
     }

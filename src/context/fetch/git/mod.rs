@@ -36,7 +36,9 @@ use objects::Objects;
 use refs::{Refs, Wanted, full_id};
 use server::{Depth, Server};
 
-pub use error::{Error, Problem};
+use error::Problem;
+
+pub(crate) use error::Error;
 
 /// Clones `repository` into the directory `into`, without `.git`. The validator is what `repos.json` says of
 /// the repository: `commit`, `heads`, `tags`, `remotes`.
@@ -95,7 +97,8 @@ fn clone(
         Wanted::Abbreviated(start) => objects.abbreviated(start)?,
     };
     let commit = commit.ok_or_else(|| refs.no_commit(name.unwrap_or("HEAD")))?;
-    let left_out = checkout::check_out(objects.repository(), commit.tree_id(), into, fetch.progress)?;
+    let left_out =
+        checkout::check_out(objects.repository(), commit.tree_id(), into, fetch.progress)?;
     tell(&left_out, &repository.name, fetch);
     Ok(Answer::Fetched(validator(&refs, commit.id())))
 }
@@ -113,12 +116,16 @@ impl<'a> Source<'a> {
             Origin::Git(location) => Link::git(location, fetch)?,
             Origin::Ssh(location) => Link::ssh(location, repository.ssh_key.as_ref(), fetch)?,
             Origin::Local(path) => {
-                let path = local::expand(path).map_err(|problem| Problem::Staging(Box::new(problem)))?;
+                let path =
+                    local::expand(path).map_err(|problem| Problem::Staging(Box::new(problem)))?;
                 let (objects, refs) = Objects::open(&path)?;
                 return Ok(Self::Local(objects, refs));
             }
         };
-        Ok(Self::Remote(Server::greet(link, repository.commit.as_deref())?))
+        Ok(Self::Remote(Server::greet(
+            link,
+            repository.commit.as_deref(),
+        )?))
     }
 
     fn refs(&self) -> &Refs {
@@ -213,10 +220,20 @@ fn public(origin: &Origin) -> String {
 }
 
 /// What a path in a URL cannot hold as it is.
-const IN_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?');
+const IN_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?');
 
 fn ssh_url(location: &SshLocation) -> String {
-    let user = location.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+    let user = location
+        .user
+        .as_ref()
+        .map_or_else(String::new, |user| format!("{user}@"));
     let host = if location.host.contains(':') {
         format!("[{}]", location.host)
     } else {
@@ -227,7 +244,9 @@ fn ssh_url(location: &SshLocation) -> String {
     if !is_absolute && location.port.is_none() {
         return format!("{user}{host}:{path}");
     }
-    let port = location.port.map_or_else(String::new, |port| format!(":{port}"));
+    let port = location
+        .port
+        .map_or_else(String::new, |port| format!(":{port}"));
     let slash = if is_absolute { "" } else { "/" };
     let path = utf8_percent_encode(path, IN_PATH);
     format!("ssh://{user}{host}{port}{slash}{path}")

@@ -48,7 +48,9 @@ impl Objects {
         parent: &Path,
         fetch: Fetch<'_>,
     ) -> Result<Self, Problem> {
-        let directory = tempfile::Builder::new().prefix("objects-").tempdir_in(parent)?;
+        let directory = tempfile::Builder::new()
+            .prefix("objects-")
+            .tempdir_in(parent)?;
         let folder = directory.path().join("pack");
         fs::create_dir(&folder)?;
         let mut indexer = Indexer::new(None, &folder, 0o600, false)?;
@@ -66,7 +68,8 @@ impl Objects {
         indexer.commit()?;
         let objects = Odb::new()?;
         let path = directory.path().to_str();
-        let path = path.ok_or_else(|| Problem::Objects("its folder has no plain name".to_owned()))?;
+        let path =
+            path.ok_or_else(|| Problem::Objects("its folder has no plain name".to_owned()))?;
         objects.add_disk_alternate(path)?;
         Ok(Self {
             repository: Repository::from_odb(objects)?,
@@ -103,7 +106,9 @@ impl Objects {
         })?;
         found.sort_unstable();
         found.dedup();
-        let mut commits = found.into_iter().filter_map(|id| self.repository.find_commit(id).ok());
+        let mut commits = found
+            .into_iter()
+            .filter_map(|id| self.repository.find_commit(id).ok());
         match (commits.next(), commits.next()) {
             (_, Some(_)) => Err(Problem::Ambiguous(start.to_owned())),
             (commit, None) => Ok(commit),

@@ -96,7 +96,11 @@ impl<R: Read> Pack<R> {
                 // Its progress, for people.
                 Some(2) => {}
                 Some(3) => return Err(Problem::refused(&data[1..])),
-                _ => return Err(Problem::NotGit("its pack comes in packets of no known kind")),
+                _ => {
+                    return Err(Problem::NotGit(
+                        "its pack comes in packets of no known kind",
+                    ));
+                }
             }
         }
     }

@@ -72,11 +72,6 @@ impl Refs {
         self.default = Some(branch.to_owned());
     }
 
-    /// Number of names.
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
-    }
-
     /// Whether one of the names stands for `id`.
     pub(super) fn contains(&self, id: Oid) -> bool {
         self.names.values().any(|reference| reference.id == id)
@@ -180,7 +175,10 @@ impl Refs {
     /// An abbreviation of what a name stands for costs no history. That another commit begins so too is
     /// then not seen.
     fn abbreviated(&self, start: &str) -> Wanted {
-        let ids = self.names.values().flat_map(|reference| [reference.id, reference.commit()]);
+        let ids = self
+            .names
+            .values()
+            .flat_map(|reference| [reference.id, reference.commit()]);
         let commits = ids.filter(|id| id.to_string().starts_with(start));
         let mut found: BTreeSet<Oid> = commits.collect();
         match (found.pop_first(), found.pop_first()) {
