@@ -1,14 +1,14 @@
 //! Repositories: every way to them, every name of a commit, and whatever a server may send.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use fs_err as fs;
 use serde_json::{Value, json};
 
 use crate::support::{Bench, Sshd, Tree, base_layout, keygen, ssh_folder};
-use crate::support::{GitDaemon, GitProtocol, GitRepository, git_clone};
+use crate::support::{Run, GitDaemon, GitProtocol, GitRepository, git_clone};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -67,12 +67,11 @@ impl Suite {
 /// Stages `repositories` (the text below that key) and nothing else; the folder that they are in.
 fn stage(bench: &Bench, repositories: &str) -> std::path::PathBuf {
     let run = try_stage(bench, repositories, &[]);
-    assert_eq!(run.status(), Some(0), "{}", run.stderr());
-    run.stdout();
+    succeeded(&run);
     bench.path("context/image/workspace")
 }
 
-fn try_stage(bench: &Bench, repositories: &str, more: &[&str]) -> crate::support::Run {
+fn try_stage(bench: &Bench, repositories: &str, more: &[&str]) -> Run {
     let layout = base_layout().expect("checked before");
     let text = format!("python: 3.11\nrepositories:\n{repositories}");
     bench.write("build.yaml", text);
@@ -83,6 +82,13 @@ fn try_stage(bench: &Bench, repositories: &str, more: &[&str]) -> crate::support
     let base = format!("oci:{}:3.11-slim", layout.display());
     let arguments = ["build.yaml", "-n", "-k", "-p", "context", "--base", &base];
     bench.run(arguments.iter().chain(more))
+}
+
+/// Holds that a run staged everything.
+fn succeeded(run: &Run) {
+    let errors = run.stderr();
+    assert_eq!(run.status(), Some(0), "{errors}");
+    run.stdout();
 }
 
 /// Holds that the only repository is refused with these words.
@@ -282,8 +288,7 @@ fn host_keys_are_checked() {
         &["--accept-new-host-keys", "SHA256:"],
     );
     let run = try_stage(&bench, &entry, &["--accept-new-host-keys"]);
-    assert_eq!(run.status(), Some(0), "{}", run.stderr());
-    run.stdout();
+    succeeded(&run);
 }
 
 #[test]
@@ -624,8 +629,7 @@ fn what_is_not_fetched_is_said() {
     );
     let entry = format!("  parts: {{url: '{}'}}\n", repository.path().display());
     let run = try_stage(&bench, &entry, &[]);
-    assert_eq!(run.status(), Some(0), "{}", run.stderr());
-    run.stdout();
+    succeeded(&run);
     for word in ["submodules", "`vendor/lib`", "LFS", "`big.bin`"] {
         assert!(run.stderr().contains(word), "{word}: {}", run.stderr());
     }
@@ -683,8 +687,7 @@ fn neither_umask_nor_configuration_matter() {
                 .filter_map(|(name, value)| Some((name, value?))),
         );
         let run = bench.finish(&mut shell);
-        assert_eq!(run.status(), Some(0), "{}", run.stderr());
-        run.stdout();
+        succeeded(&run);
         same_tree(
             &bench.path("context/image/workspace/suite"),
             &expected,
