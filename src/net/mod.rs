@@ -46,10 +46,12 @@ pub use response::Response;
 pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use fault::host;
-pub(crate) use http::next_hop;
 pub(crate) use netrc::lookup as netrc;
 pub(crate) use retry::{Retry, is_passing, retry_after};
 pub(crate) use words::words;
+
+#[cfg(test)]
+pub(crate) use http::next_hop;
 
 /// Between two looks at whether to stop.
 const POLL: Duration = Duration::from_millis(50);
