@@ -151,7 +151,7 @@ pub enum Error {
         problem: KeyProblem,
     },
     /// The server lets nobody in who has only what there is.
-    #[error("`{login}` is refused{}", tried(tried))]
+    #[error("`{login}` is refused{}", list(tried))]
     Login {
         /// `user@host:port`
         login: String,
@@ -227,7 +227,7 @@ fn said(text: Option<&String>) -> String {
     })
 }
 
-fn tried(tried: &[String]) -> String {
+fn list(tried: &[String]) -> String {
     if tried.is_empty() {
         "; there is no key to try".to_owned()
     } else {

@@ -3,7 +3,7 @@
 //! Certificates are not used, so the lines of authorities (`@cert-authority`) count for nothing.
 
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;

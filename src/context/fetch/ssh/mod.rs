@@ -35,8 +35,7 @@ use login::Given;
 use target::{Address, Target, Way};
 use way::{Jump, ProxyCommand, Stream};
 
-pub use error::Error;
-pub use key::KeyProblem;
+pub(super) use error::Error;
 
 /// How ssh decides whom to trust.
 #[derive(Debug, Clone, Default)]
