@@ -392,7 +392,6 @@ impl Build {
             registry: registry::Options {
                 insecure: self.insecure.clone(),
                 jobs: usize::from(self.jobs),
-                ca_cert: self.ca_cert.clone(),
             },
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),

@@ -23,3 +23,5 @@ mod reproducible;
 mod secrets;
 /// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
 mod sources_scp;
+/// Files by http and https, proxies, credentials.
+mod sources_http;

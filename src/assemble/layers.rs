@@ -51,7 +51,11 @@ pub(super) fn make(
         rung,
         store,
         scratch,
-        env: step::environment(&settings.env, build.net.options().proxies.variables(), options.epoch),
+        env: step::environment(
+            &settings.env,
+            &build.net.options().proxies.variables(),
+            options.epoch,
+        ),
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],

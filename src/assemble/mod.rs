@@ -6,6 +6,7 @@ mod settings;
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
@@ -114,6 +115,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     for file in &options.files {
         output::check_file(file)?;
     }
+    let net = settings::net(options, &buildfile)?;
     let store = Store::open(&options.store)?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
@@ -122,7 +124,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let build = Build {
         options,
         buildfile: &buildfile,
-        net: &settings::net(options, &buildfile),
+        net: &net,
         store: &store,
         scratch: scratch.path(),
         progress,
@@ -143,7 +145,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 struct Build<'a> {
     options: &'a Options,
     buildfile: &'a BuildFile,
-    net: &'a net::Client,
+    net: &'a Arc<net::Client>,
     store: &'a Store,
     scratch: &'a Path,
     progress: &'a Progress,
@@ -227,7 +229,7 @@ impl Build<'_> {
         } = self;
         let source = settings::base(options, self.buildfile, progress)?;
         let platform = settings::platform(options, self.buildfile)?;
-        let client = registry::Client::new(options.registry.clone());
+        let client = registry::Client::new(options.registry.clone(), self.net.clone());
         Ok(base::pull(
             &source,
             &platform,

@@ -1,6 +1,7 @@
 //! What the options and the build file say together.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fs_err as fs;
@@ -96,11 +97,15 @@ pub(super) fn base(
 }
 
 /// How other machines are reached: proxies are the environment's, unless the build file names others.
-pub(super) fn net(options: &Options, buildfile: &BuildFile) -> net::Client {
-    net::Client::new(net::Options {
+pub(super) fn net(
+    options: &Options,
+    buildfile: &BuildFile,
+) -> Result<Arc<net::Client>, OptionsError> {
+    let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
+    Ok(Arc::new(net::Client::new(net::Options {
         ca_cert: options.ca_cert.clone(),
-        proxies: Proxies::from_env().with(&buildfile.proxy),
-    })
+        proxies: proxies.map_err(OptionsError::Proxy)?,
+    })))
 }
 
 /// What to build for; an error if this machine cannot run the steps.

@@ -254,7 +254,9 @@ impl Problem {
             Self::OwnDirectory { .. } => {
                 "leave it out, or give `--path` or `--store` another directory".to_owned()
             }
-            Self::Offline { .. } => "build once without `--offline`, with the same `--store`".to_owned(),
+            Self::Offline { .. } => {
+                "build once without `--offline`, with the same `--store`".to_owned()
+            }
             Self::Store(error) => return error.hint(),
             Self::Http(error) => return error.hint(),
             Self::Ftp(error) => return error.hint(),

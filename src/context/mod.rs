@@ -100,7 +100,11 @@ pub struct Context {
 #[must_use]
 pub fn pip_sees_workspace(buildfile: &BuildFile, env: &[(String, String)]) -> bool {
     // Requirements of a repository are a file in the workspace.
-    if buildfile.repositories.iter().any(|repository| repository.requirements) {
+    if buildfile
+        .repositories
+        .iter()
+        .any(|repository| repository.requirements)
+    {
         return true;
     }
     let requirements = pip::requirements(&buildfile.packages);
@@ -133,20 +137,37 @@ pub fn stage(
 
     let mut workspace = Workspace::new(image.join("workspace"));
     let mut copier = Copier::new(&root, leave_out, progress, &part).map_err(Error::Io)?;
-    for Repository { destination, name, .. } in &buildfile.repositories {
-        local::stage_fetched(fetched.path(name), destination, name, &mut workspace, &mut copier)
-            .map_err(|problem| Error::entry(name, problem))?;
+    for Repository {
+        destination, name, ..
+    } in &buildfile.repositories
+    {
+        local::stage_fetched(
+            fetched.path(name),
+            destination,
+            name,
+            &mut workspace,
+            &mut copier,
+        )
+        .map_err(|problem| Error::entry(name, problem))?;
     }
     for entry in &buildfile.files {
-        local::stage(entry, fetched.path(&entry.name), &mut workspace, &mut copier)
-            .map_err(|problem| Error::entry(&entry.name, problem))?;
+        local::stage(
+            entry,
+            fetched.path(&entry.name),
+            &mut workspace,
+            &mut copier,
+        )
+        .map_err(|problem| Error::entry(&entry.name, problem))?;
     }
     let jobs = jobs::discover(&buildfile.jobfiles, workspace.path(), progress)?;
     let repos = repos(buildfile, &fetched);
 
     let own_requirements = pip::requirements(&buildfile.packages);
-    let (shown_requirements, secret_requirements) =
-        without_credentials(&own_requirements, ["packages", "requirements.txt"], progress);
+    let (shown_requirements, secret_requirements) = without_credentials(
+        &own_requirements,
+        ["packages", "requirements.txt"],
+        progress,
+    );
     let pip_conf = buildfile
         .pip_config
         .as_deref()

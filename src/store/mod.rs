@@ -145,14 +145,7 @@ impl Store {
         let root = std::path::absolute(root)?;
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for directory in [
-            "",
-            "blobs/sha256",
-            "resolved",
-            "rootfs",
-            "sources",
-            "tmp",
-        ] {
+        for directory in ["", "blobs/sha256", "resolved", "rootfs", "sources", "tmp"] {
             let path = root.join(directory);
             builder.create(&path).map_err(|source| {
                 io::Error::new(

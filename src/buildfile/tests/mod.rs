@@ -179,7 +179,10 @@ fn variables_are_replaced_everywhere() {
     );
     assert_eq!(buildfile.tag.as_deref(), Some("value:1"));
     assert_eq!(buildfile.files[0].destination.as_deref(), Some("value/x"));
-    assert_eq!(buildfile.files[0].source, Source::Local("value/y".to_owned()));
+    assert_eq!(
+        buildfile.files[0].source,
+        Source::Local("value/y".to_owned())
+    );
     assert_eq!(buildfile.env, pairs(&[("A", "aone\ntwo: [")]));
     assert_eq!(buildfile.packages, ["value"]);
     assert_snapshot!(buildfile.masked, @r#"

@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fs_err as fs;
 use serde_json::Value;
 
 use crate::buildfile::{BuildFile, FileEntry, Origin, Repository, Source};
@@ -207,7 +206,14 @@ impl Wanted<'_> {
             Self::Repository(repository) => ("repository", repository.commit.as_deref()),
         };
         // Neither part can hold a line break: a build file allows none there.
-        Digest::of(format!("1\n{kind}\n{}\n{}", self.public(), commit.unwrap_or_default()).as_bytes())
+        Digest::of(
+            format!(
+                "1\n{kind}\n{}\n{}",
+                self.public(),
+                commit.unwrap_or_default()
+            )
+            .as_bytes(),
+        )
     }
 
     /// Where it lies, whole but for credentials.

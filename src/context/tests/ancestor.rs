@@ -8,7 +8,7 @@ use std::process::Command;
 use fs_err as fs;
 
 use super::Build;
-use crate::buildfile::JobFiles;
+use crate::buildfile::{JobFiles, Source};
 
 /// Stages the build file given as JSON and prints the directory.
 const STAGE: &str = "
@@ -90,14 +90,15 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 
 /// The same build, as the ancestor reads it.
 fn config(build: &Build) -> serde_json::Value {
-    let entries = build
-        .file
-        .files
-        .iter()
-        .map(|entry| match &entry.destination {
-            Some(key) => serde_json::json!({ key: entry.source }),
-            None => serde_json::json!(entry.source),
-        });
+    let entries = build.file.files.iter().map(|entry| {
+        let Source::Local(path) = &entry.source else {
+            panic!("`{}` is on this machine", entry.name);
+        };
+        match &entry.destination {
+            Some(key) => serde_json::json!({ key: path }),
+            None => serde_json::json!(path),
+        }
+    });
     let mut config = serde_json::json!({ "files": entries.collect::<Vec<_>>() });
     let given = &build.file.jobfiles;
     config["jobfiles"] = serde_json::json!({ "paths": given.paths, "glob": given.globs });
