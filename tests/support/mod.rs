@@ -17,7 +17,7 @@ mod verify;
 mod web;
 
 pub(crate) use base::{base_layout, serve_base};
-pub(crate) use bench::Bench;
+pub(crate) use bench::{Bench, Run};
 pub(crate) use docker::Docker;
 pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
 pub(crate) use proxies::Proxy;
