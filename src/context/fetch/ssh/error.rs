@@ -157,6 +157,8 @@ pub enum Error {
         login: String,
         /// What was tried, and what became of it.
         tried: Vec<String>,
+        /// Whether the server had enough before all was tried.
+        ended: bool,
     },
     /// The session failed in some other way.
     #[error("the session with `{host}` failed: {}", source.message())]
@@ -211,6 +213,11 @@ impl Error {
                 file.display()
             ),
             Self::Key { problem, .. } => problem.hint().to_owned(),
+            Self::Login { ended: true, .. } => {
+                "servers end a connection after some tries: name the key of this host with `IdentityFile` in \
+                 `~/.ssh/config`"
+                    .to_owned()
+            }
             Self::Login { .. } => {
                 "set up a login without a password: `ssh-copy-id`, or a key in the agent by `ssh-add`"
                     .to_owned()
