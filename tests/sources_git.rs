@@ -7,8 +7,8 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Sshd, Tree, base_layout, keygen, ssh_folder};
-use crate::support::{Run, GitDaemon, GitProtocol, GitRepository, git_clone};
+use crate::support::{Bench, Web, Sshd, Tree, base_layout, keygen, ssh_folder};
+use crate::support::{Run, GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -155,6 +155,138 @@ fn every_way_leads_to_the_same_tree() {
         assert_eq!(record["heads"], json!(["main"]), "{url}");
         assert_eq!(record["tags"], json!(["v1"]), "{url}");
     }
+}
+
+#[test]
+fn by_http() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    let suite = Suite::new(&folder);
+    let expected = suite.tree(&bench);
+    let Some(server) = GitWeb::start(&folder) else {
+        return;
+    };
+    let web = &server.web;
+    let authority = web.authority().display().to_string();
+    for url in [
+        web.url("git/suite.git"),
+        web.url("git/suite.git/"),
+        web.url("old/git/suite.git"),
+        web.url("moved/git/suite.git"),
+        web.tls_url("git/suite.git"),
+        web.url("secure/git/suite.git"),
+    ] {
+        let entry = format!("  suite: {{url: '{url}'}}\n");
+        let run = try_stage(&bench, &entry, &["--ca-cert", &authority]);
+        succeeded(&run);
+        let workspace = bench.path("context/image/workspace");
+        same_tree(&workspace.join("suite"), &expected, &url);
+        assert_eq!(record(&workspace)["remotes"]["origin"], json!(url));
+        let entry = format!("  suite: {{url: '{url}', commit_id: {}}}\n", suite.first);
+        succeeded(&try_stage(&bench, &entry, &["--ca-cert", &authority]));
+        let text = fs::read_to_string(workspace.join("suite/a.txt")).expect("it is there");
+        assert_eq!(text, "one", "{url}");
+    }
+    let dumb = authority.replace("authority.pem", "www/dumb/info");
+    fs::create_dir_all(&dumb).expect("ours");
+    fs::write(format!("{dumb}/refs"), "not git's\n").expect("ours");
+    for (url, words) in [
+        (web.url("git/none.git"), "the server has no such repository"),
+        (web.url("nothing"), "the server has no such repository"),
+        (web.url("dumb"), "there is no git server"),
+        (web.url("circle"), "redirects"),
+    ] {
+        refused(&bench, &format!("  suite: {{url: '{url}'}}\n"), FAILED, &[words, &url]);
+    }
+}
+
+#[test]
+fn certificates_are_verified_but_for_one_repository() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    Suite::new(&folder);
+    let Some(server) = GitWeb::start(&folder) else {
+        return;
+    };
+    let url = server.web.tls_url("git/suite.git");
+    let verified = format!("  verified: {{url: '{url}'}}\n");
+    let trusting = format!("  trusting: {{url: '{url}', GIT_SSL_NO_VERIFY: true}}\n");
+    let words = ["`repositories.verified`", "certificate is not trusted", "--ca-cert"];
+    refused(&bench, &verified, FAILED, &words);
+    let workspace = stage(&bench, &trusting);
+    assert!(workspace.join("trusting/a.txt").exists());
+    for both in [format!("{trusting}{verified}"), format!("{verified}{trusting}")] {
+        refused(&bench, &both, FAILED, &words);
+    }
+}
+
+#[test]
+fn credentials_by_http() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    Suite::new(&folder);
+    let Some(server) = GitWeb::start(&folder) else {
+        return;
+    };
+    let url = server.web.url("private/git/suite.git");
+    let with = |user: &str| url.replace("://", &format!("://{user}@"));
+    let given = |password: &str| {
+        format!("  suite: {{url: '{url}', credentials: {{username: user, password: '{password}'}}}}\n")
+    };
+    let plain = format!("  suite: {{url: '{url}'}}\n");
+    let netrc = bench.root().join("home/.netrc");
+    let shown = format!("failed to clone `{url}`");
+    refused(&bench, &plain, FAILED, &[&shown, "authentication required", "`credentials`"]);
+    refused(&bench, &given("wr0ng"), FAILED, &[&shown, "does not accept the credentials", "hint:"]);
+    let wrong = format!("  suite: {{url: '{}'}}\n", with("user:wr0ng"));
+    let errors = refused(&bench, &wrong, FAILED, &["does not accept the credentials", "://***@"]);
+    assert!(!errors.contains("wr0ng"), "{errors}");
+
+    let mut accepted = vec![given("pa55-of-web"), format!("  suite: {{url: '{}'}}\n", with(Web::LOGIN))];
+    // The build file's own win over those of the URL.
+    accepted.push(given("pa55-of-web").replace(&url, &with("user:wr0ng")));
+    for entry in accepted {
+        let run = try_stage(&bench, &entry, &["--no-cache"]);
+        succeeded(&run);
+        assert!(!run.stderr().contains("pa55-of-web"), "{}", run.stderr());
+        let workspace = bench.path("context/image/workspace");
+        assert_eq!(record(&workspace)["remotes"]["origin"], json!(url));
+        let build = fs::read_to_string(workspace.join("installation/build.yaml")).expect("there");
+        assert!(!build.contains("pa55-of-web"), "{build}");
+    }
+    fs::write(&netrc, "machine 127.0.0.1 login user password pa55-of-web\n").expect("ours");
+    succeeded(&try_stage(&bench, &plain, &["--no-cache"]));
+}
+
+#[test]
+fn credentials_stay_at_home() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    Suite::new(&folder);
+    let Some(server) = GitWeb::start(&folder) else {
+        return;
+    };
+    // From one port to another, which is another origin.
+    let url = server.web.url("secure/git/suite.git");
+    let entry = format!("  suite: {{url: '{url}', GIT_SSL_NO_VERIFY: true, credentials: {{username: user, password: pa55-of-web}}}}\n");
+    stage(&bench, &entry);
+    let log = server.web.log();
+    let shown: Vec<_> = log.lines().filter(|line| line.contains("Basic ")).collect();
+    assert!(log.contains("POST /git/suite.git/git-upload-pack 200"), "{log}");
+    assert_eq!(shown.len(), 1, "{log}");
+    assert!(shown[0].contains(" /secure/"), "{log}");
 }
 
 #[test]
@@ -564,7 +696,7 @@ fn hostile_trees_stay_inside() {
         ("/planted`", vec![("100644", "/planted", &blob)]),
         ("`.git`", vec![("40000", ".git", &inner)]),
         ("`.GiT`", vec![("100644", ".GiT", &blob)]),
-        ("``", vec![("100644", "", &blob)]),
+        ("parse filename", vec![("100644", "", &blob)]),
         ("`link`", vec![link, ("40000", "link", &inner)]),
         ("`link`", vec![link, ("100644", "link", &blob)]),
         ("`link`", vec![("120000", "link", &empty)]),

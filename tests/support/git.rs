@@ -4,14 +4,14 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use fs_err as fs;
 
-use super::succeed;
+use super::{Web, have, succeed};
 
 /// A bare repository.
 #[derive(Debug, Clone)]
@@ -135,9 +135,12 @@ impl GitRepository {
 /// git, without anybody's configuration.
 fn git(directory: &Path) -> Command {
     let mut command = Command::new("git");
+    isolate(command.current_dir(directory));
     command
-        .current_dir(directory)
-        .env("GIT_CONFIG_NOSYSTEM", "1");
+}
+
+fn isolate(command: &mut Command) -> &mut Command {
+    command.env("GIT_CONFIG_NOSYSTEM", "1");
     for name in ["GIT_CONFIG_GLOBAL", "HOME"] {
         command.env(name, "/dev/null");
     }
@@ -268,6 +271,71 @@ fn requested(stream: &mut TcpStream) -> io::Result<String> {
         .next()
         .and_then(|line| line.split_once(" /"));
     Ok(path.map(|(_, path)| path.to_owned()).unwrap_or_default())
+}
+
+/// A web server of all repositories below a folder: git's own CGI program behind nginx, by Debian's fcgiwrap.
+///
+/// They lie below `git/`; below `private/git/` for who logs in, and below `old/git/` in the protocol's old
+/// version.
+#[derive(Debug)]
+pub(crate) struct GitWeb {
+    pub(crate) web: Web,
+    process: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl GitWeb {
+    /// Starts a server; `None` (and the test is skipped) if the programs are not there.
+    pub(crate) fn start(folder: &Path) -> Option<Self> {
+        if !have(&["fcgiwrap"]) {
+            return None;
+        }
+        let directory = tempfile::Builder::new()
+            .prefix("pib-cgi-")
+            .tempdir()
+            .expect("a folder");
+        let socket = directory.path().join("socket");
+        let program = Path::new(&succeed(git(folder).arg("--exec-path")).trim()).join("git-http-backend");
+        let cgi = format!(
+            "client_max_body_size 0; fastcgi_buffering off; fastcgi_pass unix:{};
+            fastcgi_param SCRIPT_FILENAME {}; fastcgi_param GIT_PROJECT_ROOT {};
+            fastcgi_param GIT_HTTP_EXPORT_ALL 1; fastcgi_param PATH_INFO $path;
+            fastcgi_param REQUEST_METHOD $request_method; fastcgi_param QUERY_STRING $query_string;
+            fastcgi_param CONTENT_TYPE $content_type; fastcgi_param CONTENT_LENGTH $content_length;",
+            socket.display(),
+            program.display(),
+            folder.display()
+        );
+        let web = Web::start_with(&format!(
+            "location ~ ^/git(?<path>/.*)$ {{ {cgi} }}
+            location ~ ^/private/git(?<path>/.*)$ {{ auth_basic private; {cgi} }}
+            location ~ ^/old/git(?<path>/.*)$ {{ fastcgi_param HTTP_GIT_PROTOCOL \"\"; {cgi} }}"
+        ))?;
+        let mut command = Command::new("setpriv");
+        isolate(&mut command)
+            .args(["--pdeathsig", "KILL", "fcgiwrap", "-c", "2", "-s"])
+            .arg(format!("unix:{}", socket.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let process = command.spawn().expect("fcgiwrap starts");
+        while !socket.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Some(Self {
+            web,
+            process,
+            _directory: directory,
+        })
+    }
+}
+
+impl Drop for GitWeb {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// A plain clone by git itself at `path`: what ours is compared with.

@@ -20,7 +20,7 @@ mod web;
 pub(crate) use base::{base_layout, serve_base};
 pub(crate) use bench::{Bench, Run};
 pub(crate) use docker::Docker;
-pub(crate) use git::{GitDaemon, GitProtocol, GitRepository, git_clone};
+pub(crate) use git::{GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};
 pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
 pub(crate) use proxies::Proxy;
 pub(crate) use registry::Registry;

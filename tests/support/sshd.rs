@@ -43,15 +43,14 @@ impl Sshd {
             // Accounts of the tests have to get at their authorized keys.
             fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("ours");
         }
-        let mut text = String::from(
+        // The first value of each keyword counts.
+        let mut text: String = config.iter().flat_map(|line| [line, "\n"]).collect();
+        text += &String::from(
             "AuthorizedKeysFile %s/authorized_keys\nHostKey %s/host_ed25519\nHostKey %s/host_ecdsa\n\
              HostKey %s/host_rsa\nLogLevel VERBOSE\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPrintMotd no\nUseDNS no\n",
         )
         .replace("%s", directory.path().to_str().expect("a plain name"));
-        for line in config {
-            text.extend([line, "\n"]);
-        }
         if !config.iter().any(|line| line.starts_with("Subsystem")) {
             text.push_str("Subsystem sftp internal-sftp\n");
         }

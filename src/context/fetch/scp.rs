@@ -7,8 +7,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -522,7 +522,7 @@ impl Remote<'_> {
 
     /// As [`failure`](Self::failure), for a read, whose error has lost its code.
     fn broken(&self, path: &Path) -> Error {
-        match self.session.ssh.last_error() {
+        match ssh2::Error::last_session_error(&self.session.ssh) {
             Some(error) if error.code() != REFUSED => self.failure(path, error),
             _ => Error::Remote {
                 path: self.place(path),

@@ -151,12 +151,14 @@ pub enum Error {
         problem: KeyProblem,
     },
     /// The server lets nobody in who has only what there is.
-    #[error("`{login}` is refused{}", tried(tried))]
+    #[error("`{login}` is refused{}", list(tried))]
     Login {
         /// `user@host:port`
         login: String,
         /// What was tried, and what became of it.
         tried: Vec<String>,
+        /// Whether the server had enough before all was tried.
+        ended: bool,
     },
     /// The session failed in some other way.
     #[error("the session with `{host}` failed: {}", source.message())]
@@ -211,6 +213,11 @@ impl Error {
                 file.display()
             ),
             Self::Key { problem, .. } => problem.hint().to_owned(),
+            Self::Login { ended: true, .. } => {
+                "servers end a connection after some tries: name the key of this host with `IdentityFile` in \
+                 `~/.ssh/config`"
+                    .to_owned()
+            }
             Self::Login { .. } => {
                 "set up a login without a password: `ssh-copy-id`, or a key in the agent by `ssh-add`"
                     .to_owned()
@@ -227,7 +234,7 @@ fn said(text: Option<&String>) -> String {
     })
 }
 
-fn tried(tried: &[String]) -> String {
+fn list(tried: &[String]) -> String {
     if tried.is_empty() {
         "; there is no key to try".to_owned()
     } else {

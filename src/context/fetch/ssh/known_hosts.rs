@@ -3,7 +3,7 @@
 //! Certificates are not used, so the lines of authorities (`@cert-authority`) count for nothing.
 
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -158,14 +158,14 @@ fn is_named(names: &str, name: &str, session: &Session) -> bool {
 
 /// Whether `|1|SALT|DIGEST` stands for the name. libssh2 has the HMAC that it takes; the key is no matter.
 fn is_hashed(hashed: &str, name: &str, session: &Session) -> bool {
-    let line = format!("{hashed} ssh-rsa AAAA");
+    let line = format!("{hashed} ssh-rsa {}", STANDARD.encode([0; 18]));
     let Ok(mut hosts) = session.known_hosts() else {
         return false;
     };
     hosts.read_str(&line, KnownHostFileKind::OpenSSH).is_ok()
         && !name.contains('\0')
         && matches!(
-            hosts.check(name, &[0, 0, 0]),
+            hosts.check(name, &[0; 18]),
             ssh2::CheckResult::Match | ssh2::CheckResult::Mismatch
         )
 }

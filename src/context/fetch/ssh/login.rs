@@ -23,6 +23,11 @@ const ENDED: [ErrorCode; 3] = [
     ErrorCode::Session(-43),
 ];
 
+fn has_ended(error: &ssh2::Error) -> bool {
+    // The library takes an answer that never came for a refusal, but for its words.
+    ENDED.contains(&error.code()) || error.message().starts_with("Waiting for")
+}
+
 /// What there is besides the agent and files.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Given<'a> {
@@ -59,6 +64,7 @@ pub(super) fn log_in(
     Err(Error::Login {
         login: target.login(),
         tried: login.tried,
+        ended: login.ended,
     })
 }
 
@@ -79,7 +85,7 @@ impl Login<'_> {
         let key = key::parse(text.reveal()).map_err(unusable)?;
         match self.by_key(&key) {
             Ok(()) => Ok(true),
-            Err(error) if REFUSED.contains(&error.code()) || ENDED.contains(&error.code()) => {
+            Err(error) if REFUSED.contains(&error.code()) || has_ended(&error) => {
                 self.note("the private key that was given", &error);
                 Ok(false)
             }
@@ -97,10 +103,7 @@ impl Login<'_> {
     fn password(&mut self, password: &Secret) -> bool {
         let user = &self.target.user;
         let mut result = self.session.userauth_password(user, password.reveal());
-        if result
-            .as_ref()
-            .is_err_and(|error| !ENDED.contains(&error.code()))
-        {
+        if result.as_ref().is_err_and(|error| !has_ended(error)) {
             // Many servers take passwords as the answer to a question only.
             let mut answers = Answers(password);
             result = self
@@ -175,7 +178,7 @@ impl Login<'_> {
             let result = agent.userauth(&self.target.user, &key);
             match result {
                 Ok(()) => return true,
-                Err(error) if ENDED.contains(&error.code()) => {
+                Err(error) if has_ended(&error) => {
                     self.note(&counted(offered.len()), &error);
                     return false;
                 }
@@ -218,11 +221,11 @@ impl Login<'_> {
     fn note(&mut self, what: &str, error: &ssh2::Error) {
         let code = error.code();
         let outcome = match code {
+            _ if has_ended(error) => "the server ended the connection",
             _ if REFUSED.contains(&code) => "refused",
-            _ if ENDED.contains(&code) => "the server ended the connection",
             _ => error.message(),
         };
-        self.ended |= ENDED.contains(&code);
+        self.ended |= has_ended(error);
         self.tried.push(format!("{what}: {outcome}"));
     }
 }

@@ -35,8 +35,7 @@ use login::Given;
 use target::{Address, Target, Way};
 use way::{Jump, ProxyCommand, Stream};
 
-pub use error::Error;
-pub use key::KeyProblem;
+pub(super) use error::Error;
 
 /// How ssh decides whom to trust.
 #[derive(Debug, Clone, Default)]
@@ -258,5 +257,64 @@ fn handshake(target: &Target, source: ssh2::Error, command_said: Option<String>)
         host: target.place(),
         source,
         command_said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::net::{self, Timing};
+    use crate::progress::Progress;
+
+    /// Connects to somebody who takes connections and never says a word.
+    fn connect_to_silence(stall: Duration, stop_after: Option<Duration>) -> Error {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let location = SshLocation {
+            user: None,
+            password: None,
+            host: "127.0.0.1".to_owned(),
+            port: Some(listener.local_addr().unwrap().port()),
+            path: "/".to_owned(),
+        };
+        let timing = Timing {
+            stall,
+            ..Timing::default()
+        };
+        let client = net::Client::with_timing(net::Options::default(), timing);
+        let cancelled = Arc::new(AtomicI32::new(0));
+        let progress = Progress::new(|_| (), cancelled.clone());
+        if let Some(delay) = stop_after {
+            std::thread::spawn(move || {
+                std::thread::sleep(delay);
+                cancelled.store(15, Ordering::Relaxed);
+            });
+        }
+        let fetch = Fetch {
+            net: &client,
+            ssh: &Options::default(),
+            progress: &progress,
+            part: &progress.start("a test"),
+        };
+        let began = Instant::now();
+        let error = connect(&location, None, fetch).err().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_silent_server_is_not_waited_for_for_ever() {
+        let error = connect_to_silence(Duration::from_secs(1), None);
+        assert!(matches!(error, Error::Handshake { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_build_that_is_told_to_stop_stops() {
+        let error = connect_to_silence(Duration::from_secs(60), Some(Duration::from_millis(100)));
+        assert!(matches!(error, Error::Cancelled(_)), "{error}");
     }
 }

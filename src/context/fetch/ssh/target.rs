@@ -7,7 +7,7 @@ use fs_err as fs;
 use rustix::process::geteuid;
 
 use super::config::{Proxy, Query, Settings};
-use super::words::{expand, words};
+use super::words::expand;
 use super::{Error, Options};
 use crate::buildfile::SshLocation;
 use crate::context::local;
