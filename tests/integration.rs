@@ -21,6 +21,10 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// Sources of all kinds together: side by side, again, offline.
+mod sources;
+/// Files by `ftp` and `ftps`, from vsftpd and pyftpdlib.
+mod sources_ftp;
 /// Repositories by git: every way to them, every name of a commit, hostile trees.
 mod sources_git;
 /// Files by http and https, proxies, credentials.

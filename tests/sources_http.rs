@@ -1,90 +1,12 @@
 //! Files by http and https from nginx, directly and through proxies.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use fs_err as fs;
 
-use crate::support::{Bench, Proxy, Run, Web, base_layout, free_ports};
+use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
-/// The build failed.
-const FAILED: i32 = 1;
-
-/// Stages `files` (lines of YAML) and more of a build file, with options and variables. Gives what the tool
-/// said, and where the workspace is.
-struct Stage<'a> {
-    bench: &'a Bench,
-    options: Vec<String>,
-    env: Vec<(&'static str, String)>,
-}
-
-impl<'a> Stage<'a> {
-    fn new(bench: &'a Bench) -> Self {
-        Self {
-            bench,
-            options: Vec::new(),
-            env: Vec::new(),
-        }
-    }
-
-    fn trusting(mut self, web: &Web) -> Self {
-        let authority = web.authority().to_str().expect("a plain name").to_owned();
-        self.options.extend(["--ca-cert".to_owned(), authority]);
-        self
-    }
-
-    fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.env.push((name, value.into()));
-        self
-    }
-
-    fn command(&self, text: &str) -> Command {
-        self.bench.write("build.yaml", format!("tag: x\n{text}\n"));
-        let context = self.bench.path("context");
-        if context.exists() {
-            fs::remove_dir_all(&context).expect("it is ours");
-        }
-        let base = base_layout().expect("the base was made");
-        let mut command = self
-            .bench
-            .tool(["build.yaml", "-n", "-k", "-p", "context", "--base"]);
-        command.arg(format!("oci:{}", base.display()));
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-            command.env_remove(name);
-            command.env_remove(name.to_ascii_lowercase());
-        }
-        command.args(&self.options).envs(self.env.iter().cloned());
-        command
-    }
-
-    fn run(&self, text: &str) -> Run {
-        self.bench.finish(&mut self.command(text))
-    }
-
-    /// Stages what has to work.
-    fn workspace(&self, text: &str) -> PathBuf {
-        let run = self.run(text);
-        let errors = run.stderr();
-        assert_eq!(run.status(), Some(0), "{errors}");
-        run.stdout();
-        self.bench.path("context/image/workspace")
-    }
-
-    /// Stages what has to fail, with these words in the error, and no secret.
-    fn refused(&self, text: &str, words: &[&str]) {
-        let run = self.run(text);
-        let error = run.refusal(FAILED);
-        for word in words {
-            assert!(
-                error.contains(word),
-                "`{word}` is missing for {text}: {error}"
-            );
-        }
-        assert!(!error.contains("pa55"), "{error}");
-    }
-}
 
 /// A web server, where bases are to be had too; or the test is skipped.
 fn start() -> Option<Web> {
@@ -308,7 +230,7 @@ fn proxies_lead_to_servers() {
         ),
     ] {
         let mut stage = Stage::new(&bench).trusting(&web);
-        stage.options.push("--no-cache".to_owned());
+        stage = stage.option("--no-cache");
         for (name, value) in env {
             stage = stage.env(name, value.clone());
         }
@@ -369,32 +291,8 @@ fn a_file_of_two_gigabytes_takes_little_memory() {
     let file = fs::File::options().write(true).open(&path).expect("ours");
     file.set_len(2 << 30).expect("a sparse file");
     let bench = Bench::current();
-    let stage = Stage::new(&bench);
-    let mut command = stage.command(&format!("files:\n  - {}", web.url("big")));
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the tool starts");
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let ended = loop {
-        // The peak of what has ended cannot be read any more; it only grows until then.
-        peak = peak.max(peak_of(&fs::read_to_string(&status).unwrap_or_default()));
-        if let Some(ended) = child.try_wait().expect("it is our child") {
-            break ended;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
-    assert!(ended.success());
+    let peak = Stage::new(&bench).peak(&format!("files:\n  - {}", web.url("big")));
     let staged = bench.path("context/image/workspace/big");
     assert_eq!(fs::metadata(staged).expect("it was staged").len(), 2 << 30);
     assert!(peak > 0 && peak < MOST, "{peak} KiB");
-}
-
-/// The line `VmHWM` of a process's status, in KiB.
-fn peak_of(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.map_or(0, |number| number.parse().expect("a number"))
 }

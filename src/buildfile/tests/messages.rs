@@ -245,7 +245,7 @@ fn problems_of_yaml_are_shown() {
     build.yaml:2:1: the file has several YAML documents
       2 | ---
         | ^^^
-      hint: a build file is one document: remove what follows `---`
+      hint: keep one document: remove what follows `---`
     "#);
     assert_snapshot!(bad("tag: !custom a\n"), @r#"
     build.yaml:1:6: the tag `!custom` is not supported here

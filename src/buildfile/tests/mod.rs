@@ -1,6 +1,7 @@
 //! What is read from a build file. What is said about a wrong one is in `messages`, and what others
-//! say about the same text in `oracles`.
+//! say about the same text in `oracles`; files of other programs are in `foreign`.
 
+mod foreign;
 mod locations;
 mod messages;
 mod oracles;
@@ -283,7 +284,7 @@ fn credentials_of_repositories_are_masked() {
                 ssh_key: |\n      PLANTED\n      PLANTED\n    credentials: {username: PLANTED, password: PLANTED}\n\
                 proxy:\n  HTTP_PROXY: u:PLANTED@h:1\n";
     let mut problems = Problems::new("build.yaml", text);
-    let root = events::parse(text, &variables, &mut problems).unwrap();
+    let root = events::parse(text, Dialect::BuildFile(&variables), &mut problems).unwrap();
     assert_snapshot!(mask::masked(&root), @r#"
     repositories:
       a/credentials:
