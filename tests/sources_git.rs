@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Web, Sshd, Tree, base_layout, keygen, ssh_folder};
-use crate::support::{Run, GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};
+use crate::support::{
+    Bench, GitDaemon, GitProtocol, GitRepository, GitWeb, Proxy, Run, Sshd, Stage, Tree, Web,
+    base_layout, git_clone, is_root, keygen, ssh_folder, succeed,
+};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -64,24 +67,20 @@ impl Suite {
     }
 }
 
-/// Stages `repositories` (the text below that key) and nothing else; the folder that they are in.
-fn stage(bench: &Bench, repositories: &str) -> std::path::PathBuf {
-    let run = try_stage(bench, repositories, &[]);
-    succeeded(&run);
-    bench.path("context/image/workspace")
+/// A build file with `repositories`, the text below that key.
+fn build_file(repositories: &str) -> String {
+    format!("python: 3.11\nrepositories:\n{repositories}")
 }
 
-fn try_stage(bench: &Bench, repositories: &str, more: &[&str]) -> Run {
-    let layout = base_layout().expect("checked before");
-    let text = format!("python: 3.11\nrepositories:\n{repositories}");
-    bench.write("build.yaml", text);
-    let context = bench.path("context");
-    if context.exists() {
-        fs::remove_dir_all(context).expect("ours");
-    }
-    let base = format!("oci:{}:3.11-slim", layout.display());
-    let arguments = ["build.yaml", "-n", "-k", "-p", "context", "--base", &base];
-    bench.run(arguments.iter().chain(more))
+/// Stages `repositories` and nothing else; the workspace.
+fn stage(bench: &Bench, repositories: &str) -> PathBuf {
+    Stage::new(bench).workspace(&build_file(repositories))
+}
+
+fn try_stage(bench: &Bench, repositories: &str, options: &[&str]) -> Run {
+    let options = options.iter();
+    let stage = options.fold(Stage::new(bench), |stage, option| stage.option(*option));
+    stage.run(&build_file(repositories))
 }
 
 /// Holds that a run staged everything.
@@ -199,7 +198,12 @@ fn by_http() {
         (web.url("dumb"), "there is no git server"),
         (web.url("circle"), "redirects"),
     ] {
-        refused(&bench, &format!("  suite: {{url: '{url}'}}\n"), FAILED, &[words, &url]);
+        refused(
+            &bench,
+            &format!("  suite: {{url: '{url}'}}\n"),
+            FAILED,
+            &[words, &url],
+        );
     }
 }
 
@@ -217,11 +221,18 @@ fn certificates_are_verified_but_for_one_repository() {
     let url = server.web.tls_url("git/suite.git");
     let verified = format!("  verified: {{url: '{url}'}}\n");
     let trusting = format!("  trusting: {{url: '{url}', GIT_SSL_NO_VERIFY: true}}\n");
-    let words = ["`repositories.verified`", "certificate is not trusted", "--ca-cert"];
+    let words = [
+        "`repositories.verified`",
+        "certificate is not trusted",
+        "--ca-cert",
+    ];
     refused(&bench, &verified, FAILED, &words);
     let workspace = stage(&bench, &trusting);
     assert!(workspace.join("trusting/a.txt").exists());
-    for both in [format!("{trusting}{verified}"), format!("{verified}{trusting}")] {
+    for both in [
+        format!("{trusting}{verified}"),
+        format!("{verified}{trusting}"),
+    ] {
         refused(&bench, &both, FAILED, &words);
     }
 }
@@ -240,18 +251,38 @@ fn credentials_by_http() {
     let url = server.web.url("private/git/suite.git");
     let with = |user: &str| url.replace("://", &format!("://{user}@"));
     let given = |password: &str| {
-        format!("  suite: {{url: '{url}', credentials: {{username: user, password: '{password}'}}}}\n")
+        format!(
+            "  suite: {{url: '{url}', credentials: {{username: user, password: '{password}'}}}}\n"
+        )
     };
     let plain = format!("  suite: {{url: '{url}'}}\n");
     let netrc = bench.root().join("home/.netrc");
     let shown = format!("failed to clone `{url}`");
-    refused(&bench, &plain, FAILED, &[&shown, "authentication required", "`credentials`"]);
-    refused(&bench, &given("wr0ng"), FAILED, &[&shown, "does not accept the credentials", "hint:"]);
+    refused(
+        &bench,
+        &plain,
+        FAILED,
+        &[&shown, "authentication required", "`credentials`"],
+    );
+    refused(
+        &bench,
+        &given("wr0ng"),
+        FAILED,
+        &[&shown, "does not accept the credentials", "hint:"],
+    );
     let wrong = format!("  suite: {{url: '{}'}}\n", with("user:wr0ng"));
-    let errors = refused(&bench, &wrong, FAILED, &["does not accept the credentials", "://***@"]);
+    let errors = refused(
+        &bench,
+        &wrong,
+        FAILED,
+        &["does not accept the credentials", "://***@"],
+    );
     assert!(!errors.contains("wr0ng"), "{errors}");
 
-    let mut accepted = vec![given("pa55-of-web"), format!("  suite: {{url: '{}'}}\n", with(Web::LOGIN))];
+    let mut accepted = vec![
+        given("pa55-of-web"),
+        format!("  suite: {{url: '{}'}}\n", with(Web::LOGIN)),
+    ];
     // The build file's own win over those of the URL.
     accepted.push(given("pa55-of-web").replace(&url, &with("user:wr0ng")));
     for entry in accepted {
@@ -263,7 +294,11 @@ fn credentials_by_http() {
         let build = fs::read_to_string(workspace.join("installation/build.yaml")).expect("there");
         assert!(!build.contains("pa55-of-web"), "{build}");
     }
-    fs::write(&netrc, "machine 127.0.0.1 login user password pa55-of-web\n").expect("ours");
+    fs::write(
+        &netrc,
+        "machine 127.0.0.1 login user password pa55-of-web\n",
+    )
+    .expect("ours");
     succeeded(&try_stage(&bench, &plain, &["--no-cache"]));
 }
 
@@ -280,11 +315,16 @@ fn credentials_stay_at_home() {
     };
     // From one port to another, which is another origin.
     let url = server.web.url("secure/git/suite.git");
-    let entry = format!("  suite: {{url: '{url}', GIT_SSL_NO_VERIFY: true, credentials: {{username: user, password: pa55-of-web}}}}\n");
+    let entry = format!(
+        "  suite: {{url: '{url}', GIT_SSL_NO_VERIFY: true, credentials: {{username: user, password: pa55-of-web}}}}\n"
+    );
     stage(&bench, &entry);
     let log = server.web.log();
     let shown: Vec<_> = log.lines().filter(|line| line.contains("Basic ")).collect();
-    assert!(log.contains("POST /git/suite.git/git-upload-pack 200"), "{log}");
+    assert!(
+        log.contains("POST /git/suite.git/git-upload-pack 200"),
+        "{log}"
+    );
     assert_eq!(shown.len(), 1, "{log}");
     assert!(shown[0].contains(" /secure/"), "{log}");
 }
@@ -368,11 +408,11 @@ fn keys_of_the_build_file() {
         let path = keys.join(format!("{kind}-{pem}"));
         keygen(&bench, &path, kind, "");
         if pem {
-            let mut command = std::process::Command::new("ssh-keygen");
+            let mut command = Command::new("ssh-keygen");
             command
                 .args(["-q", "-p", "-P", "", "-N", "", "-m", "PEM", "-f"])
                 .arg(&path);
-            crate::support::succeed(&mut command);
+            succeed(&mut command);
         }
         server.authorize(&path);
         let text = fs::read_to_string(&path).expect("ours");
@@ -800,17 +840,7 @@ fn neither_umask_nor_configuration_matter() {
         daemon.url("suite.git"),
         suite.repository.path().display().to_string(),
     ] {
-        let layout = base_layout().expect("checked before");
-        bench.write(
-            "build.yaml",
-            format!("python: 3.11\nrepositories: {{suite: {{url: '{url}'}}}}\n"),
-        );
-        let base = format!("oci:{}:3.11-slim", layout.display());
-        let context = bench.path("context");
-        if context.exists() {
-            fs::remove_dir_all(context).expect("ours");
-        }
-        let tool = bench.tool(["build.yaml", "-n", "-k", "-p", "context", "--base", &base]);
+        let tool = Stage::new(&bench).command(&build_file(&format!("  suite: {{url: '{url}'}}\n")));
         let mut shell = bench.command("sh");
         shell.args(["-c", "umask 077; exec \"$@\"", "sh"]);
         shell.arg(tool.get_program()).args(tool.get_args());
@@ -825,6 +855,65 @@ fn neither_umask_nor_configuration_matter() {
             &expected,
             &url,
         );
+    }
+}
+
+#[test]
+fn a_repository_of_somebody_else() {
+    if !is_root() || base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let suite = Suite::new(&bench.root().join("served"));
+    let path = suite.repository.path().display().to_string();
+    succeed(Command::new("chown").args(["-R", "nobody", &path]));
+    let entry = format!("  suite: {{url: '{path}'}}\n");
+    refused(
+        &bench,
+        &entry,
+        FAILED,
+        &["belongs to another user", "safe.directory"],
+    );
+    // As for git itself.
+    let config = format!("[safe]\n\tdirectory = {path}\n");
+    fs::write(bench.root().join("home/.gitconfig"), config).expect("ours");
+    stage(&bench, &entry);
+}
+
+#[test]
+fn by_a_proxy() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    Suite::new(&folder);
+    let daemon = GitDaemon::start(&folder, GitProtocol::Current);
+    let (Some(server), Some(http), Some(socks)) =
+        (GitWeb::start(&folder), Proxy::http(), Proxy::socks())
+    else {
+        return;
+    };
+    for (variable, proxy, url) in [
+        (
+            "HTTP_PROXY",
+            format!("http://{}", http.authority()),
+            server.web.url("git/suite.git"),
+        ),
+        (
+            "SOCKS_PROXY",
+            format!("socks5h://{}", socks.authority()),
+            daemon.url("suite.git"),
+        ),
+    ] {
+        let text = build_file(&format!("  suite: {{url: '{url}'}}\n"));
+        let wrong = proxy.replace("pa55-of", "pa55-not-of");
+        let words = [&*format!("failed to clone `{url}`"), "the proxy", "hint:"];
+        Stage::new(&bench)
+            .env(variable, wrong)
+            .refused(&text, &words);
+        let workspace = Stage::new(&bench).env(variable, proxy).workspace(&text);
+        assert!(workspace.join("suite/a.txt").exists(), "{url}");
     }
 }
 
