@@ -7,8 +7,8 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Web, Sshd, Tree, base_layout, keygen, ssh_folder};
-use crate::support::{Run, GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};
+use crate::support::{Bench, Sshd, Tree, Web, base_layout, keygen, ssh_folder};
+use crate::support::{GitDaemon, GitProtocol, GitRepository, GitWeb, Run, git_clone};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -199,7 +199,12 @@ fn by_http() {
         (web.url("dumb"), "there is no git server"),
         (web.url("circle"), "redirects"),
     ] {
-        refused(&bench, &format!("  suite: {{url: '{url}'}}\n"), FAILED, &[words, &url]);
+        refused(
+            &bench,
+            &format!("  suite: {{url: '{url}'}}\n"),
+            FAILED,
+            &[words, &url],
+        );
     }
 }
 
@@ -217,11 +222,18 @@ fn certificates_are_verified_but_for_one_repository() {
     let url = server.web.tls_url("git/suite.git");
     let verified = format!("  verified: {{url: '{url}'}}\n");
     let trusting = format!("  trusting: {{url: '{url}', GIT_SSL_NO_VERIFY: true}}\n");
-    let words = ["`repositories.verified`", "certificate is not trusted", "--ca-cert"];
+    let words = [
+        "`repositories.verified`",
+        "certificate is not trusted",
+        "--ca-cert",
+    ];
     refused(&bench, &verified, FAILED, &words);
     let workspace = stage(&bench, &trusting);
     assert!(workspace.join("trusting/a.txt").exists());
-    for both in [format!("{trusting}{verified}"), format!("{verified}{trusting}")] {
+    for both in [
+        format!("{trusting}{verified}"),
+        format!("{verified}{trusting}"),
+    ] {
         refused(&bench, &both, FAILED, &words);
     }
 }
@@ -240,18 +252,38 @@ fn credentials_by_http() {
     let url = server.web.url("private/git/suite.git");
     let with = |user: &str| url.replace("://", &format!("://{user}@"));
     let given = |password: &str| {
-        format!("  suite: {{url: '{url}', credentials: {{username: user, password: '{password}'}}}}\n")
+        format!(
+            "  suite: {{url: '{url}', credentials: {{username: user, password: '{password}'}}}}\n"
+        )
     };
     let plain = format!("  suite: {{url: '{url}'}}\n");
     let netrc = bench.root().join("home/.netrc");
     let shown = format!("failed to clone `{url}`");
-    refused(&bench, &plain, FAILED, &[&shown, "authentication required", "`credentials`"]);
-    refused(&bench, &given("wr0ng"), FAILED, &[&shown, "does not accept the credentials", "hint:"]);
+    refused(
+        &bench,
+        &plain,
+        FAILED,
+        &[&shown, "authentication required", "`credentials`"],
+    );
+    refused(
+        &bench,
+        &given("wr0ng"),
+        FAILED,
+        &[&shown, "does not accept the credentials", "hint:"],
+    );
     let wrong = format!("  suite: {{url: '{}'}}\n", with("user:wr0ng"));
-    let errors = refused(&bench, &wrong, FAILED, &["does not accept the credentials", "://***@"]);
+    let errors = refused(
+        &bench,
+        &wrong,
+        FAILED,
+        &["does not accept the credentials", "://***@"],
+    );
     assert!(!errors.contains("wr0ng"), "{errors}");
 
-    let mut accepted = vec![given("pa55-of-web"), format!("  suite: {{url: '{}'}}\n", with(Web::LOGIN))];
+    let mut accepted = vec![
+        given("pa55-of-web"),
+        format!("  suite: {{url: '{}'}}\n", with(Web::LOGIN)),
+    ];
     // The build file's own win over those of the URL.
     accepted.push(given("pa55-of-web").replace(&url, &with("user:wr0ng")));
     for entry in accepted {
@@ -263,7 +295,11 @@ fn credentials_by_http() {
         let build = fs::read_to_string(workspace.join("installation/build.yaml")).expect("there");
         assert!(!build.contains("pa55-of-web"), "{build}");
     }
-    fs::write(&netrc, "machine 127.0.0.1 login user password pa55-of-web\n").expect("ours");
+    fs::write(
+        &netrc,
+        "machine 127.0.0.1 login user password pa55-of-web\n",
+    )
+    .expect("ours");
     succeeded(&try_stage(&bench, &plain, &["--no-cache"]));
 }
 
@@ -280,11 +316,16 @@ fn credentials_stay_at_home() {
     };
     // From one port to another, which is another origin.
     let url = server.web.url("secure/git/suite.git");
-    let entry = format!("  suite: {{url: '{url}', GIT_SSL_NO_VERIFY: true, credentials: {{username: user, password: pa55-of-web}}}}\n");
+    let entry = format!(
+        "  suite: {{url: '{url}', GIT_SSL_NO_VERIFY: true, credentials: {{username: user, password: pa55-of-web}}}}\n"
+    );
     stage(&bench, &entry);
     let log = server.web.log();
     let shown: Vec<_> = log.lines().filter(|line| line.contains("Basic ")).collect();
-    assert!(log.contains("POST /git/suite.git/git-upload-pack 200"), "{log}");
+    assert!(
+        log.contains("POST /git/suite.git/git-upload-pack 200"),
+        "{log}"
+    );
     assert_eq!(shown.len(), 1, "{log}");
     assert!(shown[0].contains(" /secure/"), "{log}");
 }

@@ -295,7 +295,8 @@ impl GitWeb {
             .tempdir()
             .expect("a folder");
         let socket = directory.path().join("socket");
-        let program = Path::new(&succeed(git(folder).arg("--exec-path")).trim()).join("git-http-backend");
+        let program =
+            Path::new(&succeed(git(folder).arg("--exec-path")).trim()).join("git-http-backend");
         let cgi = format!(
             "client_max_body_size 0; fastcgi_buffering off; fastcgi_pass unix:{};
             fastcgi_param SCRIPT_FILENAME {}; fastcgi_param GIT_PROJECT_ROOT {};
