@@ -831,7 +831,7 @@ fn a_hostile_server_writes_nothing_elsewhere() {
         ("twice", "lists `evil` in"),
         ("deep", "more than"),
         ("short", "ended after 3 of 1000 bytes"),
-        ("garbage", "session"),
+        ("garbage", "cannot be read"),
     ] {
         let errors = setup.refused(&url(name), &[], &[words]);
         assert!(errors.contains("127.0.0.1"), "{errors}");
