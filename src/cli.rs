@@ -180,7 +180,7 @@ pub(crate) struct Build {
     offline: bool,
 
     /// Sources and layers that are fetched side by side
-    #[arg(long, short, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, short, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
 
     /// Not supported yet

@@ -173,9 +173,12 @@ impl Error {
         }
     }
 
-    /// Whether the request itself is wrong: the command line or the build file.
+    /// Whether the request itself is wrong: the command line, the build file or its snapshot.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::BuildFile(_) | Self::Options(_))
+        matches!(
+            self,
+            Self::BuildFile(_) | Self::Options(_) | Self::Context(context::Error::Snapshot(_))
+        )
     }
 }

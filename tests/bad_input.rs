@@ -68,7 +68,7 @@ const BUILD_FILES: [(&str, &str, &[&str]); 17] = [
     (
         "unknown scheme",
         "files: ['gopher://example.com/a']\n",
-        &["build.yaml:1:9", "`gopher://`", "`https://`"],
+        &["build.yaml:1:9", "gopher://", "`https://`"],
     ),
     (
         "malformed URL",

@@ -21,7 +21,11 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
-/// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
-mod sources_scp;
+/// Sources of all kinds together: side by side, again, offline.
+mod sources;
+/// Files by `ftp` and `ftps`, from vsftpd and pyftpdlib.
+mod sources_ftp;
 /// Files by http and https, proxies, credentials.
 mod sources_http;
+/// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
+mod sources_scp;

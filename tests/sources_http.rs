@@ -1,93 +1,23 @@
 //! Files by http and https from nginx, directly and through proxies.
 
-use std::path::PathBuf;
+use std::process::Stdio;
 
 use fs_err as fs;
 
-use crate::support::{Bench, Proxy, Web, base_layout};
+use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
-/// The build failed.
-const FAILED: i32 = 1;
 
-/// Stages `files` (lines of YAML) and more of a build file, with options and variables. Gives what the tool
-/// said, and where the workspace is.
-struct Stage<'a> {
-    bench: &'a Bench,
-    options: Vec<String>,
-    env: Vec<(&'static str, String)>,
-}
-
-impl<'a> Stage<'a> {
-    fn new(bench: &'a Bench) -> Self {
-        Self {
-            bench,
-            options: Vec::new(),
-            env: Vec::new(),
-        }
-    }
-
-    fn trusting(mut self, web: &Web) -> Self {
-        let authority = web.authority().to_str().expect("a plain name").to_owned();
-        self.options.extend(["--ca-cert".to_owned(), authority]);
-        self
-    }
-
-    fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.env.push((name, value.into()));
-        self
-    }
-
-    fn run(&self, text: &str) -> crate::support::Run {
-        self.bench.write("build.yaml", format!("tag: x\n{text}\n"));
-        let context = self.bench.path("context");
-        if context.exists() {
-            fs::remove_dir_all(&context).expect("it is ours");
-        }
-        let base = format!("oci:{}", base_layout().display());
-        let mut command =
-            self.bench
-                .tool(["build.yaml", "-n", "-k", "-p", "context", "--base", &base]);
-        for name in [
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "NO_PROXY",
-            "http_proxy",
-            "https_proxy",
-            "no_proxy",
-        ] {
-            command.env_remove(name);
-        }
-        command.args(&self.options).envs(self.env.iter().cloned());
-        self.bench.finish(&mut command)
-    }
-
-    /// Stages what has to work.
-    fn workspace(&self, text: &str) -> PathBuf {
-        let run = self.run(text);
-        assert_eq!(run.status(), Some(0), "{}", run.stderr());
-        run.stdout();
-        self.bench.path("context/image/workspace")
-    }
-
-    /// Stages what has to fail, with these words in the error, and no secret.
-    fn refused(&self, text: &str, words: &[&str]) {
-        let run = self.run(text);
-        let error = run.refusal(FAILED);
-        for word in words {
-            assert!(
-                error.contains(word),
-                "`{word}` is missing for {text}: {error}"
-            );
-        }
-        assert!(!error.contains("pa55"), "{error}");
-    }
+/// A web server, where bases are to be had too; or the test is skipped.
+fn start() -> Option<Web> {
+    base_layout()?;
+    Web::start()
 }
 
 #[test]
 fn files_come_by_http_and_https() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
     web.write("big", &content);
     web.write("empty", "");
@@ -118,7 +48,7 @@ fn files_come_by_http_and_https() {
 
 #[test]
 fn a_second_build_asks_whether_a_file_changed() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     web.write("file", "first");
     let bench = Bench::current();
     let stage = Stage::new(&bench);
@@ -145,7 +75,7 @@ fn a_second_build_asks_whether_a_file_changed() {
 
 #[test]
 fn credentials_come_from_netrc_and_go_to_their_own_server_only() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     web.write("private/secret", "told");
     let bench = Bench::current();
     let files = format!("files:\n  - {}", web.url("private/secret"));
@@ -196,13 +126,13 @@ fn credentials_come_from_netrc_and_go_to_their_own_server_only() {
 
 #[test]
 fn what_cannot_be_downloaded_is_told() {
-    let Some(web) = Web::start() else { return };
+    let Some(web) = start() else { return };
     web.write("file", "x");
     web.write("private/secret", "told");
     let bench = Bench::current();
     let trusting = || Stage::new(&bench).trusting(&web);
     let with = |url: &str, login: &str| url.replace("//", &format!("//{login}@"));
-    let [closed] = crate::support::free_ports();
+    let [closed] = free_ports();
     for (url, words) in [
         (
             with(&web.url("missing?token=pa55"), "u:pa55"),
@@ -256,7 +186,7 @@ fn what_cannot_be_downloaded_is_told() {
 
 #[test]
 fn proxies_lead_to_servers() {
-    let (Some(web), Some(http), Some(socks)) = (Web::start(), Proxy::http(), Proxy::socks()) else {
+    let (Some(web), Some(http), Some(socks)) = (start(), Proxy::http(), Proxy::socks()) else {
         return;
     };
     web.write("file", "x");
@@ -301,7 +231,7 @@ fn proxies_lead_to_servers() {
         ),
     ] {
         let mut stage = Stage::new(&bench).trusting(&web);
-        stage.options.push("--no-cache".to_owned());
+        stage = stage.option("--no-cache");
         for (name, value) in env {
             stage = stage.env(name, value.clone());
         }
@@ -321,28 +251,73 @@ fn proxies_lead_to_servers() {
                 .trim_end_matches('/')
         )));
 
-    // No proxy there, a wrong password, and no URL.
-    let [closed] = crate::support::free_ports();
-    let refused = |proxy: &str, words: &[&str]| {
-        let key = format!("{files}proxy: {{all_proxy: '{proxy}'}}");
-        let mut stage = Stage::new(&bench).trusting(&web);
-        stage.options.push("--no-cache".to_owned());
-        stage.refused(&key, words);
+    // No proxy there, and a wrong password, of which tinyproxy says in plain HTTP that the server refused it.
+    let [closed] = free_ports();
+    for (proxy, words) in [
+        (
+            format!("http://u:pa55@127.0.0.1:{closed}"),
+            &["connection refused", "hint: check `proxy`"][..],
+        ),
+        (format!("http://u:pa55@{}", http.host()), &[]),
+        (format!("socks5h://u:pa55@{}", socks.host()), &[]),
+    ] {
+        let shown = format!("the proxy `{}`", proxy.replace("u:pa55@", ""));
+        let url = web.tls_url("file");
+        Stage::new(&bench).trusting(&web).refused(
+            &format!("files: ['{url}']\nproxy: {{all_proxy: '{proxy}'}}"),
+            &[words, &[shown.as_str()]].concat(),
+        );
+    }
+    let run = Stage::new(&bench)
+        .env("https_proxy", "gopher://u:pa55@h")
+        .run("packages: []");
+    let error = run.refusal(USAGE);
+    assert!(
+        error.contains("`HTTPS_PROXY` is not the URL of a proxy"),
+        "{error}"
+    );
+    assert!(
+        error.contains("hint: write") && !error.contains("pa55"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "long: downloads two gigabytes"]
+fn a_file_of_two_gigabytes_takes_little_memory() {
+    /// In KiB.
+    const MOST: u64 = 60 << 10;
+    let Some(web) = start() else { return };
+    let path = web.write("big", "");
+    let file = fs::File::options().write(true).open(&path).expect("ours");
+    file.set_len(2 << 30).expect("a sparse file");
+    let bench = Bench::current();
+    let stage = Stage::new(&bench);
+    let mut command = stage.command(&format!("files:\n  - {}", web.url("big")));
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the tool starts");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let ended = loop {
+        // The peak of what has ended cannot be read any more; it only grows until then.
+        peak = peak.max(peak_of(&fs::read_to_string(&status).unwrap_or_default()));
+        if let Some(ended) = child.try_wait().expect("it is our child") {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
     };
-    refused(
-        &format!("http://u:pa55@127.0.0.1:{closed}"),
-        &[
-            "the proxy `http://127.0.0.1:",
-            "connection refused",
-            "hint: check `proxy`",
-        ],
-    );
-    refused(
-        &format!("http://u:pa55@{}", http.host()),
-        &["the proxy `http://127.0.0.1:"],
-    );
-    refused(
-        &format!("socks5h://u:pa55@{}", socks.host()),
-        &["the proxy `socks5h://127.0.0.1:"],
-    );
+    assert!(ended.success());
+    let staged = bench.path("context/image/workspace/big");
+    assert_eq!(fs::metadata(staged).expect("it was staged").len(), 2 << 30);
+    assert!(peak > 0 && peak < MOST, "{peak} KiB");
+}
+
+/// The line `VmHWM` of a process's status, in KiB.
+fn peak_of(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number.map_or(0, |number| number.parse().expect("a number"))
 }

@@ -109,7 +109,8 @@ pub struct Plan {
 
 /// Builds the image that `options.file` describes.
 pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
-    let buildfile = BuildFile::load(&options.file)?;
+    let mut buildfile = BuildFile::load(&options.file)?;
+    context::join_snapshot(&mut buildfile)?;
     let references = settings::references(options, &buildfile)?;
     let outputs = settings::outputs(options, &references)?;
     for file in &options.files {

@@ -148,7 +148,7 @@ impl Source {
             "scp" | "sftp" => Self::Scp(ssh(text)?),
             _ => {
                 return Err(Malformed {
-                    message: format!("`{scheme}://` is not a scheme that files come by"),
+                    message: "files do not come by this scheme".to_owned(),
                     hint: "use a path, `http://`, `https://`, `ftp://`, `ftps://` or `scp://`",
                 });
             }
@@ -193,7 +193,7 @@ impl Origin {
                     Ok(Self::Local(decode(path)))
                 }
                 _ => Err(Malformed {
-                    message: format!("`{scheme}://` is not a scheme that repositories come by"),
+                    message: "repositories do not come by this scheme".to_owned(),
                     hint: "use `https://`, `ssh://`, `user@host:path`, `git://`, `file://` or a path",
                 }),
             };

@@ -16,6 +16,18 @@ pub(super) struct Decoder<'a, 'p> {
     pub(super) problems: &'a mut Problems<'p>,
     /// Destinations in the workspace, and the entries that have them.
     pub(super) taken: HashMap<String, Span>,
+    /// The file is another program's: keys that are not known here are none of our business.
+    foreign: bool,
+}
+
+impl<'a, 'p> Decoder<'a, 'p> {
+    pub(super) fn new(problems: &'a mut Problems<'p>, foreign: bool) -> Self {
+        Self {
+            problems,
+            taken: HashMap::new(),
+            foreign,
+        }
+    }
 }
 
 impl Decoder<'_, '_> {
@@ -153,7 +165,7 @@ impl Decoder<'_, '_> {
                 if !value.is_null() {
                     record.push((key, value));
                 }
-            } else {
+            } else if !self.foreign {
                 self.unknown(key, what, known);
             }
         }

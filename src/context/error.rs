@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::fetch::{ftp, git, http, scp};
+use crate::buildfile::SnapshotError;
 use crate::progress::Cancelled;
 use crate::store;
 
@@ -27,6 +28,9 @@ pub enum Error {
         /// Why.
         source: RootProblem,
     },
+    /// The snapshot cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A glob of `jobfiles` cannot be understood.
     #[error("`jobfiles` has the glob `{glob}`, which does not stay in the workspace")]
     Glob {
@@ -216,6 +220,7 @@ impl Error {
                 source: RootProblem::NotDirectory | RootProblem::Busy,
                 ..
             } => Some("give `--path` another directory".to_owned()),
+            Self::Snapshot(error) => error.hint(),
             Self::Glob { .. } => {
                 Some("write it relative to the workspace, such as `jobs/*.py`".to_owned())
             }

@@ -11,6 +11,7 @@
 //! | `local.rs` | local files and directories into the context |
 //! | `fetch/` | files and repositories of other machines |
 //! | `jobs.rs`, `glob.rs` | which staged files are pyATS jobs |
+//! | `manifests.rs`, `worktrees.rs` | manifests of jobs, and git work trees that came with local files |
 //! | `pip.rs` | `requirements.txt`, `pip.conf`, and whether pip can see the workspace |
 
 mod destination;
@@ -19,8 +20,10 @@ mod fetch;
 mod glob;
 mod jobs;
 mod local;
+mod manifests;
 mod pip;
 mod root;
+mod worktrees;
 
 #[cfg(test)]
 mod tests;
@@ -32,10 +35,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::buildfile::{BuildFile, Repository};
+use crate::buildfile::{BuildFile, Repository, Snapshot};
 use crate::progress::Progress;
 use crate::secret::{self, Secret};
 
@@ -111,6 +113,15 @@ pub fn pip_sees_workspace(buildfile: &BuildFile, env: &[(String, String)]) -> bo
     pip::sees_workspace(&requirements, buildfile.pip_config.as_deref(), env)
 }
 
+/// Adds what the snapshot says that `buildfile` names, if it names one.
+pub fn join_snapshot(buildfile: &mut BuildFile) -> Result<(), Error> {
+    let Some(path) = &buildfile.snapshot else {
+        return Ok(());
+    };
+    let path = local::expand(path).map_err(|problem| Error::entry("snapshot", problem))?;
+    Ok(buildfile.join(Snapshot::load(&path)?)?)
+}
+
 /// Stages everything that `buildfile` names under `root`, which exists and holds no `image`.
 /// Directories of the tool's own, such as the store, are given as `leave_out`: they stay out of the
 /// image when a source holds them.
@@ -160,7 +171,8 @@ pub fn stage(
         .map_err(|problem| Error::entry(&entry.name, problem))?;
     }
     let jobs = jobs::discover(&buildfile.jobfiles, workspace.path(), progress)?;
-    let repos = repos(buildfile, &fetched);
+    let mut repos = repos(buildfile, &fetched);
+    let manifest = manifests::discover(workspace.path(), &mut repos, progress)?;
 
     let own_requirements = pip::requirements(&buildfile.packages);
     let (shown_requirements, secret_requirements) = without_credentials(
@@ -179,8 +191,10 @@ pub fn stage(
         ("requirements.txt", shown_requirements),
     ];
     texts.extend(jobs::json(&jobs).map(|text| ("jobfiles.txt", text)));
+    texts.extend(buildfile.masked_snapshot.clone().map(|text| ("snapshot.yaml", text)));
+    texts.extend(manifest.map(|text| ("manifest.json", text)));
     if !repos.is_empty() {
-        texts.push(("repos.json", json(&repos)));
+        texts.push(("repos.json", manifests::ascii(&json!(repos))));
     }
     for (name, text) in texts {
         write_file(&installation.join(name), &text, 0o644).map_err(Error::Io)?;
@@ -239,10 +253,6 @@ fn repos(buildfile: &BuildFile, fetched: &Fetched) -> BTreeMap<String, Value> {
             Some((path, facts))
         })
         .collect()
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("values with string keys always serialise")
 }
 
 /// The `requirements.txt` of the repositories that ask for it, as paths in the image.

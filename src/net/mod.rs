@@ -10,6 +10,7 @@
 //! | `proxy.rs`, `no_proxy.rs` | which proxy leads to a machine, and to which none does |
 //! | `tunnel.rs`, `handshake.rs` | TCP connections, and how a proxy is asked for one |
 //! | `http.rs`, `response.rs` | HTTP requests with their redirects, and what comes back |
+//! | `tls.rs` | TLS for what is neither HTTP nor git |
 //! | `netrc.rs` | names and passwords by machine |
 //! | `fault.rs` | why there was no answer |
 //! | `retry.rs` | how often, and after which pause, something is tried again |
@@ -23,6 +24,7 @@ mod no_proxy;
 mod proxy;
 mod response;
 mod retry;
+mod tls;
 mod tunnel;
 mod words;
 
@@ -43,13 +45,16 @@ pub use http::{Request, Trust};
 pub use netrc::NetrcError;
 pub use proxy::{InvalidProxy, Proxies, Proxy};
 pub use response::Response;
+pub use tls::TlsError;
 pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use fault::host;
-pub(crate) use http::next_hop;
 pub(crate) use netrc::lookup as netrc;
 pub(crate) use retry::{Retry, is_passing, retry_after};
 pub(crate) use words::words;
+
+#[cfg(test)]
+pub(crate) use http::next_hop;
 
 /// Between two looks at whether to stop.
 const POLL: Duration = Duration::from_millis(50);

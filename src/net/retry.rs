@@ -81,3 +81,39 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let date = UNIX_EPOCH + Duration::from_secs(date.timestamp().try_into().ok()?);
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_read() {
+        let asked = |text: &str| {
+            let value = (RETRY_AFTER, text.parse().unwrap());
+            retry_after(&HeaderMap::from_iter([value]))
+        };
+        assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        let distant = asked("Thu, 01 Jan 2099 00:00:00 GMT").unwrap();
+        assert!(distant > Duration::from_secs(30 * 365 * 86_400));
+        for text in ["", "-1", "soon", "1.5"] {
+            assert_eq!(asked(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_attempts_end() {
+        let mut retry = Retry::new(Duration::from_secs(1));
+        let seconds: Vec<_> = std::iter::from_fn(|| retry.pause(8, None))
+            .map(|pause| pause.as_secs_f64())
+            .collect();
+        assert_eq!(seconds.len(), 7);
+        for (pause, least) in seconds.iter().zip([1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]) {
+            assert!((least..=least * 1.5).contains(pause), "{seconds:?}");
+        }
+        retry.progressed();
+        assert!(retry.pause(2, Some(Duration::from_secs(120))).is_some());
+        retry.progressed();
+        assert!(retry.pause(2, Some(Duration::from_secs(121))).is_none());
+    }
+}

@@ -115,12 +115,13 @@ pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option
         fs::read_to_string(context.join("Dockerfile")).expect("the context has a Dockerfile");
     if let Ok(bundle) = std::env::var("SSL_CERT_FILE") {
         // Buildah has no variables for the steps alone, and pip has to trust what this machine trusts.
+        // Not below `/dev`, where Buildah can mount folders of its own over it.
         build
             .arg("--volume")
-            .arg(format!("{bundle}:/dev/shm/ca.crt:ro"));
+            .arg(format!("{bundle}:/run/ca.crt:ro"));
         let setting = "\"PIP_NO_INPUT=1\",";
         dockerfile =
-            dockerfile.replace(setting, &format!("{setting}\"PIP_CERT=/dev/shm/ca.crt\","));
+            dockerfile.replace(setting, &format!("{setting}\"PIP_CERT=/run/ca.crt\","));
     }
     let file = bench.root().join("Dockerfile");
     fs::write(&file, dockerfile).expect("the bench can be written");

@@ -178,7 +178,7 @@ fn problems_of_files_are_shown() {
     build.yaml:4:4: `files[2]` must be a path or `destination: source`, not nothing
       4 |   -
         |    ^
-    build.yaml:6:5: `gopher://` is not a scheme that files come by
+    build.yaml:6:5: files do not come by this scheme
       6 |   - gopher://host/f
         |     ^^^^^^^^^^^^^^^
       hint: use a path, `http://`, `https://`, `ftp://`, `ftps://` or `scp://`
@@ -245,7 +245,7 @@ fn problems_of_yaml_are_shown() {
     build.yaml:2:1: the file has several YAML documents
       2 | ---
         | ^^^
-      hint: a build file is one document: remove what follows `---`
+      hint: keep one document: remove what follows `---`
     "#);
     assert_snapshot!(bad("tag: !custom a\n"), @r#"
     build.yaml:1:6: the tag `!custom` is not supported here
@@ -481,9 +481,9 @@ fn no_secret_is_in_a_message() {
         "repositories:\n  a:\n    credentials:\n      password: \"PLANTED\n",
         "pip-config:\n  global:\n    password: {PLANTED: PLANTED}\n",
         "pip-config: |\n  [global]\n  password = x\n  password = PLANTED\n",
-        "files: ['https://PLANTED@host/x']\n",
+        "files: ['https://PLANTED@host:x/x', 'gopher://PLANTED@host/x', 'scp://u:PLANTED@host']\n",
         "files: [{'https://PLANTED@host': x}, {'https://PLANTED@host': x}]\n",
-        "proxy: {HTTP_PROXY: 'http://u:PLANTED@h:1'}\n",
+        "proxy: {HTTP_PROXI: 'http://u:PLANTED@h:1'}\n",
         "https://u:PLANTED@host: x\n",
         "labels: {a: ['https://u:PLANTED@h'], b: 'https://token=PLANTED:x@h', password: [x]}\n",
         "labels: ['https://u:PLANTEDtoken=@h']\n",
