@@ -32,11 +32,7 @@ pub(super) enum Dialect<'a> {
 }
 
 /// Reads the one document of a file; `None` if it is not valid YAML, which is then a problem.
-pub(super) fn parse(
-    text: &str,
-    dialect: Dialect<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<Node> {
+pub(super) fn parse(text: &str, dialect: Dialect<'_>, problems: &mut Problems<'_>) -> Option<Node> {
     let mut builder = Builder {
         dialect,
         problems,

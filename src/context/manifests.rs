@@ -207,7 +207,8 @@ fn tags(object: &Object) -> Result<&[Value], String> {
 fn look_up(workspace: &Path, manifest: &Path, profile: &mut Object, progress: &Progress) {
     let arguments = profile.get("arguments").and_then(Value::as_object);
     let named = |name: &str| arguments?.get(name)?.as_str().map(str::to_owned);
-    let files = ["logical-testbed-file", "testbed-file", "clean-file"].map(|name| (name, named(name)));
+    let files =
+        ["logical-testbed-file", "testbed-file", "clean-file"].map(|name| (name, named(name)));
     for (argument, file) in files {
         let Some(file) = file.filter(|file| file.to_lowercase().ends_with(".yaml")) else {
             continue;
@@ -328,5 +329,7 @@ fn truthy(value: &Value) -> bool {
 
 /// A scalar as text.
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

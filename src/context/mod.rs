@@ -191,7 +191,12 @@ pub fn stage(
         ("requirements.txt", shown_requirements),
     ];
     texts.extend(jobs::json(&jobs).map(|text| ("jobfiles.txt", text)));
-    texts.extend(buildfile.masked_snapshot.clone().map(|text| ("snapshot.yaml", text)));
+    texts.extend(
+        buildfile
+            .masked_snapshot
+            .clone()
+            .map(|text| ("snapshot.yaml", text)),
+    );
     texts.extend(manifest.map(|text| ("manifest.json", text)));
     if !repos.is_empty() {
         texts.push(("repos.json", manifests::ascii(&json!(repos))));

@@ -111,7 +111,11 @@ fn refs(git: &Path) -> BTreeMap<String, String> {
         .collect();
     let mut directories = vec![("refs".to_owned(), 0)];
     while let Some((directory, depth)) = directories.pop() {
-        for entry in fs::read_dir(git.join(&directory)).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(git.join(&directory))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
             if entry.path().is_dir() {
                 if depth < MAX_DEPTH {

@@ -94,4 +94,3 @@ impl<'a> Stage<'a> {
         assert!(!error.contains("pa55"), "{error}");
     }
 }
-

@@ -2,8 +2,8 @@
 
 use insta::assert_snapshot;
 
-use super::oracles::python;
 use super::good;
+use super::oracles::python;
 use crate::buildfile::{Error, Snapshot, SnapshotError, json};
 
 const SNAPSHOT: &str = "
@@ -178,7 +178,13 @@ fn what_is_no_snapshot_is_refused() {
     hint: name a file that `pyats environment snapshot` made
     ");
     fs_err::write(folder.path().join("good"), SNAPSHOT).unwrap();
-    assert_eq!(Snapshot::load(&folder.path().join("good")).unwrap().packages.len(), 3);
+    assert_eq!(
+        Snapshot::load(&folder.path().join("good"))
+            .unwrap()
+            .packages
+            .len(),
+        3
+    );
 }
 
 #[test]
@@ -244,7 +250,12 @@ fn hostile_yaml_costs_little() {
             })
             .collect::<String>()
     );
-    for text in [bomb, "[".repeat(100_000), "a: b\n---\nc: d\n".to_owned(), "!x a".to_owned()] {
+    for text in [
+        bomb,
+        "[".repeat(100_000),
+        "a: b\n---\nc: d\n".to_owned(),
+        "!x a".to_owned(),
+    ] {
         assert!(matches!(json("x", &text), Err(Error::Invalid(_))));
     }
     let long = "x".repeat(2 << 20);

@@ -264,7 +264,9 @@ impl Fault {
         let hint = match self {
             Self::Connect(error) => return error.hint(),
             Self::Tls(error) => return error.hint(),
-            Self::Path => "write it as the server shows it, with special characters percent-encoded",
+            Self::Path => {
+                "write it as the server shows it, with special characters percent-encoded"
+            }
             Self::Login {
                 anonymous: true, ..
             } => "a URL may hold a login: `ftp://user:password@host/path`",

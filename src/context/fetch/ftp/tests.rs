@@ -49,7 +49,8 @@ struct Server {
 impl Server {
     fn start(script: &'static [Wrong]) -> Self {
         // Of a period that no buffer has.
-        let content = (0..=250).collect::<Vec<u8>>().repeat(12_000_000 / 251 + 1)[..12_000_000].to_vec();
+        let content =
+            (0..=250).collect::<Vec<u8>>().repeat(12_000_000 / 251 + 1)[..12_000_000].to_vec();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self {
             port: listener.local_addr().unwrap().port(),
