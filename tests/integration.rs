@@ -21,6 +21,8 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// The examples of the ancestor's document.
+mod seed;
 /// Sources of all kinds together: side by side, again, offline.
 mod sources;
 /// Files by `ftp` and `ftps`, from vsftpd and pyftpdlib.

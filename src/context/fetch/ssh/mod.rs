@@ -137,6 +137,8 @@ fn reach(target: &Target, path: &[String], fetch: Fetch<'_>) -> Result<(OwnedFd,
         Way::Direct => {
             let (host, port) = (&target.host, target.port);
             let connection = fetch.net.connect("ssh", host, port, fetch.progress)?;
+            // Small requests are not held back until the last one is acknowledged.
+            connection.stream.set_nodelay(true)?;
             Ok((
                 connection.stream.try_clone()?.into(),
                 Stream::Direct(connection),
