@@ -28,9 +28,9 @@ pub(super) struct Entry {
     pub(super) depth: usize,
     pub(super) name: OsString,
     pub(super) kind: Kind,
-    size: u64,
-    modified: u64,
-    mode: u32,
+    pub(super) size: u64,
+    pub(super) modified: u64,
+    pub(super) mode: u32,
     /// Of a symlink.
     pub(super) target: Option<PathBuf>,
 }
