@@ -102,7 +102,10 @@ fn twenty_slow_sources_take_less_than_a_quarter_of_the_time() {
     };
     let one_by_one = time(&["--jobs", "1"]);
     let side_by_side = time(&[]);
-    assert!(one_by_one >= 2.0, "20 times 100 ms cannot take {one_by_one} s");
+    assert!(
+        one_by_one >= 2.0,
+        "20 times 100 ms cannot take {one_by_one} s"
+    );
     assert!(
         side_by_side < one_by_one / 4.0,
         "{side_by_side} s side by side, {one_by_one} s one by one"
@@ -138,7 +141,10 @@ fn the_first_failure_of_the_build_file_is_told_whichever_comes_first() {
     );
     let context = bench.path("context");
     assert!(
-        context.join("image/workspace/fine").symlink_metadata().is_err(),
+        context
+            .join("image/workspace/fine")
+            .symlink_metadata()
+            .is_err(),
         "nothing is staged before all is there"
     );
 }
@@ -151,9 +157,10 @@ fn what_was_fetched_is_kept() {
     let requests = || server.requests.swap(0, Ordering::Relaxed);
 
     // Nothing is there, and nobody may be asked.
-    Stage::new(&bench)
-        .option("--offline")
-        .refused(&text, &["`files[0]`", "/0/file", "--offline", "hint: build once"]);
+    Stage::new(&bench).option("--offline").refused(
+        &text,
+        &["`files[0]`", "/0/file", "--offline", "hint: build once"],
+    );
     assert_eq!(requests(), 0);
     let workspace = Stage::new(&bench).workspace(&text);
     assert_eq!(requests(), 1);

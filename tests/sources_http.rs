@@ -1,6 +1,5 @@
 //! Files by http and https from nginx, directly and through proxies.
 
-
 use fs_err as fs;
 
 use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports};

@@ -69,13 +69,20 @@ fn ssh_locations_come_in_two_forms() {
 
 #[test]
 fn what_could_become_an_option_is_refused() {
-    for url in ["ssh://-oProxyCommand=x/y", "-x@host:y", "host:-y", "ssh://host"] {
+    for url in [
+        "ssh://-oProxyCommand=x/y",
+        "-x@host:y",
+        "host:-y",
+        "ssh://host",
+    ] {
         assert!(
             !matches!(Origin::parse(url), Ok(Origin::Ssh(_))),
             "{url} is taken for a place"
         );
     }
-    assert!(bad("repositories: {a: {url: x, commit_id: '--upload-pack=x'}}\n").contains("commit_id"));
+    assert!(
+        bad("repositories: {a: {url: x, commit_id: '--upload-pack=x'}}\n").contains("commit_id")
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! ```
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -73,8 +74,19 @@ impl Kept {
             _ => {}
         }
         remove_tree(&self.content())?;
-        fs::rename(fresh, self.content())?;
+        move_tree(fresh, &self.content())?;
         self.store
             .replace(&self.validator_path(), &store::json(validator))
     }
+}
+
+/// Renames, also a directory that its owner may not write to: moved into another one, its `..` changes.
+fn move_tree(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    if !metadata.is_dir() {
+        return fs::rename(from, to);
+    }
+    fs::set_permissions(from, PermissionsExt::from_mode(0o700))?;
+    fs::rename(from, to)?;
+    fs::set_permissions(to, metadata.permissions())
 }
