@@ -101,11 +101,17 @@ pub enum Fault {
     /// The connection ended too early.
     #[error("the connection was cut")]
     Cut(#[source] io::Error),
-    /// The transfer ended with another size than the server said.
+    /// The transfer ended early.
     #[error("the server sent {sent} bytes, and said that the file has {size}")]
-    Length {
-        /// Bytes, and perhaps more.
+    Short {
+        /// Bytes.
         sent: u64,
+        /// As the server said.
+        size: u64,
+    },
+    /// The transfer does not end where it should.
+    #[error("the server sent more than the {size} bytes that it said the file has")]
+    Long {
         /// As the server said.
         size: u64,
     },
@@ -195,7 +201,7 @@ impl Download<'_> {
             }
         }
         match facts.size {
-            Some(size) if size != self.received => Err(Fault::Length {
+            Some(size) if size != self.received => Err(Fault::Short {
                 sent: self.received,
                 size,
             }),
@@ -230,7 +236,7 @@ impl Download<'_> {
             };
             let sent = self.received + length as u64;
             match size {
-                Some(size) if sent > size => return Err(Fault::Length { sent, size }),
+                Some(size) if sent > size => return Err(Fault::Long { size }),
                 None if sent > MAX_SIZE => return Err(Fault::Endless),
                 _ => {}
             }
@@ -288,9 +294,8 @@ impl Fault {
     /// Whether another attempt may help, after one that brought `gained` bytes.
     fn may_pass(&self, gained: u64) -> bool {
         match self {
-            Self::Cut(_) => true,
+            Self::Cut(_) | Self::Short { .. } => true,
             Self::Refused { code, .. } => (400..500).contains(code),
-            Self::Length { sent, size } => sent < size,
             // It took long enough already.
             Self::Stalled => gained > 0,
             _ => false,

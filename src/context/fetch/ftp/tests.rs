@@ -292,7 +292,7 @@ fn what_does_not_pass_is_reported() {
     "
     );
     insta::assert_snapshot!(told(&[Wrong::Long], "", "dir/file"), @"
-    failed to fetch `ftp://HOST/dir/file`: the server sent 12091392 bytes, and said that the file has 12000000
+    failed to fetch `ftp://HOST/dir/file`: the server sent more than the 12000000 bytes that it said the file has
     ");
     insta::assert_snapshot!(told(&[Wrong::Busy], "", "dir/file"), @"
     failed to fetch `ftp://HOST/dir/file`: the server refused: `421 too many users`
