@@ -1,7 +1,5 @@
 //! Files by http and https from nginx, directly and through proxies.
 
-use std::process::Stdio;
-
 use fs_err as fs;
 
 use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports};
@@ -292,32 +290,8 @@ fn a_file_of_two_gigabytes_takes_little_memory() {
     let file = fs::File::options().write(true).open(&path).expect("ours");
     file.set_len(2 << 30).expect("a sparse file");
     let bench = Bench::current();
-    let stage = Stage::new(&bench);
-    let mut command = stage.command(&format!("files:\n  - {}", web.url("big")));
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the tool starts");
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let ended = loop {
-        // The peak of what has ended cannot be read any more; it only grows until then.
-        peak = peak.max(peak_of(&fs::read_to_string(&status).unwrap_or_default()));
-        if let Some(ended) = child.try_wait().expect("it is our child") {
-            break ended;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
-    assert!(ended.success());
+    let peak = Stage::new(&bench).peak(&format!("files:\n  - {}", web.url("big")));
     let staged = bench.path("context/image/workspace/big");
     assert_eq!(fs::metadata(staged).expect("it was staged").len(), 2 << 30);
     assert!(peak > 0 && peak < MOST, "{peak} KiB");
-}
-
-/// The line `VmHWM` of a process's status, in KiB.
-fn peak_of(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.map_or(0, |number| number.parse().expect("a number"))
 }

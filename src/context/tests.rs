@@ -2,6 +2,7 @@
 
 mod ancestor;
 mod entrypoint;
+mod manifests;
 mod roots;
 mod trees;
 

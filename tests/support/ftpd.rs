@@ -1,7 +1,7 @@
 //! Real ftp servers: Debian's vsftpd, strict about TLS sessions, and pyftpdlib, which has users of its own.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fs_err as fs;
 
-use super::{have, is_root, skip, succeed};
+use super::{base_layout, have, is_root, skip, succeed};
 
 /// A running server. It ends with the value.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Ftpd {
     /// Debian's vsftpd at `address`, for anonymous users who come by TLS; they have to resume the session of
     /// the control connection in each data connection. `None` (and the test is skipped) if it is not there.
     pub(crate) fn vsftpd(address: &str, implicit: bool) -> Option<Self> {
-        if !(have(&["vsftpd", "openssl"]) && is_root()) {
+        if !(have(&["vsftpd", "openssl", "setpriv"]) && base_layout().is_some() && is_root()) {
             return None;
         }
         let (host, port) = address.split_once(':').expect("host and port");
@@ -86,7 +86,8 @@ impl Ftpd {
         let lines = lines.map(|(key, value)| format!("{key}={value}\n"));
         let file = directory.path().join("vsftpd.conf");
         fs::write(&file, lines.concat()).expect("ours");
-        let mut command = Command::new("vsftpd");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "/usr/sbin/vsftpd"]);
         let child = command.arg(file).stdin(Stdio::null()).spawn();
         let server = Self {
             directory,
@@ -104,7 +105,7 @@ impl Ftpd {
 
     /// pyftpdlib with the user `me@x`, whose password is `pa55/of ftp`, and perhaps the anonymous one.
     pub(crate) fn pyftpdlib(anonymous: bool, tls: bool) -> Option<Self> {
-        if !have(&["openssl"]) {
+        if !(have(&["openssl", "setpriv"]) && base_layout().is_some()) {
             return None;
         }
         if !Path::new("/usr/lib/python3/dist-packages/pyftpdlib").exists() {
@@ -114,9 +115,9 @@ impl Ftpd {
         let directory = folder();
         certify(directory.path(), "127.0.0.1");
         let pem = directory.path().join("server.pem");
-        let mut command = Command::new("/usr/bin/python3");
+        let mut command = Command::new("setpriv");
         command
-            .args(["-c", PYFTPDLIB])
+            .args(["--pdeathsig", "KILL", "/usr/bin/python3", "-c", PYFTPDLIB])
             .arg(directory.path())
             .arg(if tls { pem.as_os_str() } else { "".as_ref() })
             .arg(if anonymous { "yes" } else { "" })
@@ -162,12 +163,6 @@ impl Drop for Ftpd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// An address of the loopback interface that nobody listens at.
-pub(crate) fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").to_string()
 }
 
 /// A folder with `root`, which every user may read.

@@ -1,7 +1,8 @@
 //! Staging: what a build file names goes into a context, and nothing is built.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fs_err as fs;
 
@@ -93,4 +94,29 @@ impl<'a> Stage<'a> {
         }
         assert!(!error.contains("pa55"), "{error}");
     }
+
+    /// Stages what has to work; gives the largest resident set that the tool had meanwhile, in KiB.
+    pub(crate) fn peak(&self, text: &str) -> u64 {
+        let mut command = self.command(text);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the tool starts");
+        let status = format!("/proc/{}/status", child.id());
+        let mut peak = 0;
+        loop {
+            // The peak of what has ended cannot be read any more; it only grows until then.
+            peak = peak.max(peak_of(&fs::read_to_string(&status).unwrap_or_default()));
+            if let Some(ended) = child.try_wait().expect("it is our child") {
+                assert!(ended.success());
+                return peak;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The line `VmHWM` of a process's status, in KiB.
+fn peak_of(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number.map_or(0, |number| number.parse().expect("a number"))
 }

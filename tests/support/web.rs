@@ -30,6 +30,11 @@ impl Web {
 
     /// Starts a server; `None` (and the test is skipped) if the programs are not there.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// The same, with more locations.
+    pub(crate) fn start_with(locations: &str) -> Option<Self> {
         if !have(&["nginx", "openssl", "setpriv"]) {
             return None;
         }
@@ -44,7 +49,7 @@ impl Web {
         certificates(at);
         fs::write(at.join("users"), "user:{PLAIN}pa55-of-web\n").expect("the folder is ours");
         let [port, tls_port, expired_port] = free_ports();
-        let config = config(at, port, tls_port, expired_port);
+        let config = config(at, [port, tls_port, expired_port], locations);
         fs::write(at.join("nginx.conf"), config).expect("the folder is ours");
         let log = fs::File::create(at.join("log")).expect("the folder is ours");
         let process = Command::new("setpriv")
@@ -109,7 +114,7 @@ impl Drop for Web {
     }
 }
 
-fn config(at: &Path, port: u16, tls_port: u16, expired_port: u16) -> String {
+fn config(at: &Path, [port, tls_port, expired_port]: [u16; 3], locations: &str) -> String {
     let at = at.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {at}/tmp/{kind};\n"))
@@ -135,6 +140,7 @@ fn config(at: &Path, port: u16, tls_port: u16, expired_port: u16) -> String {
                 location /plain/ {{ rewrite ^/plain/(.*)$ http://127.0.0.1:{port}/$1 redirect; }}
                 location /ftp {{ return 302 ftp://127.0.0.1/x; }}
                 location /circle {{ return 302 /circle; }}
+                {locations}
             }}
             server {{
                 listen 127.0.0.1:{expired_port} ssl;
