@@ -132,7 +132,10 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
         let metadata = fs::symlink_metadata(&path).expect("it is there");
         let mode = metadata.mode() & 0o7777;
         let text = if metadata.is_symlink() {
-            format!("link to {:?}", fs::read_link(&path).expect("a link"))
+            format!(
+                "link to {}",
+                fs::read_link(&path).expect("a link").display()
+            )
         } else if metadata.is_dir() {
             let entries = fs::read_dir(&path).expect("root or the owner may");
             waiting.extend(entries.map(|entry| entry.expect("readable").path()));

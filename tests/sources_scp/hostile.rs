@@ -42,7 +42,7 @@ fn a_hostile_server_writes_nothing_elsewhere() {
 }
 
 /// A server of SFTP (version 3) on standard input and output, in whose directories everything has an evil name.
-const HOSTILE: &str = r#"
+const HOSTILE: &str = r"
 import struct, sys
 def text(data): return struct.pack('>I', len(data)) + data
 def attributes(mode, size=1000): return struct.pack('>IQIII', 0xd, size, mode, 0, 0)
@@ -87,4 +87,4 @@ while head := sys.stdin.buffer.read(5):
         send(101, number + struct.pack('>I', 0) + text(b'') + text(b''))
     else:
         send(101, end)
-"#;
+";

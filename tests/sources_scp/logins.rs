@@ -25,6 +25,12 @@ fn every_kind_of_key_logs_in() {
         setup.server.forget_keys();
         setup.server.authorize(&key);
         setup.fetches(&setup.url("file"));
+        let accepted = format!("ssh2: {} SHA256:", kind.to_uppercase());
+        assert!(
+            setup.server.log().contains(&accepted),
+            "{}",
+            setup.server.log()
+        );
         // And in the format of OpenSSL.
         let mut command = Command::new("ssh-keygen");
         command

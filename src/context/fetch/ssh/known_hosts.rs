@@ -1,4 +1,5 @@
-//! Which keys a host is known by: the `known_hosts` files of `sshd(8)`, "SSH_KNOWN_HOSTS FILE FORMAT".
+//! Which keys a host is known by: the `known_hosts` files of `sshd(8)`, section
+//! "`SSH_KNOWN_HOSTS` FILE FORMAT".
 //!
 //! Certificates are not used, so the lines of authorities (`@cert-authority`) count for nothing.
 
@@ -115,13 +116,13 @@ fn read(text: &str, file: &Path, host: &str, port: u16, session: &Session, known
         if names.starts_with('#') || !matches!(marker, None | Some("@revoked")) {
             continue;
         }
-        let named = is_named(names, &name, session);
-        if named || (port != PORT && is_named(names, &host.to_lowercase(), session)) {
+        let exact = is_named(names, &name, session);
+        if exact || (port != PORT && is_named(names, &host.to_lowercase(), session)) {
             known.push(Known {
                 kind: kind.to_owned(),
                 text: key.to_owned(),
                 revoked: marker.is_some(),
-                portless: !named,
+                portless: !exact,
                 file: file.to_owned(),
                 line: index + 1,
             });

@@ -252,9 +252,12 @@ struct Answers<'a>(&'a Secret);
 impl KeyboardInteractivePrompt for Answers<'_> {
     fn prompt<'a>(&mut self, _: &str, _: &str, questions: &[Prompt<'a>]) -> Vec<String> {
         // What would be shown while it is typed is no password.
-        let answer = |question: &Prompt<'a>| match question.echo {
-            true => String::new(),
-            false => self.0.reveal().to_owned(),
+        let answer = |question: &Prompt<'a>| {
+            if question.echo {
+                String::new()
+            } else {
+                self.0.reveal().to_owned()
+            }
         };
         questions.iter().map(answer).collect()
     }
