@@ -894,21 +894,24 @@ fn by_a_proxy() {
     else {
         return;
     };
-    for (variable, proxy, url) in [
+    for (variable, proxy, url, words) in [
+        // Of a wrong password tinyproxy says in plain HTTP that the server wants one.
         (
             "HTTP_PROXY",
             format!("http://{}", http.authority()),
             server.web.url("git/suite.git"),
+            "authentication required",
         ),
         (
             "SOCKS_PROXY",
             format!("socks5h://{}", socks.authority()),
             daemon.url("suite.git"),
+            "the proxy",
         ),
     ] {
         let text = build_file(&format!("  suite: {{url: '{url}'}}\n"));
         let wrong = proxy.replace("pa55-of", "pa55-not-of");
-        let words = [&*format!("failed to clone `{url}`"), "the proxy", "hint:"];
+        let words = [&*format!("failed to clone `{url}`"), words, "hint:"];
         Stage::new(&bench)
             .env(variable, wrong)
             .refused(&text, &words);
