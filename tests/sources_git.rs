@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Sshd, Tree, Web, base_layout, keygen, ssh_folder};
-use crate::support::{GitDaemon, GitProtocol, GitRepository, GitWeb, Run, git_clone};
+use crate::support::{
+    Bench, GitDaemon, GitProtocol, GitRepository, GitWeb, Proxy, Run, Sshd, Stage, Tree, Web,
+    base_layout, git_clone, is_root, keygen, ssh_folder, succeed,
+};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -64,24 +67,20 @@ impl Suite {
     }
 }
 
-/// Stages `repositories` (the text below that key) and nothing else; the folder that they are in.
-fn stage(bench: &Bench, repositories: &str) -> std::path::PathBuf {
-    let run = try_stage(bench, repositories, &[]);
-    succeeded(&run);
-    bench.path("context/image/workspace")
+/// A build file with `repositories`, the text below that key.
+fn build_file(repositories: &str) -> String {
+    format!("python: 3.11\nrepositories:\n{repositories}")
 }
 
-fn try_stage(bench: &Bench, repositories: &str, more: &[&str]) -> Run {
-    let layout = base_layout().expect("checked before");
-    let text = format!("python: 3.11\nrepositories:\n{repositories}");
-    bench.write("build.yaml", text);
-    let context = bench.path("context");
-    if context.exists() {
-        fs::remove_dir_all(context).expect("ours");
-    }
-    let base = format!("oci:{}:3.11-slim", layout.display());
-    let arguments = ["build.yaml", "-n", "-k", "-p", "context", "--base", &base];
-    bench.run(arguments.iter().chain(more))
+/// Stages `repositories` and nothing else; the workspace.
+fn stage(bench: &Bench, repositories: &str) -> PathBuf {
+    Stage::new(bench).workspace(&build_file(repositories))
+}
+
+fn try_stage(bench: &Bench, repositories: &str, options: &[&str]) -> Run {
+    let options = options.iter();
+    let stage = options.fold(Stage::new(bench), |stage, option| stage.option(*option));
+    stage.run(&build_file(repositories))
 }
 
 /// Holds that a run staged everything.
@@ -409,11 +408,11 @@ fn keys_of_the_build_file() {
         let path = keys.join(format!("{kind}-{pem}"));
         keygen(&bench, &path, kind, "");
         if pem {
-            let mut command = std::process::Command::new("ssh-keygen");
+            let mut command = Command::new("ssh-keygen");
             command
                 .args(["-q", "-p", "-P", "", "-N", "", "-m", "PEM", "-f"])
                 .arg(&path);
-            crate::support::succeed(&mut command);
+            succeed(&mut command);
         }
         server.authorize(&path);
         let text = fs::read_to_string(&path).expect("ours");
@@ -841,17 +840,7 @@ fn neither_umask_nor_configuration_matter() {
         daemon.url("suite.git"),
         suite.repository.path().display().to_string(),
     ] {
-        let layout = base_layout().expect("checked before");
-        bench.write(
-            "build.yaml",
-            format!("python: 3.11\nrepositories: {{suite: {{url: '{url}'}}}}\n"),
-        );
-        let base = format!("oci:{}:3.11-slim", layout.display());
-        let context = bench.path("context");
-        if context.exists() {
-            fs::remove_dir_all(context).expect("ours");
-        }
-        let tool = bench.tool(["build.yaml", "-n", "-k", "-p", "context", "--base", &base]);
+        let tool = Stage::new(&bench).command(&build_file(&format!("  suite: {{url: '{url}'}}\n")));
         let mut shell = bench.command("sh");
         shell.args(["-c", "umask 077; exec \"$@\"", "sh"]);
         shell.arg(tool.get_program()).args(tool.get_args());
@@ -866,6 +855,65 @@ fn neither_umask_nor_configuration_matter() {
             &expected,
             &url,
         );
+    }
+}
+
+#[test]
+fn a_repository_of_somebody_else() {
+    if !is_root() || base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let suite = Suite::new(&bench.root().join("served"));
+    let path = suite.repository.path().display().to_string();
+    succeed(Command::new("chown").args(["-R", "nobody", &path]));
+    let entry = format!("  suite: {{url: '{path}'}}\n");
+    refused(
+        &bench,
+        &entry,
+        FAILED,
+        &["belongs to another user", "safe.directory"],
+    );
+    // As for git itself.
+    let config = format!("[safe]\n\tdirectory = {path}\n");
+    fs::write(bench.root().join("home/.gitconfig"), config).expect("ours");
+    stage(&bench, &entry);
+}
+
+#[test]
+fn by_a_proxy() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    Suite::new(&folder);
+    let daemon = GitDaemon::start(&folder, GitProtocol::Current);
+    let (Some(server), Some(http), Some(socks)) =
+        (GitWeb::start(&folder), Proxy::http(), Proxy::socks())
+    else {
+        return;
+    };
+    for (variable, proxy, url) in [
+        (
+            "HTTP_PROXY",
+            format!("http://{}", http.authority()),
+            server.web.url("git/suite.git"),
+        ),
+        (
+            "SOCKS_PROXY",
+            format!("socks5h://{}", socks.authority()),
+            daemon.url("suite.git"),
+        ),
+    ] {
+        let text = build_file(&format!("  suite: {{url: '{url}'}}\n"));
+        let wrong = proxy.replace("pa55-of", "pa55-not-of");
+        let words = [&*format!("failed to clone `{url}`"), "the proxy", "hint:"];
+        Stage::new(&bench)
+            .env(variable, wrong)
+            .refused(&text, &words);
+        let workspace = Stage::new(&bench).env(variable, proxy).workspace(&text);
+        assert!(workspace.join("suite/a.txt").exists(), "{url}");
     }
 }
 

@@ -21,6 +21,9 @@ mod packet;
 mod refs;
 mod server;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use git2::Oid;

@@ -29,7 +29,7 @@ pub(super) struct Entry {
     pub(super) name: OsString,
     pub(super) kind: Kind,
     pub(super) size: u64,
-    modified: u64,
+    pub(super) modified: u64,
     pub(super) mode: u32,
     /// Of a symlink.
     pub(super) target: Option<PathBuf>,
