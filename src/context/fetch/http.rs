@@ -31,7 +31,7 @@ use super::{Answer, Fetch, Validator};
 
 use error::Problem;
 
-pub use error::Error;
+pub(crate) use error::Error;
 
 /// No file is larger; a body without an end stops here.
 const LARGEST: u64 = 64 << 30;
