@@ -2,7 +2,6 @@
 
 mod ancestor;
 mod entrypoint;
-mod manifests;
 mod roots;
 mod trees;
 
@@ -12,12 +11,10 @@ use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
 
-use crate::buildfile::{BuildFile, FileEntry, Source};
-use crate::net;
+use crate::buildfile::{BuildFile, FileEntry};
 use crate::progress::{Event, Progress};
 
-use super::{Again, Context, Error, Sources, SshOptions, pip_sees_workspace};
-use crate::store::Store;
+use super::{Context, Error, pip_sees_workspace, stage};
 
 /// A source directory and a context.
 struct Build {
@@ -68,11 +65,11 @@ impl Build {
     fn entry(&mut self, destination: Option<&str>, source: &str) {
         self.file.files.push(FileEntry {
             destination: destination.map(str::to_owned),
-            source: Source::Local(if source.starts_with('~') {
+            source: if source.starts_with('~') {
                 source.to_owned()
             } else {
                 self.source(source)
-            }),
+            },
             name: format!("files[{}]", self.file.files.len()),
         });
     }
@@ -81,21 +78,12 @@ impl Build {
         let events = Arc::clone(&self.events);
         let sink = move |event| events.lock().unwrap().push(event);
         let progress = Progress::new(sink, Arc::default());
-        self.stage_in(&self.directory.path().join("context"), &progress)
-    }
-
-    /// Stages in another folder. The store lies beside it, as a part of the build itself.
-    fn stage_in(&self, root: &Path, progress: &Progress) -> Result<Context, Error> {
-        let store = Store::open(&self.directory.path().join("kept")).unwrap();
-        let sources = Sources {
-            net: &net::Client::new(net::Options::default()),
-            ssh: &SshOptions::default(),
-            store: &store,
-            jobs: 2,
-            again: Again::Ask,
-        };
-        let own = self.directory.path().join("store");
-        super::stage(&self.file, root, &[&own], sources, progress)
+        stage(
+            &self.file,
+            &self.directory.path().join("context"),
+            &[&self.directory.path().join("store")],
+            &progress,
+        )
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -275,7 +263,7 @@ fn a_build_that_is_told_to_stop_stops() {
     build.entry(None, "a");
     let progress = Progress::new(|_| (), Arc::new(15.into()));
     let root = build.directory.path().join("context");
-    let error = build.stage_in(&root, &progress).unwrap_err();
+    let error = stage(&build.file, &root, &[], &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)), "{error:?}");
 }
 

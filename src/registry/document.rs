@@ -3,10 +3,11 @@
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
-use super::{Client, Error, Reference, pause};
+use super::error::host;
+use super::retry::Retry;
+use super::{Client, Error, Reference};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
-use crate::net::host;
 use crate::store::MAX_DOCUMENT;
 
 /// The header by which a registry names what it sends.
@@ -26,7 +27,7 @@ impl Client {
         &self,
         reference: &Reference,
     ) -> Result<Option<Descriptor>, Error> {
-        let mut retry = self.retry();
+        let mut retry = Retry::new(self.timing.backoff);
         loop {
             match self.request(Method::HEAD, reference, None).await {
                 Ok(response) => return Ok(described(&response)),
@@ -36,7 +37,7 @@ impl Client {
                 {
                     return Ok(None);
                 }
-                Err(error) => pause(&mut retry, error).await?,
+                Err(error) => retry.pause(error).await?,
             }
         }
     }
@@ -46,14 +47,14 @@ impl Client {
         reference: &Reference,
         digest: Option<Digest>,
     ) -> Result<Document, Error> {
-        let mut retry = self.retry();
+        let mut retry = Retry::new(self.timing.backoff);
         loop {
             match self
                 .get_once(reference, digest.or(reference.digest()))
                 .await
             {
                 Ok(document) => return Ok(document),
-                Err(error) => pause(&mut retry, error).await?,
+                Err(error) => retry.pause(error).await?,
             }
         }
     }
