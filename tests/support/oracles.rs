@@ -120,8 +120,7 @@ pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option
             .arg("--volume")
             .arg(format!("{bundle}:/run/ca.crt:ro"));
         let setting = "\"PIP_NO_INPUT=1\",";
-        dockerfile =
-            dockerfile.replace(setting, &format!("{setting}\"PIP_CERT=/run/ca.crt\","));
+        dockerfile = dockerfile.replace(setting, &format!("{setting}\"PIP_CERT=/run/ca.crt\","));
     }
     let file = bench.root().join("Dockerfile");
     fs::write(&file, dockerfile).expect("the bench can be written");
