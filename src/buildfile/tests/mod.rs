@@ -320,7 +320,7 @@ fn hostile_files_cost_little() {
         let start = spent();
         let error = bad(&text);
         assert!(error.len() < 20_000, "{error}");
-        let took = spent() - start;
+        let took = spent().saturating_sub(start);
         assert!(took.as_secs() < 10, "{} took {took:?}", &text[..20]);
     }
     let numbers = |line: &dyn Fn(usize) -> String| (0..45_000).map(line).collect::<String>();
@@ -338,7 +338,7 @@ fn hostile_files_cost_little() {
         "pip-config: |\n  [global]\n{}",
         numbers(&|n| format!("  k{n}= x\n"))
     ));
-    let took = spent() - start;
+    let took = spent().saturating_sub(start);
     assert!(took.as_secs() < 10, "took {took:?}");
     let large = "#".repeat(MAX_SIZE + 1);
     assert!(matches!(parse(&large), Err(Error::TooLarge { .. })));
