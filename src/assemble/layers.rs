@@ -21,11 +21,11 @@ use crate::step::{self, Inputs, Stack, Step};
 const SETTLED: i64 = 315_619_200;
 
 /// What is run in the image.
-pub(super) fn steps(build: Build<'_>) -> Vec<Step> {
+pub(super) fn steps(build: Build<'_>, context: &Context) -> Vec<Step> {
     let settled = build.options.epoch.unwrap_or(SETTLED);
     let mut steps = vec![step::virtual_environment(settled)];
-    if !build.buildfile.packages.is_empty() {
-        steps.push(step::packages(settled));
+    if !context.requirements.is_empty() {
+        steps.push(step::packages(&context.requirements, settled));
     }
     steps
 }
@@ -51,8 +51,12 @@ pub(super) fn make(
         rung,
         store,
         scratch,
-        env: step::environment(&settings.env, options.epoch),
-        ca_bundle: step::ca_bundle(options.registry.ca_cert.as_deref(), scratch)?,
+        env: step::environment(
+            &settings.env,
+            &build.net.options().proxies.variables(),
+            options.epoch,
+        ),
+        ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),

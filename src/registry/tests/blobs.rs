@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::server::Server;
-use super::{Place, blob, client, fetch, noise, reference};
+use super::{Place, blob, client, client_with, fetch, noise, reference};
+use crate::net;
 use crate::progress::Progress;
 use crate::registry::{Error, Fault};
 
@@ -231,8 +232,7 @@ fn a_stalled_server_is_asked_again_for_the_rest() {
             std::thread::sleep(Duration::from_secs(2));
         }
     });
-    let mut client = client();
-    client.timing.stall = Duration::from_millis(200);
+    let client = client_with(net::Options::default(), Duration::from_millis(200));
     fetch(&client, &server, &blob(&bytes)).unwrap();
     assert_eq!(server.requests()[1].from(), 400);
 }
