@@ -29,6 +29,9 @@ pub enum Trust {
     Local,
 }
 
+/// From the two ends of a redirect to the trust for its target; `None` if it is not to be followed.
+type Judge<'a> = &'a dyn Fn(&Url, &Url) -> Option<Trust>;
+
 /// An HTTP request.
 #[derive(Clone)]
 pub struct Request {
@@ -110,15 +113,14 @@ impl Client {
     }
 
     /// Sends a request and follows redirects. `authorization` is shown to the origin of `url` only; the
-    /// answer says too whether it came from there. `trust` is for `url`, and a function from the two ends
-    /// of a redirect to the trust for its target; `None` if it is not to be followed.
+    /// answer says too whether it came from there. `trust` is for `url`, and `judge` for what comes after it.
     pub(crate) async fn follow(
         &self,
         method: Method,
         url: Url,
         (headers, body): (&HeaderMap, Bytes),
         authorization: Option<&HeaderValue>,
-        (trust, judge): (Trust, &dyn Fn(&Url, &Url) -> Option<Trust>),
+        (trust, judge): (Trust, Judge<'_>),
     ) -> Result<(reqwest::Response, bool), Error> {
         let mut at = url.clone();
         let mut trust = trust;

@@ -176,7 +176,7 @@ impl<'a> Download<'a> {
         match response.status() {
             StatusCode::NOT_MODIFIED if is_conditional => return Ok(true),
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
-                self.restart(&response)?
+                self.restart(&response)?;
             }
             StatusCode::PARTIAL_CONTENT if resumes && self.is_continued_by(&response) => {}
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if resumes => {

@@ -78,7 +78,8 @@ impl<'a> Get<'a> {
                 let mut text = error.to_string();
                 let mut cause: &dyn std::error::Error = &error;
                 while let Some(source) = cause.source() {
-                    text.push_str(&format!(": {source}"));
+                    text.push_str(": ");
+                    text.push_str(&source.to_string());
                     cause = source;
                 }
                 Err(format!("{text}; {hint}"))
