@@ -9,26 +9,21 @@ impl Decoder<'_, '_> {
     /// Checks the value of such a key, and refuses it if it asks for anything.
     pub(super) fn later(&mut self, name: &Node, value: &Node) {
         let key = name.key();
-        let asks = match key {
-            "cmds" => {
-                let record = self.record(value, key, &["pre", "post"]);
-                let what = |name: &Node| format!("cmds.{}", name.key());
-                let texts = record
-                    .iter()
-                    .map(|(name, value)| self.scalar(value, &what(name)));
-                texts
-                    .flatten()
-                    .filter(|text| !text.text.trim().is_empty())
-                    .count()
-                    > 0
+        let asks = if key == "cmds" {
+            let record = self.record(value, key, &["pre", "post"]);
+            let what = |name: &Node| format!("cmds.{}", name.key());
+            let texts = record
+                .iter()
+                .map(|(name, value)| self.scalar(value, &what(name)));
+            // All of them are checked, also those after one that asks for something.
+            let asking = texts.flatten().filter(|text| !text.text.trim().is_empty());
+            asking.count() > 0
+        } else {
+            let names = self.lines(value, key);
+            for (node, name) in &names {
+                self.system_package(node, name);
             }
-            _ => {
-                let names = self.lines(value, key);
-                for (node, name) in &names {
-                    self.system_package(node, name);
-                }
-                !names.is_empty()
-            }
+            !names.is_empty()
         };
         if asks {
             let hint = match key {

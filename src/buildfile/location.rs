@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::secret::{Secret, mask};
 
-/// Where a file or directory comes from.
+/// Where a file or directory comes from. Printed, it is as messages may show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A path on this machine, `~` not expanded yet.
@@ -22,7 +22,7 @@ pub enum Source {
     Scp(SshLocation),
 }
 
-/// Where a repository is cloned from.
+/// Where a repository is cloned from. Printed, it is as messages may show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// `http://` or `https://`
@@ -99,6 +99,26 @@ impl SshLocation {
     #[must_use]
     pub fn file_name(&self) -> Option<String> {
         last_component(&self.path)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(location) | Self::Ftp(location) => location.fmt(f),
+            Self::Scp(location) => write!(f, "scp://{location}"),
+            Self::Local(path) => f.write_str(path),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(location) | Self::Git(location) => location.fmt(f),
+            Self::Ssh(location) => location.fmt(f),
+            Self::Local(path) => f.write_str(path),
+        }
     }
 }
 

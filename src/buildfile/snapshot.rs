@@ -206,11 +206,7 @@ fn agree(one: &Repository, other: &Repository) -> bool {
 }
 
 fn described(repository: &Repository) -> String {
-    let origin = match &repository.origin {
-        Origin::Http(location) | Origin::Git(location) => location.to_string(),
-        Origin::Ssh(location) => location.to_string(),
-        Origin::Local(path) => path.clone(),
-    };
+    let origin = &repository.origin;
     match &repository.commit {
         Some(commit) => format!("`{origin}` at `{commit}`"),
         None => format!("`{origin}` without a `commit_id`"),

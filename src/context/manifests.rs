@@ -6,6 +6,7 @@
 //! the same walk, since a manifest names the repository that it lies in.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +79,8 @@ pub(super) fn ascii(value: &Value) -> String {
         } else {
             // Such characters stand in strings only.
             for unit in character.encode_utf16(&mut [0; 2]) {
-                text.push_str(&format!("\\u{unit:04x}"));
+                // A string takes all that is written.
+                let _ = write!(text, "\\u{unit:04x}");
             }
         }
     }

@@ -32,13 +32,22 @@ pub use error::Error;
 pub use reference::{InvalidReference, Problem, Reference};
 
 /// How registries are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Hosts (`host[:port]`, without a port for all of them) that are spoken to by HTTPS without
     /// verification or, where that does not answer, by plain HTTP.
     pub insecure: Vec<String>,
-    /// Layers that are downloaded side by side; 0 stands for 4.
+    /// Layers that are downloaded side by side.
     pub jobs: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            insecure: Vec::new(),
+            jobs: 8,
+        }
+    }
 }
 
 /// A connection pool with its options and tokens.

@@ -34,14 +34,9 @@ impl Client {
             .iter()
             .filter(|blob| seen.insert(blob.digest) && !store.has(blob))
             .collect();
-        let jobs = if self.options.jobs == 0 {
-            4
-        } else {
-            self.options.jobs
-        };
         stream::iter(wanted)
             .map(|blob| self.fetch_blob(reference, blob, store, progress))
-            .buffer_unordered(jobs)
+            .buffer_unordered(self.options.jobs.max(1))
             .try_collect()
             .await
     }

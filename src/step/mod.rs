@@ -10,6 +10,7 @@ pub use stack::{Inputs, Stack};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use fs_err as fs;
 
@@ -147,7 +148,7 @@ pub fn packages(requirements: &[String], settled: i64) -> Step {
         "--no-cache-dir",
         "-r",
     ]);
-    let install = |file: &String| [&pip[..], &[file.clone()]].concat();
+    let install = |file: &String| [&pip[..], slice::from_ref(file)].concat();
     let mut commands: Vec<_> = requirements.iter().map(install).collect();
     commands.push(settle(settled));
     let names: Vec<_> = requirements

@@ -316,16 +316,8 @@ impl fmt::Display for Wanted<'_> {
     /// Where it lies, as messages may show it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(entry) => match &entry.source {
-                Source::Http(location) | Source::Ftp(location) => location.fmt(f),
-                Source::Scp(location) => write!(f, "scp://{location}"),
-                Source::Local(path) => f.write_str(path),
-            },
-            Self::Repository(repository) => match &repository.origin {
-                Origin::Http(location) | Origin::Git(location) => location.fmt(f),
-                Origin::Ssh(location) => location.fmt(f),
-                Origin::Local(path) => f.write_str(path),
-            },
+            Self::File(entry) => entry.source.fmt(f),
+            Self::Repository(repository) => repository.origin.fmt(f),
         }
     }
 }

@@ -145,8 +145,10 @@ fn session(
                     }
                     _ => {
                         data.write_all(rest).ok()?;
-                        while wrong == Wrong::Long {
-                            data.write_all(rest).ok()?;
+                        if wrong == Wrong::Long {
+                            loop {
+                                data.write_all(rest).ok()?;
+                            }
                         }
                         "226 that is all".to_owned()
                     }

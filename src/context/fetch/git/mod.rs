@@ -52,7 +52,7 @@ pub(super) fn fetch(
     fetch: Fetch<'_>,
 ) -> Result<Answer, Error> {
     clone(repository, into, known, fetch).map_err(|source| Error {
-        origin: shown(&repository.origin),
+        origin: repository.origin.to_string(),
         source,
     })
 }
@@ -195,15 +195,6 @@ fn tell(left_out: &checkout::LeftOut, name: &str, fetch: Fetch<'_>) {
             let text = format!("`{name}` has {what}, which {stays}: `{first}` ({count} in all)");
             fetch.progress.warn(text);
         }
-    }
-}
-
-/// A location as messages show it.
-fn shown(origin: &Origin) -> String {
-    match origin {
-        Origin::Http(location) | Origin::Git(location) => location.to_string(),
-        Origin::Ssh(location) => location.to_string(),
-        Origin::Local(path) => path.clone(),
     }
 }
 

@@ -133,7 +133,7 @@ fn names(repository: &Repository) -> Result<Refs, Problem> {
         }
     }
     let head = repository.find_reference("HEAD")?;
-    if let Some(Ok(branch)) = head.symbolic_target().transpose().map(|target| target) {
+    if let Ok(Some(branch)) = head.symbolic_target() {
         refs.set_default(branch);
     }
     if let Ok(resolved) = head.resolve()

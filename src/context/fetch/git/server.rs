@@ -56,7 +56,9 @@ impl<'a> Server<'a> {
         }
         if greeting.is_version_2 {
             let lines = packet::read_list(&mut link.ask(names_request(&greeting, name))?)?;
-            lines.iter().for_each(|line| add_name(line, &mut refs));
+            for line in &lines {
+                add_name(line, &mut refs);
+            }
         }
         Ok(Self {
             link,
