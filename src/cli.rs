@@ -219,7 +219,7 @@ pub(crate) struct Build {
     #[arg(long)]
     accept_new_host_keys: bool,
 
-    /// Host keys of ssh servers [default: ~/.ssh/known_hosts and the system's file]
+    /// Host keys of ssh servers [default: the user's file and the system's]
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 

@@ -7,7 +7,9 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::support::{Bench, Ftpd, GitRepository, GitWeb, Proxy, Sshd, User, serve_base, verify};
+use crate::support::{
+    Bench, Ftpd, GitRepository, GitWeb, Image, Proxy, Sshd, User, serve_base, verify,
+};
 
 /// The document's example of a whole build file.
 const WHOLE: &str = r#"
@@ -186,7 +188,24 @@ fn the_whole_example_builds() {
     assert!(!run.stderr().contains("pa55"), "{}", run.stderr());
 
     let image = verify(&bench.path("out"), "latest");
-    let workspace = bench.path("context/image/workspace");
+    holds_all(&image, &bench.path("context/image/workspace"), &wanted);
+    for host in [
+        "pypi.org",
+        &web.web.tls_url("")[8..17],
+        &ftpd.address()[..9],
+    ] {
+        assert!(
+            proxy.log().contains(host),
+            "{host} was reached without the proxy"
+        );
+    }
+    let text = image.config.to_string().to_lowercase();
+    assert!(!text.contains("proxy"), "a proxy is in the config");
+}
+
+/// Holds that an image and its context have what the whole example names; of the first repository, this
+/// commit.
+fn holds_all(image: &Image, workspace: &Path, commit: &str) {
     let read = |name: &str| fs::read_to_string(workspace.join(name)).expect(name);
     for (name, content) in [
         ("file1", "file1"),
@@ -212,21 +231,9 @@ fn the_whole_example_builds() {
         assert!(image.find(&name).is_some(), "{name}");
     }
     let repos: Value = serde_json::from_str(&read("installation/repos.json")).expect("JSON");
-    assert_eq!(repos["/workspace/reponame"]["commit"], wanted);
+    assert_eq!(repos["/workspace/reponame"]["commit"], commit);
     assert_eq!(repos["/workspace/reponame"]["path"], "/workspace/reponame");
     assert!(image.find("workspace/reponame/.git").is_none());
-    for host in [
-        "pypi.org",
-        &web.web.tls_url("")[8..17],
-        &ftpd.address()[..9],
-    ] {
-        assert!(
-            proxy.log().contains(host),
-            "{host} was reached without the proxy"
-        );
-    }
-    let text = image.config.to_string().to_lowercase();
-    assert!(!text.contains("proxy"), "a proxy is in the config");
 }
 
 #[test]

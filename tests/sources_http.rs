@@ -2,7 +2,7 @@
 
 use fs_err as fs;
 
-use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports};
+use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports, serve_base, verify};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -278,6 +278,53 @@ fn proxies_lead_to_servers() {
         error.contains("hint: write") && !error.contains("pa55"),
         "{error}"
     );
+}
+
+#[test]
+fn proxies_lead_pip() {
+    let (Some(web), Some(http), Some(socks)) = (start(), Proxy::http(), Proxy::socks()) else {
+        return;
+    };
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    let wheel = bench.write_wheel(&[]);
+    let name = "pib_hello-1.0-py3-none-any.whl";
+    let page = format!("<!DOCTYPE html><a href='{name}'>{name}</a>");
+    web.write("simple/pib-hello/index.html", page);
+    web.write(
+        &format!("simple/pib-hello/{name}"),
+        fs::read(wheel).expect("it was just made"),
+    );
+    for (index, proxy, scheme) in [
+        (web.tls_url("simple"), &http, "http"),
+        (web.tls_url("simple"), &socks, "socks5"),
+        (web.url("simple"), &socks, "socks5h"),
+    ] {
+        bench.write(
+            "build.yaml",
+            format!(
+                "tag: image:1\npython: 3.11\npackages: [pib-hello]\n\
+                 pip-config: {{global: {{index-url: '{index}'}}}}\n\
+                 proxy: {{ALL_PROXY: '{scheme}://{}', NO_PROXY: none.example}}\n",
+                proxy.authority()
+            ),
+        );
+        let before = proxy.log().len();
+        let mut command = bench.tool(["build.yaml", "-v", "--base", &base, "-o", "oci-dir:out"]);
+        command.arg("--ca-cert").arg(web.authority());
+        for name in ["HTTP_PROXY", "HTTPS_PROXY"] {
+            command.env_remove(name);
+            command.env_remove(name.to_ascii_lowercase());
+        }
+        let run = bench.finish(&mut command);
+        run.line();
+        assert!(proxy.log().len() > before, "{index} by {scheme}");
+        let image = verify(&bench.path("out"), "1");
+        let module = "venv/lib/python3.11/site-packages/pib_hello/__init__.py";
+        assert!(image.find(module).is_some(), "{index} by {scheme}");
+    }
 }
 
 #[test]

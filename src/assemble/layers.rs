@@ -11,6 +11,7 @@ use crate::context::{self, Context};
 use crate::error::Error;
 use crate::image::{NewLayer, Settings};
 use crate::layer::{self, Times};
+use crate::net::StepProxies;
 use crate::rootfs::Rootfs;
 use crate::runner::{Mount, Rung};
 use crate::secret::Secret;
@@ -47,15 +48,12 @@ pub(super) fn make(
         progress,
         ..
     } = build;
+    let proxies = StepProxies::open(build.net, progress)?;
     let inputs = Inputs {
         rung,
         store,
         scratch,
-        env: step::environment(
-            &settings.env,
-            &build.net.options().proxies.variables(),
-            options.epoch,
-        ),
+        env: step::environment(&settings.env, proxies.variables(), options.epoch),
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],

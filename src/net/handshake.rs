@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::words::printable;
 use crate::secret::Secret;
 
-/// A proxy whose answer is longer than this is none.
+/// Whose head is longer than this does not speak HTTP.
 const LONGEST_HEAD: usize = 1 << 14;
 
 /// The value of `Authorization` and `Proxy-Authorization`, RFC 7617.
@@ -44,15 +44,7 @@ pub(super) fn http(
     });
     let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-        if head.len() > LONGEST_HEAD {
-            return Err(io::Error::other("it does not speak HTTP"));
-        }
-    }
+    let head = read_head(stream)?;
     let head = String::from_utf8_lossy(&head);
     let line = head.lines().next().unwrap_or_default();
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..));
@@ -67,6 +59,18 @@ pub(super) fn http(
         ))),
         None => Err(io::Error::other("it does not speak HTTP")),
     }
+}
+
+/// Reads the first line and the headers of a message of HTTP, to the empty line.
+pub(super) fn read_head(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(read::<1>(stream)?);
+        if head.len() > LONGEST_HEAD {
+            return Err(io::Error::other("it does not speak HTTP"));
+        }
+    }
+    Ok(head)
 }
 
 /// Asks a SOCKS5 proxy for a connection to `host`; a name is looked up by the proxy.

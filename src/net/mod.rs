@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `proxy.rs`, `no_proxy.rs` | which proxy leads to a machine, and to which none does |
 //! | `tunnel.rs`, `handshake.rs` | TCP connections, and how a proxy is asked for one |
+//! | `relay.rs` | the proxies as steps see them |
 //! | `http.rs`, `response.rs` | HTTP requests with their redirects, and what comes back |
 //! | `tls.rs` | TLS for what is neither HTTP nor git |
 //! | `netrc.rs` | names and passwords by machine |
@@ -22,6 +23,7 @@ mod http;
 mod netrc;
 mod no_proxy;
 mod proxy;
+mod relay;
 mod response;
 mod retry;
 mod tls;
@@ -44,6 +46,7 @@ pub use fault::{Error, Fault};
 pub use http::{Request, Trust};
 pub use netrc::NetrcError;
 pub use proxy::{InvalidProxy, Proxies, Proxy};
+pub use relay::StepProxies;
 pub use response::Response;
 pub use tls::TlsError;
 pub use tunnel::{ConnectError, Connection};

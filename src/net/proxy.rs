@@ -124,15 +124,17 @@ impl Proxies {
     }
 
     /// The variables for a step, in both letter cases. A SOCKS proxy is `ALL_PROXY` as well, since hardly
-    /// a program knows the other name.
-    #[must_use]
-    pub fn variables(&self) -> Vec<(String, Secret)> {
+    /// a program knows the other name. `relay` is the URL of the HTTP proxy that stands for a SOCKS one.
+    pub(super) fn variables(&self, relay: Option<&Secret>) -> Vec<(String, Secret)> {
         let all = self.all.as_ref().or(self.socks.as_ref());
-        let proxies = [&self.http, &self.https, &self.ftp, &self.socks]
-            .map(Option::as_ref)
+        let by_http = |own: &Option<Proxy>| match (relay, own.as_ref().or(all)) {
+            (Some(relay), Some(proxy)) if proxy.is_socks() => Some(relay.clone()),
+            _ => own.as_ref().map(|proxy| proxy.url.clone()),
+        };
+        let others = [self.ftp.as_ref(), self.socks.as_ref(), all];
+        let proxies = [by_http(&self.http), by_http(&self.https)]
             .into_iter()
-            .chain([all])
-            .map(|proxy| proxy.map(|proxy| proxy.url.clone()));
+            .chain(others.map(|proxy| proxy.map(|proxy| proxy.url.clone())));
         let except = self.except.text();
         let except = (!except.is_empty()).then(|| Secret::new(except));
         NAMES
@@ -146,6 +148,13 @@ impl Proxies {
                 ]
             })
             .collect()
+    }
+
+    /// Whether a SOCKS proxy is to lead what speaks HTTP.
+    pub(super) fn lead_http_by_socks(&self) -> bool {
+        let all = self.all.as_ref().or(self.socks.as_ref());
+        let mut both = [&self.http, &self.https].into_iter();
+        both.any(|own| own.as_ref().or(all).is_some_and(Proxy::is_socks))
     }
 
     /// The proxy for a URL.
@@ -240,6 +249,10 @@ impl Proxy {
     /// Whether certificates matter on the way to it.
     pub(super) fn speaks_tls(&self) -> bool {
         self.kind == Kind::Https
+    }
+
+    fn is_socks(&self) -> bool {
+        matches!(self.kind, Kind::Socks5 | Kind::Socks5h)
     }
 
     fn scheme(&self) -> &'static str {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, Url};
 
-use super::{Client, ConnectError, Error, Fault, Options, Proxies, Request, Timing};
+use super::{Client, ConnectError, Error, Fault, Options, Proxies, Request, StepProxies, Timing};
 use crate::progress::Progress;
 use crate::registry::tests::server::Server;
 use crate::secret::Secret;
@@ -96,7 +98,7 @@ fn a_step_gets_both_letter_cases() {
         ("SOCKS_PROXY", "socks://k"),
         ("No_Proxy", "a, b"),
     ]);
-    let variables = proxies.variables();
+    let variables = proxies.variables(None);
     let values: Vec<_> = variables
         .iter()
         .map(|(name, value)| format!("{name}={}", value.reveal()))
@@ -119,9 +121,70 @@ fn a_step_gets_both_letter_cases() {
         shown.contains("h:80") && !shown.contains("p%40ss") && !shown.contains("user"),
         "{shown}"
     );
-    assert!(Proxies::default().variables().is_empty());
+    assert!(Proxies::default().variables(None).is_empty());
     // What a step gets is read again as what it was.
-    assert_eq!(Proxies::new(&variables).unwrap().variables(), variables);
+    assert_eq!(Proxies::new(&variables).unwrap().variables(None), variables);
+}
+
+#[test]
+fn a_step_sees_http_in_the_place_of_socks() {
+    let open = |pairs: &[(&str, &str)]| {
+        StepProxies::open(&Arc::new(client(pairs)), &Progress::silent()).unwrap()
+    };
+    let value = |proxies: &StepProxies, name: &str| {
+        let found = proxies.variables().iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.reveal().to_owned())
+    };
+    let [own, socks] = ["http://own:1", "socks5://u:pa55@127.0.0.1:1"];
+    assert_eq!(value(&open(&[("HTTP_PROXY", own)]), "HTTPS_PROXY"), None);
+    let proxies = open(&[("HTTP_PROXY", own), ("SOCKS_PROXY", socks)]);
+    assert_eq!(value(&proxies, "http_proxy").unwrap(), own);
+    assert_eq!(value(&proxies, "all_proxy").unwrap(), socks);
+    let relay: Url = value(&proxies, "https_proxy").unwrap().parse().unwrap();
+    let login = BASE64_STANDARD.encode(format!("step:{}", relay.password().unwrap()));
+    let login = format!("Proxy-authorization: Basic {login}");
+    let port = relay.port().unwrap();
+    let ask = |lines: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(format!("{lines}\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    for (lines, expected) in [
+        ("CONNECT x.example:443 HTTP/1.1".to_owned(), "407 "),
+        (
+            format!("CONNECT x.example:443 HTTP/1.1\r\n{login}x"),
+            "407 ",
+        ),
+        (
+            format!("CONNECT x.example:443 HTTP/1.1\r\n{login}"),
+            "502 `x.example:443` cannot be reached",
+        ),
+        (format!("GET ftp://x.example/ HTTP/1.1\r\n{login}"), "400 "),
+        (format!("GET /x HTTP/1.1\r\n{login}"), "400 "),
+        (format!("GET\r\n{login}"), "400 "),
+        (
+            format!("POST http://x.example/ HTTP/1.1\r\n{login}\r\nContent-Length: x"),
+            "400 ",
+        ),
+        (
+            format!("POST http://x.example/ HTTP/1.1\r\n{login}\r\nTransfer-Encoding: chunked"),
+            "411 ",
+        ),
+    ] {
+        let answer = ask(&lines).unwrap();
+        let start = format!("HTTP/1.1 {expected}");
+        assert!(answer.starts_with(&start), "{lines}: {answer}");
+        assert!(!answer.contains("pa55"), "{answer}");
+    }
+    drop(proxies);
+    // It is woken to close.
+    let end = Instant::now() + Duration::from_secs(5);
+    while TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        assert!(Instant::now() < end, "the port is still open");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every name of a commit, and how much is moved for it.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use fs_err as fs;
 use serde_json::json;
@@ -206,9 +207,10 @@ fn what_did_not_change_is_not_moved_again() {
     let bench = Bench::current();
     let folder = bench.root().join("served");
     let suite = Suite::new(&folder);
-    let big: String = (0..20_000)
-        .map(|number| format!("{:x}\n", noise_of(number)))
-        .collect();
+    let mut big = String::new();
+    for number in 0..20_000 {
+        writeln!(big, "{:x}", noise_of(number)).expect("a string takes all");
+    }
     suite.repository.commit("main", &[("100644", "big", &big)]);
     for protocol in [GitProtocol::Current, GitProtocol::Old] {
         let daemon = GitDaemon::start(&folder, protocol);

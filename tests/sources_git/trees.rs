@@ -11,6 +11,9 @@ use crate::support::{
     Bench, GitDaemon, GitProtocol, GitRepository, Stage, base_layout, is_root, succeed,
 };
 
+/// Mode, name and id.
+type Entry<'a> = (&'a str, &'a str, &'a str);
+
 #[test]
 fn hostile_trees_stay_inside() {
     if base_layout().is_none() {
@@ -38,7 +41,7 @@ fn hostile_trees_stay_inside() {
     for _ in 0..600 {
         deep = repository.raw_tree(&[("40000", "d", &deep)]);
     }
-    let trees: [(&str, Vec<(&str, &str, &str)>); 13] = [
+    let trees: [(&str, Vec<Entry<'_>>); 13] = [
         ("`..`", vec![("40000", "..", &inner)]),
         ("`.`", vec![("40000", ".", &inner)]),
         ("`../planted`", vec![("100644", "../planted", &blob)]),

@@ -304,7 +304,7 @@ fn keys_of_the_build_file() {
         let text = fs::read_to_string(&path).expect("ours");
         let begin = text.lines().next().expect("lines");
         assert_eq!(begin.contains("OPENSSH"), !pem, "{begin}");
-        let lines: String = text.lines().map(|line| format!("      {line}\n")).collect();
+        let lines = format!("      {}\n", text.trim_end().replace('\n', "\n      "));
         // As it is; as one folded line; and as YAML folds it.
         for (style, lines) in [("|", lines.clone()), (">", lines.clone()), ("", lines)] {
             let entry = format!("  suite:\n    url: '{url}'\n    ssh_key: {style}\n{lines}");

@@ -76,6 +76,7 @@ impl Web {
     /// Puts a file where `name` leads to.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.directory.path().join("www").join(name);
+        fs::create_dir_all(path.parent().expect("it is below")).expect("the folder is ours");
         fs::write(&path, content).expect("the folder is ours");
         path
     }

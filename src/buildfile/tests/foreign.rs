@@ -245,7 +245,7 @@ fn what_json_has_no_form_for_stays_text() {
 fn hostile_yaml_costs_little() {
     let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for (before, name) in ('a'..='i').zip('b'..='j') {
-        let aliases = [format!("*{before}")].repeat(6).join(",");
+        let aliases = vec![format!("*{before}"); 6].join(",");
         writeln!(bomb, "{name}: &{name} [{aliases}]").unwrap();
     }
     for text in [
