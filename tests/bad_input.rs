@@ -122,7 +122,7 @@ fn build_files() {
 #[test]
 fn command_lines() {
     let bench = Bench::current();
-    bench.write("build.yaml", "tag: x\npython: 3.11\n");
+    bench.write("build.yaml", "tag: x\npython: 3.11\nsystem-packages: []\n");
     for arguments in [
         &["build.yaml", "--no-such-option"][..],
         &[],
@@ -205,7 +205,7 @@ fn files_of_a_build() {
             &["installation"],
         ),
     ] {
-        bench.write("build.yaml", format!("python: 3.11\nfiles: {files}\n"));
+        bench.write("build.yaml", format!("python: 3.11\nsystem-packages: []\nfiles: {files}\n"));
         let run = bench.run(["build.yaml", "--base", &base, "-o", "oci-dir:out"]);
         let status = run.status();
         // Before or while files are staged: both are right.
@@ -235,7 +235,7 @@ fn registries() {
     };
     let layout = base_layout().expect("it was pushed");
     let bench = Bench::current();
-    bench.write("build.yaml", "python: 3.11\n");
+    bench.write("build.yaml", "python: 3.11\nsystem-packages: []\n");
     let build = |base: &str, words: &[&str], name: &str| {
         refused(
             &bench,
@@ -303,7 +303,7 @@ fn steps_that_fail() {
     let base = copy(&bench, &layout);
     bench.write(
         "build.yaml",
-        "tag: x:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\npackages: [no-such-package-of-the-tests]\n",
+        "tag: x:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1'}\npackages: [no-such-package-of-the-tests]\n",
     );
     // pip's own words, the command and its status.
     let words = [
@@ -332,7 +332,7 @@ fn outputs() {
         return;
     };
     let base = copy(&bench, &layout);
-    bench.write("build.yaml", "python: 3.11\n");
+    bench.write("build.yaml", "python: 3.11\nsystem-packages: []\n");
     let build = |output: &str, words: &[&str], name: &str| {
         refused(
             &bench,
@@ -393,7 +393,7 @@ fn no_permitted_rung() {
         return;
     };
     let base = copy(&bench, &layout);
-    bench.write("build.yaml", "python: 3.11\n");
+    bench.write("build.yaml", "python: 3.11\nsystem-packages: []\n");
     for rung in ["root", "userns-range"] {
         let arguments = [
             "build.yaml",
@@ -425,7 +425,7 @@ fn a_full_disk() {
     let base = copy(&bench, &layout);
     bench.write(
         "build.yaml",
-        "tag: x:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\n",
+        "tag: x:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1'}\n",
     );
     let disk = Disk::mount(&bench, "small", "20m");
     let small = bench.path("small").display().to_string();

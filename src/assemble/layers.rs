@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
-use super::Build;
+use super::{Build, settings};
 use crate::context::{self, Context};
 use crate::error::Error;
 use crate::image::{NewLayer, Settings};
@@ -21,24 +21,66 @@ use crate::step::{self, Inputs, Stack, Step};
 /// built in the image, cannot store times before 1980 in any time zone.
 const SETTLED: i64 = 315_619_200;
 
-/// What is run in the image.
-pub(super) fn steps(build: Build<'_>, context: &Context) -> Vec<Step> {
-    let settled = build.options.epoch.unwrap_or(SETTLED);
-    let mut steps = vec![step::virtual_environment(settled)];
-    if !context.requirements.is_empty() {
-        steps.push(step::packages(&context.requirements, settled));
-    }
-    steps
+/// What makes a layer.
+#[derive(Debug, Clone)]
+pub(super) enum Stage {
+    /// Something that is run.
+    Step(Step),
+    /// The same, and it is shown what pip reads.
+    Pip(Step),
+    /// The staged files are copied.
+    Workspace,
 }
 
-/// Runs the steps. The workspace's layer lies above the packages', so that a changed test script rebuilds
-/// one small layer, unless pip reads the workspace.
+/// The stages of a build, in order. The workspace's layer lies above the packages', so that a changed test
+/// script rebuilds one small layer, unless pip reads the workspace.
+pub(super) fn stages(build: Build<'_>, context: &Context, settings: &Settings) -> Vec<Stage> {
+    let settled = build.options.epoch.unwrap_or(SETTLED);
+    let mut stages = Vec::new();
+    let system = build.buildfile.system_packages.as_deref();
+    if system.is_none_or(|names| !names.is_empty()) {
+        stages.push(Stage::Step(step::system_packages(system)));
+    }
+    stages.push(Stage::Step(step::virtual_environment(settled)));
+    let pip_sees_workspace = context::pip_sees_workspace(build.buildfile, &settings.env);
+    if pip_sees_workspace {
+        stages.push(Stage::Workspace);
+    }
+    if !context.requirements.is_empty() {
+        stages.push(Stage::Pip(step::packages(&context.requirements, settled)));
+    }
+    if !pip_sees_workspace {
+        stages.push(Stage::Workspace);
+    }
+    stages
+}
+
+/// Whether one of the stages installs the Debian package `name`.
+pub(super) fn install(stages: &[Stage], name: &str) -> bool {
+    stages.iter().any(|stage| match stage {
+        Stage::Step(step) if step.name == step::SYSTEM_PACKAGES => {
+            step.commands.iter().flatten().any(|word| word == name)
+        }
+        _ => false,
+    })
+}
+
+/// What is run, in order.
+pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
+    let step = |stage| match stage {
+        Stage::Step(step) | Stage::Pip(step) => Some(step),
+        Stage::Workspace => None,
+    };
+    stages.into_iter().filter_map(step).collect()
+}
+
+/// Goes through the stages, and says in `settings` what the entrypoint is.
 pub(super) fn make(
     build: Build<'_>,
     rung: Rung,
     context: &Context,
-    settings: &Settings,
-    steps: &[Step],
+    settings: &mut Settings,
+    stages: &[Stage],
     rootfs: &Rootfs,
 ) -> Result<Vec<NewLayer>, Error> {
     let Build {
@@ -73,14 +115,21 @@ pub(super) fn make(
 
     let mut stack = Stack::new(rootfs, inputs)?;
     let mut layers = Vec::new();
-    for (number, step) in steps.iter().enumerate() {
-        if number == 1 && pip_sees_workspace {
-            stack.push(&tree, &workspace.layer)?;
-            layers.push(workspace.clone());
-        }
-        let part = progress.start(step.name);
+    for (number, stage) in stages.iter().enumerate() {
         // The virtual environment is made without pip's settings and requirements.
-        let layer = stack.run(step, if number == 0 { &[] } else { &mounts })?;
+        let (step, mounts) = match stage {
+            Stage::Step(step) => (step, &[][..]),
+            Stage::Pip(step) => (step, &mounts[..]),
+            Stage::Workspace => {
+                if number + 1 < stages.len() {
+                    stack.push(&tree, &workspace.layer)?;
+                }
+                layers.push(workspace.clone());
+                continue;
+            }
+        };
+        let part = progress.start(step.name);
+        let layer = stack.run(step, mounts)?;
         part.finish(
             layer
                 .as_ref()
@@ -91,9 +140,7 @@ pub(super) fn make(
             created_by: step.created_by.clone(),
         }));
     }
-    if !layers.contains(&workspace) {
-        layers.push(workspace);
-    }
+    settings.entrypoint = settings::entrypoint(|path| stack.has_program(path));
     Ok(layers)
 }
 

@@ -191,16 +191,18 @@ impl Build<'_> {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
         let mut settings = settings::settings(options, buildfile, &base)?;
-        let steps = layers::steps(self, &context);
+        let stages = layers::stages(self, &context, &settings);
 
         let mut layers = Vec::new();
         let mut image = None;
         if let Some(rung) = rung {
             let rootfs = rootfs::unpack(&base.layers, rung, store, progress)?;
-            settings.entrypoint = settings::entrypoint(&rootfs);
-            layers = layers::make(self, rung, &context, &settings, &steps, &rootfs)?;
+            layers = layers::make(self, rung, &context, &mut settings, &stages, &rootfs)?;
             image = Some(image::append(&base, &layers, &settings, store)?);
+        } else if layers::install(&stages, "tini") {
+            settings.entrypoint = settings::entrypoint(|path| path == "usr/bin/tini");
         }
+        let steps = layers::steps(stages);
         dockerfile::write(&context, &base, &settings, &steps)?;
         if let Some(image) = &image {
             publish(image, &references, &outputs, store, progress)?;

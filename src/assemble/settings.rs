@@ -16,7 +16,6 @@ use crate::net::{self, Proxies};
 use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::registry::{InvalidReference, Reference};
-use crate::rootfs::Rootfs;
 use crate::step;
 
 const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
@@ -169,25 +168,12 @@ pub(super) fn settings(
 }
 
 /// `tini` and the script, or the script alone where the image has no `tini`.
-pub(super) fn entrypoint(rootfs: &Rootfs) -> Vec<String> {
-    let tini = ["usr/bin/tini", "sbin/tini", "usr/local/bin/tini"]
+pub(super) fn entrypoint(has_program: impl Fn(&str) -> bool) -> Vec<String> {
+    let tini = ["usr/bin/tini", "bin/tini", "sbin/tini", "usr/local/bin/tini"]
         .into_iter()
-        .find(|path| is_program(&rootfs.path, path));
+        .find(|path| has_program(path));
     match tini {
         Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
         None => vec![ENTRYPOINT.to_owned()],
     }
-}
-
-/// Whether `path` is an executable file in the tree at `root`; links count, as long as they stay in it.
-fn is_program(root: &Path, path: &str) -> bool {
-    use rustix::fs::{Mode, OFlags, ResolveFlags};
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = rustix::fs::open(root, flags, Mode::empty()).and_then(|root| {
-        let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(root, path, flags, Mode::empty(), confined)
-    });
-    found.and_then(rustix::fs::fstat).is_ok_and(|stat| {
-        rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
-    })
 }

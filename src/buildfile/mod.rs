@@ -68,6 +68,8 @@ pub struct BuildFile {
     pub snapshot: Option<String>,
     /// `proxy`: variables, as typed, and their values, which may hold credentials.
     pub proxy: Vec<(String, Secret)>,
+    /// `system-packages`: names of Debian packages; `None` for the usual ones.
+    pub system_packages: Option<Vec<String>>,
     /// `jobfiles`
     pub jobfiles: JobFiles,
     /// `labels`, in their order.

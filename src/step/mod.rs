@@ -25,6 +25,7 @@ pub const VIRTUAL_ENV: &str = "/venv";
 /// Where the requirements are in the image.
 pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
 
+const INSTALL: &str = include_str!("packages.sh");
 const SETTLE: &str = include_str!("settle.py");
 const UPGRADE_PIP: &str = include_str!("upgrade_pip.py");
 
@@ -103,6 +104,11 @@ impl Error {
                  Debian both are in the package `python3-venv`"
                     .to_owned(),
             ),
+            Self::Failed { step: SYSTEM_PACKAGES, .. } => Some(
+                "check the names in `system-packages`, and that the package server can be reached; \
+                 `system-packages: []` installs none"
+                    .to_owned(),
+            ),
             Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("No matching distribution")) => {
                 Some(
                     "check the name and the version in `packages`, and that the index has a release for this \
@@ -118,6 +124,35 @@ impl Error {
             Self::Layer(source) => source.hint(),
             _ => None,
         }
+    }
+}
+
+/// The name of the step that installs Debian packages.
+pub const SYSTEM_PACKAGES: &str = "system packages";
+
+/// The Debian packages of an image that asks for none by name: what a job reaches its devices with, and an
+/// init.
+pub const USUAL_PACKAGES: [&str; 4] = ["iputils-ping", "openssh-client", "telnet", "tini"];
+
+/// Installs Debian packages. `None` stands for [`USUAL_PACKAGES`]; those of them that the base's suite
+/// lacks are left out.
+#[must_use]
+pub fn system_packages(names: Option<&[String]>) -> Step {
+    let asked = if names.is_some() { "named" } else { "usual" };
+    let names = names.map_or_else(|| argv(&USUAL_PACKAGES), <[String]>::to_vec);
+    Step {
+        name: SYSTEM_PACKAGES,
+        created_by: format!(
+            "apt-get install -y --no-install-recommends {}",
+            names.join(" ")
+        ),
+        commands: vec![
+            [
+                argv(&["sh", "-c", INSTALL, "system-packages", asked]),
+                names,
+            ]
+            .concat(),
+        ],
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::{Error, Step, display, is_full, plain, relative};
 use crate::layer::{Changes, ChangesRequest, Compression, Times, UnpackRequest};
@@ -15,6 +16,9 @@ use crate::store::Store;
 
 /// Lines of a failed command that its error shows.
 const TAIL: usize = 30;
+
+/// How a line begins by which a step tells the user something; `packages.sh` writes such.
+const WARNING: &str = "pyats-image-build: warning: ";
 
 /// What every step of a build gets.
 #[derive(Debug)]
@@ -135,6 +139,20 @@ impl<'a> Stack<'a> {
         Ok(layer)
     }
 
+    /// Whether an executable file lies at `path`, relative to the root.
+    #[must_use]
+    pub fn has_program(&self, path: &str) -> bool {
+        let trees = match &self.tree {
+            Tree::Overlay(lower) => lower.as_slice(),
+            Tree::InPlace(root) => std::slice::from_ref(root),
+        };
+        // What lies in the topmost tree counts; a mark of a deletion there is no program.
+        let found = trees.iter().find_map(|tree| find(tree, path));
+        found.is_some_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
+        })
+    }
+
     fn prepare(&self, directory: &Path) -> Result<(RootFs, Changes), Error> {
         Ok(match &self.tree {
             Tree::Overlay(lower) => {
@@ -170,6 +188,9 @@ impl<'a> Stack<'a> {
                     tail.pop_front();
                 }
                 tail.push_back(line.clone());
+                if let Some(warning) = line.strip_prefix(WARNING) {
+                    progress.warn(warning);
+                }
                 progress.output(line);
             },
             progress.cancelled(),
@@ -186,4 +207,13 @@ impl<'a> Stack<'a> {
             }),
         }
     }
+}
+
+/// What lies at `path` in the tree at `root`; links count, as long as they stay in it.
+fn find(root: &Path, path: &str) -> Option<Stat> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
+    let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, path, flags, Mode::empty(), confined).ok()?;
+    rustix::fs::fstat(found).ok()
 }
