@@ -97,9 +97,6 @@ pub enum OptionsError {
     /// Nothing to run.
     #[error("the image has neither an entrypoint nor a command, and none was given")]
     NoCommand,
-    /// An image whose commands run as somebody else than root.
-    #[error("the image runs as the user `{0}`, which is not supported yet")]
-    User(String),
     /// A mount that is not `HOST:IMAGE[:ro]`.
     #[error(
         "`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, both absolute, and not `/` in the image"
@@ -129,7 +126,6 @@ impl OptionsError {
             Self::Proxy(error) => error.hint(),
             Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
             Self::NoCommand => "give a command after the image",
-            Self::User(_) => "use another container runtime for this image",
             Self::SameOutput(_) => "give each a path of its own, such as `-o oci-archive:PATH`",
             Self::WorkDir { .. } => {
                 "make the directory first, or choose another one with `--work-dir DIR`"

@@ -123,10 +123,6 @@ fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
 /// Runs the command to its end.
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let (image, _, store) = find(&options.image, &options.store, progress)?;
-    let user = image.text("User");
-    if !matches!(user.split(':').next(), Some("" | "root" | "0")) {
-        return Err(OptionsError::User(user.to_owned()).into());
-    }
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner)?;
     rootfs::sweep(rung, &store.scratch_root())?;
@@ -136,6 +132,9 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         let command = Command {
             rootfs: rootfs::writable(rung, &[base.path], scratch.path(), progress)?,
             mounts: options.volumes.clone(),
+            tmpfs: Vec::new(),
+            user: image.text("User").to_owned(),
+            network: true,
             argv,
             env: environment(options, &image),
             cwd: options

@@ -205,7 +205,10 @@ fn files_of_a_build() {
             &["installation"],
         ),
     ] {
-        bench.write("build.yaml", format!("python: 3.11\nsystem-packages: []\nfiles: {files}\n"));
+        bench.write(
+            "build.yaml",
+            format!("python: 3.11\nsystem-packages: []\nfiles: {files}\n"),
+        );
         let run = bench.run(["build.yaml", "--base", &base, "-o", "oci-dir:out"]);
         let status = run.status();
         // Before or while files are staged: both are right.

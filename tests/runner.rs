@@ -286,6 +286,9 @@ fn command(rootfs: RootFs) -> Command {
     Command {
         rootfs,
         mounts: vec![],
+        tmpfs: vec![],
+        user: String::new(),
+        network: true,
         argv: vec![],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         cwd: "/".into(),

@@ -133,7 +133,10 @@ fn credentials_of_sources_reach_servers_and_nothing_else() {
     }
     // What is refused is told without them, too.
     let wrong = with(web.web.tls_url("private/file"), "user:pa55-wrong");
-    bench.write("wrong.yaml", format!("python: 3.11\nsystem-packages: []\nfiles: ['{wrong}']\n"));
+    bench.write(
+        "wrong.yaml",
+        format!("python: 3.11\nsystem-packages: []\nfiles: ['{wrong}']\n"),
+    );
     let mut command = bench.tool(["wrong.yaml", "--base", &base]);
     command.args(["--ca-cert".as_ref(), web.web.authority().as_os_str()]);
     let run = bench.finish(&mut command);

@@ -169,9 +169,14 @@ pub(super) fn settings(
 
 /// `tini` and the script, or the script alone where the image has no `tini`.
 pub(super) fn entrypoint(has_program: impl Fn(&str) -> bool) -> Vec<String> {
-    let tini = ["usr/bin/tini", "bin/tini", "sbin/tini", "usr/local/bin/tini"]
-        .into_iter()
-        .find(|path| has_program(path));
+    let tini = [
+        "usr/bin/tini",
+        "bin/tini",
+        "sbin/tini",
+        "usr/local/bin/tini",
+    ]
+    .into_iter()
+    .find(|path| has_program(path));
     match tini {
         Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
         None => vec![ENTRYPOINT.to_owned()],

@@ -15,9 +15,7 @@ impl Decoder<'_, '_> {
             .iter()
             .map(|(name, value)| self.scalar(value, &what(name)));
         // All of them are checked, also those after one that asks for something.
-        let asking = texts
-            .flatten()
-            .filter(|text| !text.text.trim().is_empty());
+        let asking = texts.flatten().filter(|text| !text.text.trim().is_empty());
         if asking.count() > 0 {
             let hint = "use a `base` that was prepared this way";
             self.problem(name.span, format!("`{key}` is not supported yet"), hint);

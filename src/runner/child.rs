@@ -73,6 +73,11 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         .map_err(|error| Failure::new("prctl(PR_SET_DUMPABLE)", error))?;
     match spec.job {
         Job::Run(command) => {
+            if !command.network {
+                unshare(UnshareFlags::NEWNET, "CLONE_NEWNET")?;
+                sys::raise_loopback()
+                    .map_err(|error| Failure::new("ioctl(SIOCSIFFLAGS)", error))?;
+            }
             let terminal = Terminal::of(&stdio);
             first_process(channel, |channel| {
                 mounts::enter(spec.rung, &command)?;

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::identity::Identity;
 use super::wire::{Channel, Note};
 use super::{CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, seccomp, sys};
 
@@ -127,7 +128,8 @@ fn prepare(
         .iter()
         .map(|word| string(word))
         .collect::<Result<_, _>>()?;
-    let env = environment(command)
+    let identity = Identity::look_up(&command.user)?;
+    let env = environment(command, &identity.home)
         .iter()
         .map(|(name, value)| {
             let mut variable = name.clone();
@@ -154,6 +156,7 @@ fn prepare(
     rustix::process::chdir(Path::new("/").join(&command.cwd))
         .map_err(|error| Failure::new(format!("chdir({})", command.cwd.display()), error))?;
     restrict(rung)?;
+    identity.assume()?;
     sys::restore_signals();
     Ok((argv, env))
 }
@@ -162,9 +165,13 @@ fn string(word: &OsStr) -> Result<CString, Failure> {
     CString::new(word.as_bytes()).map_err(|error| Failure::new("execve", error))
 }
 
-/// All of the step's environment: that of the command, and where the CA bundle is if the command does not say.
-fn environment(command: &Command) -> Vec<(OsString, OsString)> {
+/// All of the step's environment: that of the command, and `HOME` and where the CA bundle is if the command
+/// does not say.
+fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
     let mut env = command.env.clone();
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".into(), home.into()));
+    }
     if command.ca_bundle.is_some() {
         let bundle = Path::new("/dev").join(PRIVATE).join(CA_BUNDLE);
         for variable in CA_VARIABLES {

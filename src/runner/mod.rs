@@ -13,6 +13,7 @@
 
 mod child;
 mod failure;
+mod identity;
 mod ids;
 mod init;
 mod lines;
@@ -117,6 +118,16 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// An empty file system in memory that a step sees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// In the root file system, absolute; made if it is not there.
+    #[serde(with = "wire::path")]
+    pub target: PathBuf,
+    /// In bytes; without it, half of the memory.
+    pub size: Option<u64>,
+}
+
 /// One command to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Command {
@@ -124,9 +135,15 @@ pub struct Command {
     pub rootfs: RootFs,
     /// In order.
     pub mounts: Vec<Mount>,
+    /// Made before the mounts.
+    pub tmpfs: Vec<Tmpfs>,
     /// The program, looked up in the `PATH` of `env`, and its arguments.
     pub argv: Vec<OsString>,
-    /// All of its environment.
+    /// `USER[:GROUP]`, by name or number, of the root file system; empty for root.
+    pub user: String,
+    /// Whether it has a network: the host's, or else a loopback interface of its own.
+    pub network: bool,
+    /// All of its environment, but for `HOME`, which without an entry here is what `/etc/passwd` says.
     pub env: Vec<(OsString, OsString)>,
     /// In the root file system; made if it is not there.
     #[serde(with = "wire::path")]
@@ -305,8 +322,10 @@ pub fn isolation(rung: Rung) -> &'static str {
 pub fn mount_points(command: &Command) -> Vec<PathBuf> {
     let own = ["dev", "proc", "sys", "etc/resolv.conf", "etc/hosts"].map(Path::new);
     let mounts = command.mounts.iter().map(|mount| mount.target.as_path());
+    let tmpfs = command.tmpfs.iter().map(|tmpfs| tmpfs.target.as_path());
     own.into_iter()
         .chain(mounts)
+        .chain(tmpfs)
         .chain([command.cwd.as_path()])
         .map(place::inside)
         .flat_map(|path| path.ancestors().map(Path::to_owned).collect::<Vec<_>>())

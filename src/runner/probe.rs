@@ -77,6 +77,9 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
     let command = Command {
         rootfs: RootFs::Directory(root),
         mounts: vec![],
+        tmpfs: vec![],
+        user: String::new(),
+        network: true,
         argv: vec![OsString::from("/nothing")],
         env: vec![],
         cwd: PathBuf::from("/"),

@@ -6,6 +6,9 @@ fn command() -> Command {
     Command {
         rootfs: RootFs::Directory("/rootfs".into()),
         mounts: vec![],
+        tmpfs: vec![],
+        user: String::new(),
+        network: true,
         argv: vec!["true".into()],
         env: vec![],
         cwd: "/".into(),

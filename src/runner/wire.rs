@@ -28,7 +28,7 @@ pub(super) struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
     /// Run a command; three descriptors come along.
-    Run(Command),
+    Run(Box<Command>),
     /// Answer a call.
     Call { task: String },
     /// Try the rung, with a file system in memory mounted upon this directory.

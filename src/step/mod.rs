@@ -252,17 +252,15 @@ pub fn environment(
     env
 }
 
-/// An image's environment as a process in it gets it: with `PATH` and `HOME`.
+/// An image's environment as a process in it gets it: with a `PATH`.
 #[must_use]
 pub fn with_defaults(image: &[(String, String)]) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = image
         .iter()
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
-    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", "/root")] {
-        if !image.iter().any(|(set, _)| set == name) {
-            env.push((name.into(), value.into()));
-        }
+    if !image.iter().any(|(set, _)| set == "PATH") {
+        env.push(("PATH".into(), DEFAULT_PATH.into()));
     }
     env
 }

@@ -108,6 +108,9 @@ impl<'a> Stack<'a> {
             let command = Command {
                 rootfs: rootfs.clone(),
                 mounts: mounts.to_vec(),
+                tmpfs: Vec::new(),
+                user: String::new(),
+                network: true,
                 argv: argv.iter().map(Into::into).collect(),
                 env: self.inputs.env.clone(),
                 cwd: PathBuf::from("/"),
