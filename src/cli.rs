@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::Options;
 use pyats_image_builder::base::Pull;
+use pyats_image_builder::context::{Again, SshOptions};
 use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::image::Format;
 use pyats_image_builder::layer::Compression;
@@ -175,11 +176,11 @@ pub(crate) struct Build {
     pull: Option<Pull>,
 
     /// Use only what the store has
-    #[arg(long, conflicts_with = "pull")]
+    #[arg(long, conflicts_with_all = ["pull", "no_cache"])]
     offline: bool,
 
-    /// Downloads side by side
-    #[arg(long, short, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Sources and layers that are fetched side by side
+    #[arg(long, short, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
 
     /// Not supported yet
@@ -213,6 +214,14 @@ pub(crate) struct Build {
     /// Speak to this registry by plain HTTP, or without verifying its certificate
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
     insecure: Vec<String>,
+
+    /// Take the host key of an ssh server that is not known yet for its own, and remember it
+    #[arg(long)]
+    accept_new_host_keys: bool,
+
+    /// Host keys of ssh servers [default: the user's file and the system's]
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
 
     /// Write the manifest's digest to this file
     #[arg(long, value_name = "FILE")]
@@ -369,10 +378,20 @@ impl Build {
             } else {
                 self.pull.unwrap_or(Pull::Default)
             },
+            again: match (self.offline, self.no_cache) {
+                (true, _) => Again::Offline,
+                (false, true) => Again::Anew,
+                (false, false) => Again::Ask,
+            },
+            jobs: usize::from(self.jobs),
+            ssh: SshOptions {
+                accept_new_host_keys: self.accept_new_host_keys,
+                known_hosts: self.known_hosts.clone(),
+            },
+            ca_cert: self.ca_cert.clone(),
             registry: registry::Options {
                 insecure: self.insecure.clone(),
                 jobs: usize::from(self.jobs),
-                ca_cert: self.ca_cert.clone(),
             },
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),

@@ -1,7 +1,7 @@
 //! The error of a build: one variant a stage. Messages are the stages' own.
 
 use crate::progress::Cancelled;
-use crate::{base, buildfile, context, image, output, rootfs, runner, step, store};
+use crate::{base, buildfile, context, image, net, output, rootfs, runner, step, store};
 
 /// Why a build, or another command, failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,9 @@ pub enum OptionsError {
     /// A base, or an image outside the store, that is no reference and no path.
     #[error(transparent)]
     Base(base::InvalidSource),
+    /// A variable that names no proxy.
+    #[error(transparent)]
+    Proxy(net::InvalidProxy),
     /// Two outputs that would overwrite each other.
     #[error("two outputs would be written to `{}`", .0.display())]
     SameOutput(std::path::PathBuf),
@@ -123,6 +126,7 @@ impl OptionsError {
             Self::UnknownImage(_) => {
                 "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`"
             }
+            Self::Proxy(error) => error.hint(),
             Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
             Self::NoCommand => "give a command after the image",
             Self::User(_) => "use another container runtime for this image",
@@ -169,9 +173,12 @@ impl Error {
         }
     }
 
-    /// Whether the request itself is wrong: the command line or the build file.
+    /// Whether the request itself is wrong: the command line, the build file or its snapshot.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::BuildFile(_) | Self::Options(_))
+        matches!(
+            self,
+            Self::BuildFile(_) | Self::Options(_) | Self::Context(context::Error::Snapshot(_))
+        )
     }
 }

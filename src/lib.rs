@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli -> assemble -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
-//! shared, lower:     registry -> store -> manifest -> digest            progress   secret
+//! shared, lower:     registry -> store -> manifest -> digest     net -> progress, secret
 //! ```
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
@@ -58,6 +58,7 @@ pub mod error;
 pub mod image;
 pub mod layer;
 pub mod manifest;
+pub mod net;
 pub mod output;
 pub mod progress;
 pub mod registry;

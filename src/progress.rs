@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One thing that happened.
@@ -29,6 +29,13 @@ pub enum Event {
         id: u64,
         /// Bytes.
         done: u64,
+    },
+    /// How many bytes there are to come became known after the part began.
+    Sized {
+        /// Of the part.
+        id: u64,
+        /// Bytes, all in all.
+        total: u64,
     },
     /// A part of the build ended well.
     Finished {
@@ -60,6 +67,8 @@ pub struct Cancelled;
 pub struct Progress {
     sink: Arc<dyn Fn(Event) + Send + Sync>,
     cancelled: Arc<AtomicI32>,
+    /// Set when one branch of the build is not needed any more.
+    stopped: Option<Arc<AtomicBool>>,
     next: Arc<AtomicU64>,
 }
 
@@ -70,7 +79,17 @@ impl Progress {
         Self {
             sink: Arc::new(sink),
             cancelled,
+            stopped: None,
             next: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// The same for one of several things that are done side by side: it stops when `stopped` is set, too.
+    #[must_use]
+    pub fn branch(&self, stopped: Arc<AtomicBool>) -> Self {
+        Self {
+            stopped: Some(stopped),
+            ..self.clone()
         }
     }
 
@@ -82,7 +101,9 @@ impl Progress {
 
     /// An error if the build was told to stop.
     pub fn check(&self) -> Result<(), Cancelled> {
-        if self.cancelled.load(Ordering::Relaxed) != 0 {
+        let stopped = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        if self.cancelled.load(Ordering::Relaxed) != 0 || self.stopped.as_ref().is_some_and(stopped)
+        {
             Err(Cancelled)
         } else {
             Ok(())
@@ -162,6 +183,11 @@ impl Part {
     /// `done` bytes are done, all in all.
     pub fn advance(&self, done: u64) {
         self.progress.send(Event::Advanced { id: self.id, done });
+    }
+
+    /// There are `total` bytes to come, all in all.
+    pub fn expect(&self, total: u64) {
+        self.progress.send(Event::Sized { id: self.id, total });
     }
 
     /// The part ended well; `outcome` says in a few words what came of it.

@@ -168,6 +168,12 @@ impl State {
                     part.bar.set_position(done);
                 }
             }
+            Event::Sized { id, total } => {
+                if let Some(part) = self.parts.get(&id).filter(|_| self.mode == Mode::Tty) {
+                    part.bar.set_style(style(true));
+                    part.bar.set_length(total);
+                }
+            }
             Event::Finished {
                 id,
                 elapsed,
@@ -194,17 +200,12 @@ impl State {
     }
 
     fn bar(&self, label: &str, total: Option<u64>) -> ProgressBar {
-        let template = match total {
-            Some(_) => "  {prefix:40!} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
-            None => "{spinner} {prefix} {elapsed} {wide_msg:.dim}",
-        };
-        let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
         let bar = match total {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::new_spinner(),
         };
         let bar = self.bars.add(
-            bar.with_style(style.progress_chars("=> "))
+            bar.with_style(style(total.is_some()))
                 .with_prefix(label.to_owned()),
         );
         if total.is_none() {
@@ -238,6 +239,17 @@ impl State {
             _ => return None,
         })
     }
+}
+
+/// A bar of bytes where it is known how many there are, else a spinner.
+fn style(sized: bool) -> ProgressStyle {
+    let template = if sized {
+        "  {prefix:40!} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"
+    } else {
+        "{spinner} {prefix} {elapsed} {wide_msg:.dim}"
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    style.progress_chars("=> ")
 }
 
 fn finished(label: &str, outcome: &str, elapsed: Duration) -> String {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::{self, Pull, Source};
 use crate::error::{Error, OptionsError};
@@ -11,7 +12,7 @@ use crate::manifest::{Index, Platform, REF_NAME};
 use crate::progress::Progress;
 use crate::runner::{self, Command, Mount, Outcome, Rung};
 use crate::store::{Scratch, Store};
-use crate::{assemble, registry, rootfs, step};
+use crate::{assemble, net, registry, rootfs, step};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -72,7 +73,10 @@ pub fn find(
         .any(|kind| name.starts_with(kind));
     if outside {
         let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let client = registry::Client::new(registry::Options::default());
+        let client = registry::Client::new(
+            registry::Options::default(),
+            Arc::new(net::Client::new(net::Options::default())),
+        );
         let base = base::pull(
             &source,
             &Platform::host(),

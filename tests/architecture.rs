@@ -19,8 +19,8 @@ const STAGES: [&str; 8] = [
     "output",
 ];
 /// Shared modules: each may import those after it, and no stage.
-const SHARED: [&str; 8] = [
-    "cache", "registry", "layer", "store", "manifest", "digest", "progress", "secret",
+const SHARED: [&str; 9] = [
+    "cache", "registry", "layer", "store", "manifest", "digest", "net", "progress", "secret",
 ];
 /// These put the stages together, and may import everything.
 const TOP: [&str; 8] = [
@@ -34,7 +34,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
     ("clap::", &["cli.rs", "cli/", "main.rs"]),
     ("saphyr_parser", &["buildfile.rs", "buildfile/"]),
     ("serde_yaml", &["buildfile.rs", "buildfile/"]),
-    ("async fn", &["registry/"]),
+    ("async fn", &["registry/", "net/", "context/fetch/http.rs"]),
     ("process::exit", &["main.rs", "runner/"]),
 ];
 

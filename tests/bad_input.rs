@@ -16,7 +16,7 @@ const FAILED: i32 = 1;
 
 /// Build files that are refused: name, text, and words that the error must hold: where it is, what is
 /// wrong, and the remedy.
-const BUILD_FILES: [(&str, &str, &[&str]); 14] = [
+const BUILD_FILES: [(&str, &str, &[&str]); 17] = [
     ("unclosed list", "tag: x\nfiles: [a\n", &["build.yaml:"]),
     ("a tab", "env:\n\tA: b\n", &["build.yaml:2", "tab"]),
     ("not a mapping", "- a\n- b\n", &["build.yaml:1"]),
@@ -61,19 +61,34 @@ const BUILD_FILES: [(&str, &str, &[&str]); 14] = [
         &["build.yaml:", "pip-config"],
     ),
     (
-        "repositories",
-        "repositories: {a: {url: 'https://example.com/a'}}\n",
-        &["`repositories`", "not supported yet"],
+        "a repository without a url",
+        "repositories: {a: {commit_id: x}}\n",
+        &["build.yaml:1:16", "`url`"],
     ),
     (
-        "proxy",
-        "proxy: {HTTP_PROXY: 'http://127.0.0.1:1'}\n",
-        &["`proxy`", "not supported yet"],
+        "unknown scheme",
+        "files: ['gopher://example.com/a']\n",
+        &["build.yaml:1:9", "gopher://", "`https://`"],
     ),
     (
-        "a remote file",
-        "files: ['https://example.com/a']\n",
-        &["https", "not supported yet"],
+        "malformed URL",
+        "files: ['https://user:pa55@:x/a']\n",
+        &["build.yaml:1:9", "https://***@", "URL"],
+    ),
+    (
+        "two sources for one destination",
+        "files: ['http://a/x', 'scp://b/y/x']\n",
+        &["build.yaml:1:23", "`x` is taken"],
+    ),
+    (
+        "a file and a repository for one destination",
+        "files: ['http://a/x']\nrepositories: {x: {url: 'https://b/c'}}\n",
+        &["build.yaml:2:16", "`x` is taken"],
+    ),
+    (
+        "a commit that is an option",
+        "repositories: {x: {url: 'https://b/c', commit_id: --upload-pack=x}}\n",
+        &["build.yaml:1:51", "commit_id"],
     ),
 ];
 

@@ -21,3 +21,15 @@ mod quickstart;
 mod reproducible;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
+/// The examples of the ancestor's document.
+mod seed;
+/// Sources of all kinds together: side by side, again, offline.
+mod sources;
+/// Files by `ftp` and `ftps`, from vsftpd and pyftpdlib.
+mod sources_ftp;
+/// Repositories by git: every way to them, every name of a commit, hostile trees.
+mod sources_git;
+/// Files by http and https, proxies, credentials.
+mod sources_http;
+/// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
+mod sources_scp;

@@ -20,7 +20,12 @@ fi
 need_compiler
 need docker-registry:docker-registry skopeo:skopeo umoci:umoci crun:crun runc:runc buildah:buildah \
     newuidmap:uidmap busybox:busybox-static python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    openssl:openssl /etc/ssl/certs/ca-certificates.crt:ca-certificates
+# Servers of sources, and proxies before them.
+need sshd:openssh-server ssh-keygen:openssh-client ssh-agent:openssh-client git:git fcgiwrap:fcgiwrap \
+    nginx:nginx-light tinyproxy:tinyproxy microsocks:microsocks vsftpd:vsftpd \
+    /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib \
+    /usr/lib/python3/dist-packages/OpenSSL:python3-openssl
 # The distribution's Python reads what the build file's printer writes; whichever comes first on the PATH
 # makes a virtual environment for the ancestor.
 need /usr/bin/python3:python3 /usr/lib/python3/dist-packages/yaml:python3-yaml

@@ -6,16 +6,13 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use crate::support::{Bench, User, serve_base, verify};
+use crate::support::{
+    Bench, Ftpd, GitRepository, GitWeb, Proxy, Sshd, User, Web, keygen, serve_base, verify,
+};
 
-/// In all forms that anybody would write them.
-const SECRETS: [&str; 5] = [
-    "pa55-of-conf",
-    "pa55-of-line",
-    "dXNlcjpwYTU1LW9mLWNvbmY=", // base64 of `user:pa55-of-conf`
-    "dXNlcjpwYTU1LW9mLWxpbmU=", // base64 of `user:pa55-of-line`
-    "pa55%2Dof",
-];
+/// Every secret of these tests holds `pa55`: here it is plain, and as base64 has it at any place of a text.
+/// Percent-encoding leaves it as it is.
+const SECRETS: [&str; 4] = ["pa55", "cGE1N", "BhNT", "wYTU1"];
 
 #[test]
 fn credentials_reach_pip_and_nothing_else() {
@@ -51,32 +48,141 @@ fn credentials_reach_pip_and_nothing_else() {
         bench.path("metadata");
         fs::write(bench.root().join("log"), log).expect("the bench can be written");
 
-        // The build file is the user's own, and the only place where they are.
-        let found = search(bench.root());
-        let own = bench.path("build.yaml");
-        let others: Vec<_> = found.iter().filter(|path| **path != own).collect();
-        assert!(
-            others.is_empty(),
-            "{user:?}: there are secrets in {others:?}"
-        );
-        assert!(found.contains(&own), "the search finds what is there");
-        // Also in a compressed blob.
-        let planted = bench.root().join("planted");
-        let mut file = flate2::write::GzEncoder::new(
-            fs::File::create(&planted).expect("ours"),
-            flate2::Compression::default(),
-        );
-        file.write_all(b"some text, pa55-of-line, more text")
-            .expect("ours");
-        file.finish().expect("ours");
-        assert!(search(bench.root()).contains(&planted));
+        only_the_users_own_files_hold_secrets(&bench, &[], &["build.yaml"]);
     }
 }
 
+#[test]
+fn credentials_of_sources_reach_servers_and_nothing_else() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    let folder = bench.root().join("theirs");
+    let repository = GitRepository::new(folder.join("x.git"));
+    repository.commit("main", &[("100644", "module.py", "x")]);
+    let (Some(web), Some(sshd), Some(ftpd), Some(proxy)) = (
+        GitWeb::start(&folder),
+        Sshd::start_for(&bench, &[]),
+        Ftpd::pyftpdlib(false, false),
+        Proxy::http(),
+    ) else {
+        return;
+    };
+    web.web.write("private/file", "of http");
+    web.web.write("private/netrc", "by netrc");
+    fs::write(ftpd.root().join("ftp"), "of ftp").expect("ours");
+    // A key of the build file alone: its text is a secret too, whichever of its lines.
+    let key = bench.root().join("home/key");
+    keygen(&bench, &key, "ed25519", "");
+    sshd.authorize(&key);
+    let key = fs::read_to_string(key).expect("it was just made");
+    let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
+    let netrc = bench.root().join("home/.netrc");
+    fs::write(
+        &netrc,
+        "machine 127.0.0.1 login user password pa55-of-web\n",
+    )
+    .expect("ours");
+
+    let git = web.web.tls_url("private/git/x.git");
+    let ssh = format!("ssh://{}{}", sshd.host(), repository.path().display());
+    let with = |url: String, login: &str| url.replace("//", &format!("//{login}@"));
+    bench.write(
+        "build.yaml",
+        format!(
+            "tag: image:1\npython: 3.11\nfiles:\n  - {}\n  - {}\n  - {}\nrepositories:\n  \
+             by-url: {{url: '{}'}}\n  by-ssh: {{url: '{ssh}', ssh_key: '%ENV{{KEY}}'}}\n  \
+             by-login:\n    url: {git}\n    credentials: {{username: user, password: '%ENV{{WORD}}'}}\n\
+             proxy: {{HTTP_PROXY: 'http://{}', HTTPS_PROXY: 'http://{}'}}\n",
+            with(web.web.tls_url("private/file"), Web::LOGIN),
+            web.web.tls_url("private/netrc"),
+            with(format!("ftp://{}/ftp", ftpd.address()), "me%40x:pa55%2Fof%20ftp"),
+            with(git.clone(), Web::LOGIN),
+            proxy.authority(),
+            proxy.authority(),
+        ),
+    );
+    let build = |number: u32| {
+        let mut command = bench.tool(["build.yaml", "-v", "-k", "-p", "context", "--base", &base]);
+        command
+            .args(["-o", "oci-dir:out", "--metadata-file", "metadata"])
+            .args(["--ca-cert".as_ref(), web.web.authority().as_os_str()])
+            .env("KEY", &key)
+            .env("WORD", "pa55-of-web");
+        let run = bench.finish(&mut command);
+        let log = format!("{}{}", run.line(), run.stderr());
+        fs::write(bench.root().join(format!("log{number}")), log).expect("ours");
+    };
+    // The second one asks what changed.
+    build(1);
+    build(2);
+    let image = verify(&bench.path("out"), "1");
+    for name in [
+        "file",
+        "netrc",
+        "ftp",
+        "by-url/module.py",
+        "by-ssh/module.py",
+        "by-login/module.py",
+    ] {
+        assert!(
+            image.find(&format!("workspace/{name}")).is_some(),
+            "{name} was fetched"
+        );
+    }
+    // What is refused is told without them, too.
+    let wrong = with(web.web.tls_url("private/file"), "user:pa55-wrong");
+    bench.write("wrong.yaml", format!("python: 3.11\nfiles: ['{wrong}']\n"));
+    let mut command = bench.tool(["wrong.yaml", "--base", &base]);
+    command.args(["--ca-cert".as_ref(), web.web.authority().as_os_str()]);
+    let run = bench.finish(&mut command);
+    fs::write(bench.root().join("log3"), run.refusal(1)).expect("ours");
+    for name in ["context", "metadata"] {
+        bench.path(name);
+    }
+    // The user's home, the servers' folders and the build files may hold them.
+    fs::remove_dir_all(bench.root().join("home/.ssh")).expect("ours");
+    fs::remove_file(bench.root().join("home/key")).expect("ours");
+    fs::remove_file(netrc).expect("ours");
+    only_the_users_own_files_hold_secrets(&bench, &lines, &["build.yaml", "wrong.yaml"]);
+}
+
+/// Searches all folders of a bench. The build files, `own`, are the user's, and the only place where secrets
+/// (those of all tests, and `more`) are found.
+fn only_the_users_own_files_hold_secrets(bench: &Bench, more: &[&str], own: &[&str]) {
+    let user = bench.user();
+    let secrets: Vec<String> = SECRETS
+        .iter()
+        .chain(more)
+        .map(|text| regex::escape(text))
+        .collect();
+    let secrets = regex::bytes::Regex::new(&secrets.join("|")).expect("plain text");
+    let search = || search(bench.root(), &secrets);
+    let found = search();
+    let own: Vec<_> = own.iter().map(|name| bench.path(name)).collect();
+    let others: Vec<_> = found.iter().filter(|path| !own.contains(path)).collect();
+    assert!(
+        others.is_empty(),
+        "{user:?}: there are secrets in {others:?}"
+    );
+    for own in own {
+        assert!(found.contains(&own), "the search finds what is there");
+    }
+    // Also in a compressed blob.
+    let planted = bench.root().join("planted");
+    let mut file = flate2::write::GzEncoder::new(
+        fs::File::create(&planted).expect("ours"),
+        flate2::Compression::default(),
+    );
+    file.write_all(b"some text, user:pa55-of-line, more text")
+        .expect("ours");
+    file.finish().expect("ours");
+    assert!(search().contains(&planted));
+}
+
 /// The files below `root` that hold a secret, as they are or decompressed.
-fn search(root: &Path) -> Vec<std::path::PathBuf> {
-    let secrets =
-        regex::bytes::Regex::new(&SECRETS.map(regex::escape).join("|")).expect("plain text");
+fn search(root: &Path, secrets: &regex::bytes::Regex) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -132,9 +238,9 @@ fn answer(mut stream: TcpStream, wheel: &[u8]) -> Option<()> {
         }
     }
     let expected = if path.starts_with("/main/") {
-        SECRETS[2]
+        "dXNlcjpwYTU1LW9mLWNvbmY=" // `user:pa55-of-conf`
     } else {
-        SECRETS[3]
+        "dXNlcjpwYTU1LW9mLWxpbmU=" // `user:pa55-of-line`
     };
     let page = br#"<a href="pib_hello-1.0-py3-none-any.whl">pib_hello-1.0-py3-none-any.whl</a>"#;
     let (status, kind, body): (_, _, &[u8]) = match path.as_str() {

@@ -11,6 +11,7 @@ use crate::context::{self, Context};
 use crate::error::Error;
 use crate::image::{NewLayer, Settings};
 use crate::layer::{self, Times};
+use crate::net::StepProxies;
 use crate::rootfs::Rootfs;
 use crate::runner::{Mount, Rung};
 use crate::secret::Secret;
@@ -21,11 +22,11 @@ use crate::step::{self, Inputs, Stack, Step};
 const SETTLED: i64 = 315_619_200;
 
 /// What is run in the image.
-pub(super) fn steps(build: Build<'_>) -> Vec<Step> {
+pub(super) fn steps(build: Build<'_>, context: &Context) -> Vec<Step> {
     let settled = build.options.epoch.unwrap_or(SETTLED);
     let mut steps = vec![step::virtual_environment(settled)];
-    if !build.buildfile.packages.is_empty() {
-        steps.push(step::packages(settled));
+    if !context.requirements.is_empty() {
+        steps.push(step::packages(&context.requirements, settled));
     }
     steps
 }
@@ -47,12 +48,13 @@ pub(super) fn make(
         progress,
         ..
     } = build;
+    let proxies = StepProxies::open(build.net, progress)?;
     let inputs = Inputs {
         rung,
         store,
         scratch,
-        env: step::environment(&settings.env, options.epoch),
-        ca_bundle: step::ca_bundle(options.registry.ca_cert.as_deref(), scratch)?,
+        env: step::environment(&settings.env, proxies.variables(), options.epoch),
+        ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),

@@ -6,16 +6,18 @@ mod settings;
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
 use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
-use crate::context::{self, ContextRoot};
+use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Format, Image, NewLayer};
 use crate::layer::Compression;
 use crate::manifest::Platform;
+use crate::net;
 use crate::output::{self, Kind, Output};
 use crate::progress::Progress;
 use crate::registry;
@@ -57,6 +59,14 @@ pub struct Options {
     pub work_dir: Option<PathBuf>,
     /// When the registry is asked.
     pub pull: Pull,
+    /// What is done about sources that were fetched before.
+    pub again: Again,
+    /// Sources, and layers, that are fetched side by side.
+    pub jobs: usize,
+    /// How ssh decides whom to trust.
+    pub ssh: SshOptions,
+    /// A PEM file with authorities that are trusted besides the system's.
+    pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
     pub registry: registry::Options,
     /// Added to the build file's.
@@ -99,12 +109,14 @@ pub struct Plan {
 
 /// Builds the image that `options.file` describes.
 pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
-    let buildfile = BuildFile::load(&options.file)?;
+    let mut buildfile = BuildFile::load(&options.file)?;
+    context::join_snapshot(&mut buildfile)?;
     let references = settings::references(options, &buildfile)?;
     let outputs = settings::outputs(options, &references)?;
     for file in &options.files {
         output::check_file(file)?;
     }
+    let net = settings::net(options, &buildfile)?;
     let store = Store::open(&options.store)?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
@@ -113,6 +125,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let build = Build {
         options,
         buildfile: &buildfile,
+        net: &net,
         store: &store,
         scratch: scratch.path(),
         progress,
@@ -133,6 +146,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 struct Build<'a> {
     options: &'a Options,
     buildfile: &'a BuildFile,
+    net: &'a Arc<net::Client>,
     store: &'a Store,
     scratch: &'a Path,
     progress: &'a Progress,
@@ -149,6 +163,7 @@ impl Build<'_> {
         let Self {
             options,
             buildfile,
+            net,
             store,
             scratch,
             progress,
@@ -160,7 +175,14 @@ impl Build<'_> {
             progress,
         )?;
         let own = [store.root(), scratch];
-        let context = context::stage(buildfile, root.path(), &own, progress)?;
+        let sources = Sources {
+            net,
+            ssh: &options.ssh,
+            store,
+            jobs: options.jobs,
+            again: options.again,
+        };
+        let context = context::stage(buildfile, root.path(), &own, sources, progress)?;
         let base = self.pull()?;
         if base.config["config"]["OnBuild"]
             .as_array()
@@ -169,7 +191,7 @@ impl Build<'_> {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
         let mut settings = settings::settings(options, buildfile, &base)?;
-        let steps = layers::steps(self);
+        let steps = layers::steps(self, &context);
 
         let mut layers = Vec::new();
         let mut image = None;
@@ -208,7 +230,7 @@ impl Build<'_> {
         } = self;
         let source = settings::base(options, self.buildfile, progress)?;
         let platform = settings::platform(options, self.buildfile)?;
-        let client = registry::Client::new(options.registry.clone());
+        let client = registry::Client::new(options.registry.clone(), self.net.clone());
         Ok(base::pull(
             &source,
             &platform,

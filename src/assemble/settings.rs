@@ -1,6 +1,7 @@
 //! What the options and the build file say together.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fs_err as fs;
@@ -11,6 +12,7 @@ use crate::buildfile::{self, BuildFile};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Settings};
 use crate::manifest::Platform;
+use crate::net::{self, Proxies};
 use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::registry::{InvalidReference, Reference};
@@ -92,6 +94,18 @@ pub(super) fn base(
         }
     };
     Ok(name.parse().map_err(OptionsError::Base)?)
+}
+
+/// How other machines are reached: proxies are the environment's, unless the build file names others.
+pub(super) fn net(
+    options: &Options,
+    buildfile: &BuildFile,
+) -> Result<Arc<net::Client>, OptionsError> {
+    let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
+    Ok(Arc::new(net::Client::new(net::Options {
+        ca_cert: options.ca_cert.clone(),
+        proxies: proxies.map_err(OptionsError::Proxy)?,
+    })))
 }
 
 /// What to build for; an error if this machine cannot run the steps.

@@ -63,6 +63,9 @@ impl Decoder<'_, '_> {
                     buildfile.packages = lines.map(|(_, line)| line.to_owned()).collect();
                 }
                 "pip-config" => buildfile.pip_config = self.pip_config(value),
+                "repositories" => buildfile.repositories = self.repositories(value),
+                "snapshot" => buildfile.snapshot = self.snapshot(value),
+                "proxy" => buildfile.proxy = self.proxy(value),
                 "jobfiles" => buildfile.jobfiles = self.jobfiles(value),
                 "labels" => buildfile.labels = self.names(value, key),
                 "annotations" => buildfile.annotations = self.names(value, key),

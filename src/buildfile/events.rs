@@ -19,14 +19,22 @@ const MAX_NODES: usize = 100_000;
 const MAX_ALIAS_NODES: usize = 20_000;
 const MAX_ALIAS_BYTES: usize = 4 << 20;
 
+/// Gives environment variables.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Whose file is read.
+#[derive(Clone, Copy)]
+pub(super) enum Dialect<'a> {
+    /// A build file: `%ENV{NAME}` asks for a variable, and no key is there twice.
+    BuildFile(Lookup<'a>),
+    /// A file of another program, which reads it with `PyYAML`: of equal keys the last counts.
+    Foreign,
+}
+
 /// Reads the one document of a file; `None` if it is not valid YAML, which is then a problem.
-pub(super) fn parse(
-    text: &str,
-    lookup: &dyn Fn(&str) -> Option<String>,
-    problems: &mut Problems<'_>,
-) -> Option<Node> {
+pub(super) fn parse(text: &str, dialect: Dialect<'_>, problems: &mut Problems<'_>) -> Option<Node> {
     let mut builder = Builder {
-        lookup,
+        dialect,
         problems,
         stack: Vec::new(),
         root: None,
@@ -51,7 +59,7 @@ pub(super) fn parse(
         if let Event::DocumentStart(_) = event {
             documents += 1;
             if documents > 1 {
-                let hint = "a build file is one document: remove what follows `---`";
+                let hint = "keep one document: remove what follows `---`";
                 builder
                     .problems
                     .add(span, "the file has several YAML documents", hint);
@@ -78,7 +86,7 @@ fn empty() -> Node {
 }
 
 struct Builder<'a, 'p> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
+    dialect: Dialect<'a>,
     problems: &'a mut Problems<'p>,
     stack: Vec<Frame>,
     root: Option<Node>,
@@ -239,11 +247,17 @@ impl Builder<'_, '_> {
     }
 
     fn scalar(&mut self, typed: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Node {
-        let result = interpolate(typed, self.lookup);
-        for problem in &result.problems {
-            self.unresolved(problem, span);
-        }
-        if result.text.contains('\0') {
+        let (text, shown) = match self.dialect {
+            Dialect::Foreign => (typed.to_owned(), typed.to_owned()),
+            Dialect::BuildFile(lookup) => {
+                let result = interpolate(typed, lookup);
+                for problem in &result.problems {
+                    self.unresolved(problem, span);
+                }
+                (result.text, result.shown)
+            }
+        };
+        if text.contains('\0') {
             self.problems
                 .add(span, "text may not hold a NUL character", "");
         }
@@ -253,9 +267,15 @@ impl Builder<'_, '_> {
                 style == ScalarStyle::Plain && matches!(typed, "" | "~" | "null" | "Null" | "NULL")
             }
         };
+        // A tag says, as quotes do, that this is text.
+        let text_by_tag = tag.is_some_and(|tag| !tag.is_yaml_core_schema() || tag.suffix == "str");
+        let style = match style {
+            ScalarStyle::Plain if text_by_tag => ScalarStyle::DoubleQuoted,
+            style => style,
+        };
         let scalar = Scalar {
-            text: result.text,
-            shown: result.shown,
+            text,
+            shown,
             null,
             style,
         };
@@ -311,7 +331,8 @@ impl Builder<'_, '_> {
                 );
                 continue;
             };
-            if let Some(first) = seen.get(&scalar.text).copied() {
+            let first = seen.get(&scalar.text).copied();
+            if let (Some(first), Dialect::BuildFile(_)) = (first, self.dialect) {
                 let message = format!("duplicate key `{}`", scalar.shown);
                 self.problems
                     .add_related(key.span, message, first, "first used here");

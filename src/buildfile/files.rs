@@ -1,12 +1,12 @@
 //! The key `files`: what is copied, and where it goes in the workspace.
 
-use std::collections::HashMap;
 use std::path::{Component, Path};
 
 use saphyr_parser::Span;
 
 use super::FileEntry;
-use super::node::{Node, Scalar, Value};
+use super::location::Source;
+use super::node::{Node, Value};
 use super::shape::Decoder;
 
 /// The folder of the workspace that this tool fills.
@@ -16,7 +16,6 @@ impl Decoder<'_, '_> {
     /// Reads `files`: texts, or mappings of one destination to one source.
     pub(super) fn files(&mut self, node: &Node) -> Vec<FileEntry> {
         let mut entries = Vec::new();
-        let mut taken: HashMap<String, Span> = HashMap::new();
         for (at, item) in self.list(node, "files").iter().enumerate() {
             let name = format!("files[{at}]");
             let Some((key, value)) = self.entry(item, &name) else {
@@ -29,34 +28,46 @@ impl Decoder<'_, '_> {
                 },
                 None => None,
             };
-            let Some(source) = self.source(value, &name) else {
+            let Some((source, kept)) = self.source(value, &name) else {
                 continue;
             };
             let place = key.unwrap_or(value).span;
-            let target = destination.clone().or_else(|| base_name(&source.text));
-            if target.as_deref() == Some(RESERVED) {
-                self.reserved(place);
-            }
-            if let Some(target) = target {
-                if let Some(first) = taken.get(&target).copied() {
-                    let shown = key.map(|key| key.shown_key().to_owned());
-                    let shown = shown
-                        .or_else(|| base_name(&source.shown))
-                        .unwrap_or_default();
-                    let message = format!("the destination `{shown}` is taken");
-                    self.problems
-                        .add_related(place, message, first, "by this entry");
-                } else {
-                    taken.insert(target, place);
+            let local = matches!(source, Source::Local(_));
+            match destination.clone().or(kept) {
+                Some(target) => {
+                    let shown = match key {
+                        Some(key) => key.shown_key().to_owned(),
+                        None => kept_shown(value),
+                    };
+                    self.take(target, &shown, place);
+                }
+                None if local => {}
+                None => {
+                    let hint = "name it: `- name: URL`";
+                    self.problem(value.span, "the URL ends without a file name", hint);
                 }
             }
             entries.push(FileEntry {
                 destination,
-                source: source.text.trim().to_owned(),
+                source,
                 name,
             });
         }
         entries
+    }
+
+    /// Gives `target` to the entry at `place`, unless another one, of `files` or `repositories`, has it.
+    pub(super) fn take(&mut self, target: String, shown: &str, place: Span) {
+        if target == RESERVED {
+            self.reserved(place);
+        }
+        if let Some(first) = self.taken.get(&target).copied() {
+            let message = format!("the destination `{shown}` is taken");
+            self.problems
+                .add_related(place, message, first, "by this entry");
+        } else {
+            self.taken.insert(target, place);
+        }
     }
 
     fn entry<'n>(&mut self, item: &'n Node, name: &str) -> Option<(Option<&'n Node>, &'n Node)> {
@@ -131,35 +142,39 @@ impl Decoder<'_, '_> {
         self.problem(span, message, "choose another name: `- name: path`");
     }
 
-    fn source<'n>(&mut self, node: &'n Node, name: &str) -> Option<&'n Scalar> {
-        self.line(node, name)?;
-        let source = self.scalar(node, name)?;
-        if let Some((scheme, _)) = source.text.trim().split_once("://") {
-            let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-            if scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(valid) {
-                let shown = source
-                    .shown
-                    .trim()
-                    .split_once("://")
-                    .map_or("***", |(scheme, _)| scheme);
-                let message = format!("`{shown}://` sources are not supported yet");
-                self.problem(
-                    node.span,
-                    message,
-                    "fetch the file first and name its local path",
-                );
-                return None;
+    /// Where an entry comes from, and the name that it keeps where its text tells.
+    fn source(&mut self, node: &Node, name: &str) -> Option<(Source, Option<String>)> {
+        let text = self.line(node, name)?;
+        match Source::parse(text) {
+            Ok(source) => {
+                let kept = match &source {
+                    Source::Local(path) => base_name(path),
+                    remote => remote.file_name(),
+                };
+                Some((source, kept))
+            }
+            Err(problem) => {
+                self.malformed(node, &problem);
+                None
             }
         }
-        Some(source)
     }
 }
 
-/// The name that a source keeps, where its text tells.
-fn base_name(source: &str) -> Option<String> {
-    let source = source.trim();
-    match Path::new(source).components().next_back()? {
-        Component::Normal(name) if source != "~" => name.to_str().map(str::to_owned),
+/// The name that an entry without a key keeps, as messages may show it.
+fn kept_shown(node: &Node) -> String {
+    let kept = match Source::parse(node.shown_key().trim()) {
+        Ok(Source::Local(path)) => base_name(&path),
+        Ok(remote) => remote.file_name(),
+        Err(_) => None,
+    };
+    kept.unwrap_or_default()
+}
+
+/// The name that a path keeps, where its text tells.
+fn base_name(path: &str) -> Option<String> {
+    match Path::new(path).components().next_back()? {
+        Component::Normal(name) if path != "~" => name.to_str().map(str::to_owned),
         _ => None,
     }
 }

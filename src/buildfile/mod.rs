@@ -11,12 +11,16 @@ mod events;
 mod expand;
 mod files;
 mod interpolate;
+mod json;
 mod later;
+mod location;
 mod mask;
 mod node;
 mod pip;
 mod print;
+mod repositories;
 mod shape;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -28,9 +32,15 @@ use regex::Regex;
 
 pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
+pub use json::json;
+pub use location::{Location, Origin, Source, SshLocation};
+pub use snapshot::{Snapshot, SnapshotError};
 
 use crate::manifest::Platform;
+use crate::secret::Secret;
 use diagnostics::{Problems, render, span};
+use events::Dialect;
+use node::Node;
 use shape::Decoder;
 
 /// What the user wants in the image. Strings are as typed, with `%ENV{NAME}` already replaced.
@@ -52,6 +62,12 @@ pub struct BuildFile {
     pub packages: Vec<String>,
     /// `pip-config` as the text of a `pip.conf`, with credentials in it.
     pub pip_config: Option<String>,
+    /// `repositories`, in their order.
+    pub repositories: Vec<Repository>,
+    /// `snapshot`: a path of this machine, `~` not expanded yet.
+    pub snapshot: Option<String>,
+    /// `proxy`: variables, as typed, and their values, which may hold credentials.
+    pub proxy: Vec<(String, Secret)>,
     /// `jobfiles`
     pub jobfiles: JobFiles,
     /// `labels`, in their order.
@@ -60,6 +76,8 @@ pub struct BuildFile {
     pub annotations: Vec<(String, String)>,
     /// The build file for `installation/build.yaml`: credentials, keys and `%ENV{…}` values masked.
     pub masked: String,
+    /// The snapshot that joined, for `installation/snapshot.yaml`, masked likewise.
+    pub masked_snapshot: Option<String>,
 }
 
 /// One entry of `files`.
@@ -67,9 +85,30 @@ pub struct BuildFile {
 pub struct FileEntry {
     /// The key, if the entry is a mapping: where it goes, relative to the workspace.
     pub destination: Option<String>,
-    /// A local path, `~` not expanded yet.
-    pub source: String,
+    /// Where it comes from.
+    pub source: Source,
     /// For errors: where the entry stands, such as `files[2]`.
+    pub name: String,
+}
+
+/// One entry of `repositories`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// The key: where it goes, relative to the workspace.
+    pub destination: String,
+    /// `url`
+    pub origin: Origin,
+    /// `commit_id`: an id, abbreviated or not, a tag or a branch; `None` for the server's `HEAD`.
+    pub commit: Option<String>,
+    /// `requirements_file`: whether pip installs the repository's `requirements.txt`.
+    pub requirements: bool,
+    /// `ssh_key`: a private key, as typed: folding may have eaten its line breaks.
+    pub ssh_key: Option<Secret>,
+    /// `credentials`: user name and password.
+    pub credentials: Option<(String, Secret)>,
+    /// `GIT_SSL_NO_VERIFY`
+    pub no_verify: bool,
+    /// For errors: where the entry stands, such as `repositories.suite`.
     pub name: String,
 }
 
@@ -202,22 +241,11 @@ impl BuildFile {
                 name: name.to_owned(),
             });
         }
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let text = without_mark(text);
         let mut problems = Problems::new(name, text);
         let mut buildfile = Self::default();
-        // Characters that YAML forbids would end the parser's text early, or be invisible in it.
-        if let Some((line, column)) = forbidden(text) {
-            let hint = "remove it; quoted text can name it, such as `\"\\x07\"`";
-            problems.add(
-                span(line, column, 1),
-                "YAML does not allow this control character",
-                hint,
-            );
-        } else if let Some(root) = events::parse(text, lookup, &mut problems) {
-            buildfile = Decoder {
-                problems: &mut problems,
-            }
-            .buildfile(&root, mask::masked(&root));
+        if let Some(root) = tree(text, Dialect::BuildFile(lookup), &mut problems) {
+            buildfile = Decoder::new(&mut problems, false).buildfile(&root, mask::masked(&root));
         }
         match problems.complete() {
             problems if problems.is_empty() => Ok(buildfile),
@@ -252,6 +280,23 @@ impl BuildFile {
             str::from_utf8(&bytes).map_err(|error| encoding(&name, &bytes, error.valid_up_to()))?;
         Self::parse(&name, text, &|variable| std::env::var(variable).ok())
     }
+}
+
+/// The text of a file behind its byte order mark.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Reads a file's one document, unless it is not valid YAML, which is then a problem.
+fn tree(text: &str, dialect: Dialect<'_>, problems: &mut Problems<'_>) -> Option<Node> {
+    // Characters that YAML forbids would end the parser's text early, or be invisible in it.
+    if let Some((line, column)) = forbidden(text) {
+        let hint = "remove it; quoted text can name it, such as `\"\\x07\"`";
+        let message = "YAML does not allow this control character";
+        problems.add(span(line, column, 1), message, hint);
+        return None;
+    }
+    events::parse(text, dialect, problems)
 }
 
 /// All bytes, or one more than are allowed.

@@ -3,6 +3,8 @@
 //! Each question gives the value, or adds a problem and gives nothing, so that one reading of a file
 //! finds all that is wrong with it.
 
+use std::collections::HashMap;
+
 use saphyr_parser::Span;
 
 use super::diagnostics::Problems;
@@ -12,6 +14,20 @@ use super::node::{Node, Scalar, Value};
 #[derive(Debug)]
 pub(super) struct Decoder<'a, 'p> {
     pub(super) problems: &'a mut Problems<'p>,
+    /// Destinations in the workspace, and the entries that have them.
+    pub(super) taken: HashMap<String, Span>,
+    /// The file is another program's: keys that are not known here are none of our business.
+    foreign: bool,
+}
+
+impl<'a, 'p> Decoder<'a, 'p> {
+    pub(super) fn new(problems: &'a mut Problems<'p>, foreign: bool) -> Self {
+        Self {
+            problems,
+            taken: HashMap::new(),
+            foreign,
+        }
+    }
 }
 
 impl Decoder<'_, '_> {
@@ -149,7 +165,7 @@ impl Decoder<'_, '_> {
                 if !value.is_null() {
                     record.push((key, value));
                 }
-            } else {
+            } else if !self.foreign {
                 self.unknown(key, what, known);
             }
         }

@@ -3,7 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::fetch::{ftp, git, http, scp};
+use crate::buildfile::SnapshotError;
 use crate::progress::Cancelled;
+use crate::store;
 
 /// What can go wrong while files are staged.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +28,18 @@ pub enum Error {
         /// Why.
         source: RootProblem,
     },
+    /// The snapshot cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A glob of `jobfiles` cannot be understood.
     #[error("`jobfiles` has the glob `{glob}`, which does not stay in the workspace")]
     Glob {
         /// As typed.
         glob: String,
     },
+    /// What was fetched cannot be kept.
+    #[error("the store failed")]
+    Store(#[source] store::Error),
     /// A file of the tool's own, or a directory of the context, cannot be read or written.
     #[error("failed to fill the context")]
     Io(#[source] io::Error),
@@ -124,6 +133,27 @@ pub enum Problem {
         /// The source.
         path: PathBuf,
     },
+    /// Nothing may be fetched, and nothing is kept.
+    #[error("`{what}` is not in the store, and nothing may be fetched with `--offline`")]
+    Offline {
+        /// Where it lies, masked.
+        what: String,
+    },
+    /// What was fetched before cannot be looked at.
+    #[error("the store failed")]
+    Store(#[from] store::Error),
+    /// A download failed.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// A transfer by ftp failed.
+    #[error(transparent)]
+    Ftp(#[from] ftp::Error),
+    /// A copy by scp failed.
+    #[error(transparent)]
+    Scp(#[from] scp::Error),
+    /// A repository could not be cloned.
+    #[error(transparent)]
+    Git(#[from] git::Error),
     /// The contents cannot be copied.
     #[error("failed to copy `{}` to `{}`", from.display(), to.display())]
     Copy {
@@ -190,6 +220,7 @@ impl Error {
                 source: RootProblem::NotDirectory | RootProblem::Busy,
                 ..
             } => Some("give `--path` another directory".to_owned()),
+            Self::Snapshot(error) => error.hint(),
             Self::Glob { .. } => {
                 Some("write it relative to the workspace, such as `jobs/*.py`".to_owned())
             }
@@ -198,6 +229,7 @@ impl Error {
                 source: RootProblem::Io(error),
                 ..
             } => disk_hint(error),
+            Self::Store(error) => error.hint(),
             Self::Cancelled(_) => None,
         }
     }
@@ -227,6 +259,14 @@ impl Problem {
             Self::OwnDirectory { .. } => {
                 "leave it out, or give `--path` or `--store` another directory".to_owned()
             }
+            Self::Offline { .. } => {
+                "build once without `--offline`, with the same `--store`".to_owned()
+            }
+            Self::Store(error) => return error.hint(),
+            Self::Http(error) => return error.hint(),
+            Self::Ftp(error) => return error.hint(),
+            Self::Scp(error) => return error.hint(),
+            Self::Git(error) => return error.hint(),
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "make it readable for the user who builds".to_owned()
             }

@@ -15,7 +15,7 @@ use std::process::Command;
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
-use crate::buildfile::FileEntry;
+use crate::buildfile::{FileEntry, Source};
 use crate::progress::{Part, Progress};
 
 use super::destination::Workspace;
@@ -27,17 +27,24 @@ const CHUNK: u64 = 16 << 20;
 /// Entries of a directory that are looked at for a name like the missing one.
 const SIMILAR_LIMIT: usize = 10_000;
 
-/// Stages one entry of `files`.
+/// Stages one entry of `files`: a path of this machine, or what was fetched of another one.
 pub(super) fn stage(
     entry: &FileEntry,
+    fetched: Option<&Path>,
     workspace: &mut Workspace,
     copier: &mut Copier<'_>,
 ) -> Result<(), Problem> {
-    let source = expand(&entry.source)?;
+    let key = entry.destination.as_deref().filter(|key| !key.is_empty());
+    let Source::Local(path) = &entry.source else {
+        let kept = entry.source.file_name();
+        let name = key.or(kept.as_deref()).unwrap_or_default();
+        return stage_fetched(fetched, name, &entry.name, workspace, copier);
+    };
+    let source = expand(path)?;
     let metadata = fs::metadata(&source).map_err(|error| missing(&source, error))?;
     // From here on no component is a symlink, so that one put there now is not followed.
     let from = fs::canonicalize(&source)?;
-    let destination = match entry.destination.as_deref().filter(|key| !key.is_empty()) {
+    let destination = match key {
         Some(key) => PathBuf::from(key),
         None => source
             .file_name()
@@ -55,6 +62,19 @@ pub(super) fn stage(
     }
     let to = workspace.claim(&destination, &entry.name)?;
     copier.copy(&from, &to)
+}
+
+/// Stages what was fetched for the entry `name` at `destination`.
+pub(super) fn stage_fetched(
+    fetched: Option<&Path>,
+    destination: &str,
+    name: &str,
+    workspace: &mut Workspace,
+    copier: &mut Copier<'_>,
+) -> Result<(), Problem> {
+    let from = fetched.expect("all that is elsewhere was fetched");
+    let to = workspace.claim(Path::new(destination), name)?;
+    copier.copy(from, &to)
 }
 
 /// `~` and `~user` become home directories; a trailing slash goes.

@@ -197,7 +197,7 @@ fn remove(made: &[PathBuf]) -> io::Result<()> {
 }
 
 /// Removes whatever is at `path`, also out of directories that its owner may not write to.
-fn remove_tree(path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,

@@ -2,6 +2,7 @@
 
 mod ancestor;
 mod entrypoint;
+mod manifests;
 mod roots;
 mod trees;
 
@@ -11,10 +12,12 @@ use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
 
-use crate::buildfile::{BuildFile, FileEntry};
+use crate::buildfile::{BuildFile, FileEntry, Source};
+use crate::net;
 use crate::progress::{Event, Progress};
 
-use super::{Context, Error, pip_sees_workspace, stage};
+use super::{Again, Context, Error, Sources, SshOptions, pip_sees_workspace};
+use crate::store::Store;
 
 /// A source directory and a context.
 struct Build {
@@ -65,11 +68,11 @@ impl Build {
     fn entry(&mut self, destination: Option<&str>, source: &str) {
         self.file.files.push(FileEntry {
             destination: destination.map(str::to_owned),
-            source: if source.starts_with('~') {
+            source: Source::Local(if source.starts_with('~') {
                 source.to_owned()
             } else {
                 self.source(source)
-            },
+            }),
             name: format!("files[{}]", self.file.files.len()),
         });
     }
@@ -78,12 +81,21 @@ impl Build {
         let events = Arc::clone(&self.events);
         let sink = move |event| events.lock().unwrap().push(event);
         let progress = Progress::new(sink, Arc::default());
-        stage(
-            &self.file,
-            &self.directory.path().join("context"),
-            &[&self.directory.path().join("store")],
-            &progress,
-        )
+        self.stage_in(&self.directory.path().join("context"), &progress)
+    }
+
+    /// Stages in another folder. The store lies beside it, as a part of the build itself.
+    fn stage_in(&self, root: &Path, progress: &Progress) -> Result<Context, Error> {
+        let store = Store::open(&self.directory.path().join("kept")).unwrap();
+        let sources = Sources {
+            net: &net::Client::new(net::Options::default()),
+            ssh: &SshOptions::default(),
+            store: &store,
+            jobs: 2,
+            again: Again::Ask,
+        };
+        let own = self.directory.path().join("store");
+        super::stage(&self.file, root, &[&own], sources, progress)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -263,7 +275,7 @@ fn a_build_that_is_told_to_stop_stops() {
     build.entry(None, "a");
     let progress = Progress::new(|_| (), Arc::new(15.into()));
     let root = build.directory.path().join("context");
-    let error = stage(&build.file, &root, &[], &progress).unwrap_err();
+    let error = build.stage_in(&root, &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)), "{error:?}");
 }
 

@@ -10,8 +10,8 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::error::host;
 use super::{Client, Error, Reference};
+use crate::net::host;
 use crate::secret::Secret;
 
 /// What a token holds for when the server does not say (the protocol's default).

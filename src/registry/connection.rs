@@ -1,46 +1,27 @@
 //! Where a registry is, how far it is trusted, and the one way by which requests are sent.
 //!
-//! A token goes to the registry's own origin and nowhere else: redirects are followed here and not
-//! in the HTTP library, so that each hop is looked at.
+//! A token goes to the registry's own origin and nowhere else: `net` follows redirects and is told here,
+//! for each, whether it may lead there.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
-use super::error::host;
 use super::{Client, Error, Reference};
+use crate::net::Trust;
 use crate::secret::Secret;
 
-/// More redirects than these are a loop.
-const MOST_REDIRECTS: usize = 10;
 /// How long an insecure registry has to answer by HTTPS before plain HTTP is tried.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// The HTTP clients, made when they are first needed: reading certificates costs time, and fails on
-/// a system that has none.
+/// Which origin an insecure registry was found at.
 #[derive(Debug, Default)]
-pub(super) struct Connections {
-    verified: OnceLock<reqwest::Client>,
-    unverified: OnceLock<reqwest::Client>,
-    local: OnceLock<reqwest::Client>,
-    /// Which origin an insecure registry was found at.
-    probed: Mutex<HashMap<String, Url>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// TLS by the system's certificates.
-    Verified,
-    /// TLS with anybody, or plain HTTP.
-    Unverified,
-    /// The same on this machine, where no proxy leads.
-    Local,
-}
+pub(super) struct Origins(Mutex<HashMap<String, Url>>);
 
 impl Client {
     /// Sends a request about `reference` and gives back a successful answer. A token is fetched, or
@@ -90,67 +71,34 @@ impl Client {
         headers: &HeaderMap,
         token: Option<&Secret>,
     ) -> Result<(Response, bool), Error> {
-        let mut at = url.clone();
-        let mut is_home = true;
-        for _ in 0..=MOST_REDIRECTS {
-            // Who left once is not trusted again, even if the way leads back.
-            is_home &= at.origin() == url.origin();
-            let mut request = self
-                .http(&at)?
-                .request(method.clone(), at.clone())
-                .headers(headers.clone());
-            if let Some(token) = token.filter(|_| is_home) {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
-                    .expect("tokens are checked when they come");
-                value.set_sensitive(true);
-                request = request.header(AUTHORIZATION, value);
-            }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| Error::unanswered(&at, &error))?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok((response, is_home));
-            }
-            at = self.next_hop(&at, response.headers().get(LOCATION))?;
-        }
-        Err(Error::Redirect {
-            host: host(&url),
-            reason: "in a circle",
-        })
+        let authorization = token.map(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
+                .expect("tokens are checked when they come");
+            value.set_sensitive(true);
+            value
+        });
+        let trust = self.trust(&url);
+        let judge = |from: &Url, to: &Url| self.may_lead(from, to);
+        let answer = self.net.follow(
+            method,
+            url,
+            (headers, Bytes::new()),
+            authorization.as_ref(),
+            (trust, &judge),
+        );
+        Ok(answer.await?)
     }
 
-    pub(super) fn next_hop(
-        &self,
-        from: &Url,
-        location: Option<&HeaderValue>,
-    ) -> Result<Url, Error> {
-        let refuse = |reason| Error::Redirect {
-            host: host(from),
-            reason,
-        };
-        let mut to = location
-            .and_then(|location| from.join(location.to_str().ok()?).ok())
-            .filter(|to| matches!(to.scheme(), "http" | "https"))
-            .ok_or_else(|| refuse("to nowhere"))?;
-        // The HTTP library would make an Authorization header of these.
-        if to
-            .set_username("")
-            .and_then(|()| to.set_password(None))
-            .is_err()
-        {
-            return Err(refuse("to nowhere"));
-        }
+    /// How far the target of a redirect is trusted; `None` if it may not lead there.
+    pub(super) fn may_lead(&self, from: &Url, to: &Url) -> Option<Trust> {
+        let trust = self.trust(to);
         // A stranger's registry has no say about this machine's own servers.
-        let may_be_plain = match self.trust(&to) {
+        let may_be_plain = match trust {
             Trust::Verified => false,
             Trust::Unverified => true,
             Trust::Local => self.trust(from) == Trust::Local,
         };
-        if from.scheme() == "https" && to.scheme() == "http" && !may_be_plain {
-            return Err(refuse("from HTTPS to plain HTTP"));
-        }
-        Ok(to)
+        (from.scheme() == "http" || to.scheme() == "https" || may_be_plain).then_some(trust)
     }
 
     /// Scheme, host and port of a registry. An insecure one is asked by HTTPS first: it answers at
@@ -161,12 +109,13 @@ impl Client {
         if self.trust(&secure) == Trust::Verified {
             return Ok(secure);
         }
-        let mut probed = self.connections.probed.lock().await;
+        let mut probed = self.origins.0.lock().await;
         if let Some(origin) = probed.get(reference.host()) {
             return Ok(origin.clone());
         }
         let probe = secure.join("/v2/").expect("a fixed path");
-        let answer = self.http(&secure)?.get(probe).timeout(PROBE).send().await;
+        let http = self.net.http(&secure, self.trust(&secure))?;
+        let answer = http.get(probe).timeout(PROBE).send().await;
         let origin = match answer {
             Ok(_) => secure,
             Err(_) => at("http").expect("the same host as above"),
@@ -195,47 +144,5 @@ impl Client {
         } else {
             Trust::Verified
         }
-    }
-
-    fn http(&self, url: &Url) -> Result<&reqwest::Client, Error> {
-        let trust = match self.trust(url) {
-            // Without TLS there is nothing to verify, and no certificates are needed.
-            Trust::Verified if url.scheme() == "http" => Trust::Unverified,
-            trust => trust,
-        };
-        let slot = match trust {
-            Trust::Verified => &self.connections.verified,
-            Trust::Unverified => &self.connections.unverified,
-            Trust::Local => &self.connections.local,
-        };
-        if let Some(client) = slot.get() {
-            return Ok(client);
-        }
-        let client = self.make(trust)?;
-        Ok(slot.get_or_init(|| client))
-    }
-
-    pub(super) fn make(&self, trust: Trust) -> Result<reqwest::Client, Error> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("pyats-image-build/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(self.timing.connect)
-            .read_timeout(self.timing.stall);
-        builder = match trust {
-            Trust::Verified => match &self.options.ca_cert {
-                None => builder,
-                Some(path) => {
-                    let roots = reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?)
-                        .ok()
-                        .filter(|roots| !roots.is_empty())
-                        .ok_or_else(|| Error::Certificate { path: path.clone() })?;
-                    builder.tls_certs_merge(roots)
-                }
-            },
-            Trust::Unverified => builder.tls_danger_accept_invalid_certs(true),
-            Trust::Local => builder.tls_danger_accept_invalid_certs(true).no_proxy(),
-        };
-        builder.build().map_err(|error| Error::setup(&error))
     }
 }

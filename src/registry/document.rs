@@ -3,11 +3,10 @@
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
-use super::error::host;
-use super::retry::Retry;
-use super::{Client, Error, Reference};
+use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
+use crate::net::host;
 use crate::store::MAX_DOCUMENT;
 
 /// The header by which a registry names what it sends.
@@ -27,7 +26,7 @@ impl Client {
         &self,
         reference: &Reference,
     ) -> Result<Option<Descriptor>, Error> {
-        let mut retry = Retry::new(self.timing.backoff);
+        let mut retry = self.retry();
         loop {
             match self.request(Method::HEAD, reference, None).await {
                 Ok(response) => return Ok(described(&response)),
@@ -37,7 +36,7 @@ impl Client {
                 {
                     return Ok(None);
                 }
-                Err(error) => retry.pause(error).await?,
+                Err(error) => pause(&mut retry, error).await?,
             }
         }
     }
@@ -47,14 +46,14 @@ impl Client {
         reference: &Reference,
         digest: Option<Digest>,
     ) -> Result<Document, Error> {
-        let mut retry = Retry::new(self.timing.backoff);
+        let mut retry = self.retry();
         loop {
             match self
                 .get_once(reference, digest.or(reference.digest()))
                 .await
             {
                 Ok(document) => return Ok(document),
-                Err(error) => retry.pause(error).await?,
+                Err(error) => pause(&mut retry, error).await?,
             }
         }
     }

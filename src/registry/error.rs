@@ -2,16 +2,14 @@
 //!
 //! No URL is ever part of an error: those of blobs carry signatures, and others may carry passwords.
 
-use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::header::RETRY_AFTER;
 
-use super::words::{printable, words};
 use crate::digest::Digest;
+use crate::net::{self, Fault, host, is_passing, retry_after, words};
 use crate::progress::Cancelled;
 use crate::store::{self, MAX_DOCUMENT};
 
@@ -130,30 +128,6 @@ pub enum Error {
     },
 }
 
-/// Why no connection came about.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// Nobody listens there.
-    #[error("connection refused")]
-    Refused,
-    /// The name has no address.
-    #[error("its name cannot be resolved ({0})")]
-    Lookup(String),
-    /// No answer in time.
-    #[error("no answer in time")]
-    Timeout,
-    /// The certificate is not trusted.
-    #[error("its certificate is not trusted ({0})")]
-    Certificate(String),
-    /// Plain HTTP where TLS should be.
-    #[error("it does not speak TLS")]
-    NotTls,
-    /// Something else.
-    #[error("{0}")]
-    Other(String),
-}
-
 fn quoted(said: &str) -> String {
     if said.is_empty() {
         String::new()
@@ -207,9 +181,7 @@ impl Error {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Unreachable { fault, .. } => {
-                !matches!(fault, Fault::Certificate(_) | Fault::NotTls)
-            }
+            Self::Unreachable { fault, .. } => !fault.is_lasting(),
             Self::Broken { .. } => true,
             Self::Refused { status, .. } => is_passing(*status),
             _ => false,
@@ -221,10 +193,7 @@ impl Error {
         match self {
             Self::Broken { .. } => 5,
             Self::Refused { status, .. } if is_passing(*status) => 5,
-            Self::Unreachable {
-                fault: Fault::Certificate(_) | Fault::NotTls,
-                ..
-            } => 1,
+            Self::Unreachable { fault, .. } if fault.is_lasting() => 1,
             Self::Unreachable { .. } | Self::Damaged { .. } | Self::Size { .. } => 2,
             _ => 1,
         }
@@ -238,50 +207,14 @@ impl Error {
         }
     }
 
-    /// An HTTP client that could not be made.
-    pub(super) fn setup(error: &reqwest::Error) -> Self {
-        Self::Setup {
-            reason: root_cause(error),
-        }
-    }
-
-    /// A request that got no answer.
+    /// A request that got no answer, or not the whole of it.
     pub(super) fn unanswered(url: &Url, error: &reqwest::Error) -> Self {
-        let host = host(url);
-        let reason = root_cause(error);
-        if let Some(fault) = tls_fault(error) {
-            return Self::Unreachable { host, fault };
-        }
-        if !error.is_connect() {
-            let reason = if error.is_timeout() {
-                "no answer in time".to_owned()
-            } else {
-                reason
-            };
-            return Self::Broken { host, reason };
-        }
-        let refused = causes(error)
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        let fault = if error.is_timeout() {
-            Fault::Timeout
-        } else if refused {
-            Fault::Refused
-        } else if reason.contains("lookup address") {
-            Fault::Lookup(reason.rsplit(": ").next().unwrap_or_default().to_owned())
-        } else {
-            Fault::Other(reason)
-        };
-        Self::Unreachable { host, fault }
+        net::Error::unanswered(url, error).into()
     }
 
     /// An answer that is a refusal; its body is read for the registry's own words.
     pub(super) async fn refused(what: &str, response: reqwest::Response) -> Self {
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(response.headers());
         let (host, status) = (host(response.url()), response.status());
         Self::Refused {
             host,
@@ -293,69 +226,16 @@ impl Error {
     }
 }
 
-/// Whether a refusal may be over soon.
-fn is_passing(status: reqwest::StatusCode) -> bool {
-    status.is_server_error() || matches!(status.as_u16(), 408 | 429)
-}
-
-/// Host and port of a URL, without anything that could be secret.
-pub(super) fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}
-
-type Cause = dyn StdError + 'static;
-
-fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
-    std::iter::successors(Some(error), |error| cause_of(*error))
-}
-
-fn cause_of(error: &Cause) -> Option<&Cause> {
-    // An `io::Error` that wraps another error reports that one's source as its own.
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    // Only reqwest's own errors print URLs, and they are never the innermost one, but for one kind.
-    match causes(error).last() {
-        Some(last) if last.downcast_ref::<reqwest::Error>().is_none() => {
-            printable(&last.to_string())
+impl From<net::Error> for Error {
+    fn from(error: net::Error) -> Self {
+        match error {
+            net::Error::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            net::Error::Io(error) => Self::Io(error),
+            net::Error::Setup { reason } => Self::Setup { reason },
+            net::Error::Certificate { path } => Self::Certificate { path },
+            net::Error::Unreachable { host, fault } => Self::Unreachable { host, fault },
+            net::Error::Broken { host, reason } => Self::Broken { host, reason },
+            net::Error::Redirect { host, reason } => Self::Redirect { host, reason },
         }
-        _ => "the request could not be sent".to_owned(),
-    }
-}
-
-fn tls_fault(error: &reqwest::Error) -> Option<Fault> {
-    let error = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())?;
-    Some(match error {
-        rustls::Error::InvalidCertificate(reason) => Fault::Certificate(distrust(reason)),
-        rustls::Error::InvalidMessage(_) => Fault::NotTls,
-        other => Fault::Other(printable(&other.to_string())),
-    })
-}
-
-fn distrust(reason: &rustls::CertificateError) -> String {
-    use rustls::CertificateError as Reason;
-    match reason {
-        Reason::UnknownIssuer => "its issuer is not known here".to_owned(),
-        Reason::Expired | Reason::ExpiredContext { .. } => "it has expired".to_owned(),
-        Reason::NotValidYet | Reason::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
-        Reason::NotValidForName | Reason::NotValidForNameContext { .. } => {
-            "it is for another name".to_owned()
-        }
-        other if other.to_string().contains("CaUsedAsEndEntity") => {
-            "it is an authority's certificate (`CA:TRUE`), which cannot be a server's as well"
-                .to_owned()
-        }
-        other => printable(&other.to_string()),
     }
 }

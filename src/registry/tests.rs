@@ -7,23 +7,30 @@ mod names;
 mod tokens;
 mod trust;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Client, Error, Options, Reference, Timing};
+use super::{Client, Error, Options, Reference};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
+use crate::net::{self, Timing};
 use crate::progress::Progress;
 use crate::store::Store;
 use server::Server;
 
 /// A client that is as persistent as the real one, but in a hurry.
 pub(crate) fn client() -> Client {
-    let mut client = Client::new(Options::default());
-    client.timing = Timing {
+    client_with(net::Options::default(), Timing::default().stall)
+}
+
+fn client_with(options: net::Options, stall: Duration) -> Client {
+    let timing = Timing {
         backoff: Duration::from_millis(1),
+        stall,
         ..Timing::default()
     };
-    client
+    let net = net::Client::with_timing(options, timing);
+    Client::new(Options::default(), Arc::new(net))
 }
 
 fn reference(server: &Server) -> Reference {

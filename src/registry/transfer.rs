@@ -11,11 +11,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
-use super::error::host;
-use super::retry::Retry;
-use super::{Client, Error, Reference};
+use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
+use crate::net::host;
 use crate::progress::{Part, Progress};
 use crate::store::{self, BlobWriter, Store};
 
@@ -35,14 +34,9 @@ impl Client {
             .iter()
             .filter(|blob| seen.insert(blob.digest) && !store.has(blob))
             .collect();
-        let jobs = if self.options.jobs == 0 {
-            4
-        } else {
-            self.options.jobs
-        };
         stream::iter(wanted)
             .map(|blob| self.fetch_blob(reference, blob, store, progress))
-            .buffer_unordered(jobs)
+            .buffer_unordered(self.options.jobs.max(1))
             .try_collect()
             .await
     }
@@ -63,7 +57,7 @@ impl Client {
             received: 0,
             told: Instant::now(),
         };
-        let mut retry = Retry::new(self.timing.backoff);
+        let mut retry = self.retry();
         let mut furthest = 0;
         while let Err(error) = self.attempt(reference, &mut download).await {
             // Only new ground counts as progress: a server that ignores ranges and cuts each time
@@ -72,7 +66,7 @@ impl Client {
                 furthest = download.received;
                 retry.progressed();
             }
-            retry.pause(error).await?;
+            pause(&mut retry, error).await?;
         }
         part.advance(blob.size);
         part.finish("");

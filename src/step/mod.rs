@@ -10,11 +10,13 @@ pub use stack::{Inputs, Stack};
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use fs_err as fs;
 
 use crate::runner::Outcome;
-use crate::{layer, progress, rootfs, runner, secret};
+use crate::secret::{self, Secret};
+use crate::{layer, progress, rootfs, runner};
 
 /// Where the workspace is in the image.
 pub const WORKSPACE: &str = "/workspace";
@@ -133,21 +135,30 @@ pub fn virtual_environment(settled: i64) -> Step {
     }
 }
 
-/// Installs the packages of `requirements.txt`.
+/// Installs the packages of files of requirements, one after the other.
 #[must_use]
-pub fn packages(settled: i64) -> Step {
-    let mut pip = argv(&["/venv/bin/python", "-m", "pip", "install"]);
+pub fn packages(requirements: &[String], settled: i64) -> Step {
     // Bytecode is compiled by `settle`, on all cores; a cache would only make the layer larger.
-    pip.extend(argv(&[
+    let pip = argv(&[
+        "/venv/bin/python",
+        "-m",
+        "pip",
+        "install",
         "--no-compile",
         "--no-cache-dir",
         "-r",
-        REQUIREMENTS,
-    ]));
+    ]);
+    let install = |file: &String| [&pip[..], slice::from_ref(file)].concat();
+    let mut commands: Vec<_> = requirements.iter().map(install).collect();
+    commands.push(settle(settled));
+    let names: Vec<_> = requirements
+        .iter()
+        .map(|file| format!("pip install -r {file}"))
+        .collect();
     Step {
         name: "packages",
-        created_by: format!("pip install -r {REQUIREMENTS}"),
-        commands: vec![pip, settle(settled)],
+        created_by: names.join(" && "),
+        commands,
     }
 }
 
@@ -181,23 +192,13 @@ pub(crate) const OVERRIDES: [(&str, Option<&str>); 8] = [
     ("PIP_ROOT_USER_ACTION", Some("ignore")),
 ];
 
-/// The host's variables that reach steps, and nothing that is stored.
-const PROXIES: [&str; 10] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "FTP_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "ftp_proxy",
-    "all_proxy",
-    "no_proxy",
-];
-
-/// The environment of the steps, from the image's.
+/// The environment of the steps, from the image's; `proxies` are variables for the steps alone.
 #[must_use]
-pub fn environment(image: &[(String, String)], epoch: Option<i64>) -> Vec<(OsString, OsString)> {
+pub fn environment(
+    image: &[(String, String)],
+    proxies: &[(String, Secret)],
+    epoch: Option<i64>,
+) -> Vec<(OsString, OsString)> {
     let mut env = with_defaults(image);
     env.retain(|(name, _)| !OVERRIDES.iter().any(|(overridden, _)| name == overridden));
     env.extend(
@@ -208,11 +209,9 @@ pub fn environment(image: &[(String, String)], epoch: Option<i64>) -> Vec<(OsStr
     if let Some(epoch) = epoch {
         env.push(("SOURCE_DATE_EPOCH".into(), epoch.to_string().into()));
     }
-    for name in PROXIES {
-        if let Some(value) =
-            std::env::var_os(name).filter(|_| !image.iter().any(|(set, _)| set == name))
-        {
-            env.push((name.into(), value));
+    for (name, value) in proxies {
+        if !image.iter().any(|(set, _)| set == name) {
+            env.push((name.into(), value.reveal().into()));
         }
     }
     env

@@ -6,6 +6,7 @@
 //!   oci-layout, index.json, blobs/sha256/…    images, bases and layers (image-spec `image-layout.md`)
 //!   resolved/…        which digest a tag had, and when the registry said so
 //!   rootfs/…          unpacked bases, named by chainID
+//!   sources/…         files and repositories that were fetched, named by where they came from
 //!   tmp/…             scratch, one folder a running build, each with a locked file in it
 //!   lock              held while index.json is replaced
 //! ```
@@ -32,7 +33,9 @@ use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 pub use blob::{BlobReader, BlobWriter};
 pub use scratch::{Scratch, abandoned};
 
-use scratch::{flock, open_lock, temporary};
+pub(crate) use scratch::{flock, open_lock};
+
+use scratch::temporary;
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +145,7 @@ impl Store {
         let root = std::path::absolute(root)?;
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for directory in ["", "blobs/sha256", "resolved", "rootfs", "tmp"] {
+        for directory in ["", "blobs/sha256", "resolved", "rootfs", "sources", "tmp"] {
             let path = root.join(directory);
             builder.create(&path).map_err(|source| {
                 io::Error::new(
@@ -334,6 +337,12 @@ impl Store {
             .join(format!("{}.{variant}", chain.0.hex()))
     }
 
+    /// Where a source that was fetched is kept.
+    #[must_use]
+    pub fn source_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("sources").join(key.hex())
+    }
+
     /// Where scratch folders and temporary files are made, unless the user chose another place.
     #[must_use]
     pub fn scratch_root(&self) -> PathBuf {
@@ -347,7 +356,8 @@ impl Store {
         )
     }
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+    /// Writes a file of the store, whole or not at all.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let mut file = temporary(&self.scratch_root())?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)?;

@@ -104,12 +104,14 @@ fn open_existing(path: &Path) -> io::Result<fs::File> {
         .open(path)
 }
 
-pub(super) fn flock(file: fs::File, operation: FlockOperation) -> Result<fs::File> {
+/// Locks a file as long as the value lives.
+pub(crate) fn flock(file: fs::File, operation: FlockOperation) -> Result<fs::File> {
     rustix::fs::flock(&file, operation).map_err(io::Error::from)?;
     Ok(file)
 }
 
-pub(super) fn open_lock(path: &Path) -> io::Result<fs::File> {
+/// Opens a file that is there to be locked, and makes it if it is not there.
+pub(crate) fn open_lock(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -7,20 +7,32 @@
 mod base;
 mod bench;
 mod docker;
+mod ftpd;
+mod git;
 mod oracles;
+mod proxies;
 mod registry;
+mod sshd;
+mod stage;
 mod tree;
 mod user;
 mod verify;
+mod web;
 
 pub(crate) use base::{base_layout, serve_base};
-pub(crate) use bench::Bench;
+pub(crate) use bench::{Bench, Run};
 pub(crate) use docker::Docker;
+pub(crate) use ftpd::Ftpd;
+pub(crate) use git::{GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};
 pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
+pub(crate) use proxies::Proxy;
 pub(crate) use registry::Registry;
+pub(crate) use sshd::{KEYS, Sshd, keygen, ssh_folder};
+pub(crate) use stage::Stage;
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
 pub(crate) use verify::{Image, check, verify};
+pub(crate) use web::{Web, free_ports};
 
 use std::io::{self, Read};
 use std::path::Path;

@@ -167,7 +167,7 @@ fn problems_of_files_are_shown() {
         |     ^^^^^^^^^^^^^^
       hint: choose another name: `- name: path`
     "#);
-    assert_snapshot!(bad("files:\n  - {a: b, c: d}\n  - x:\n  -\n  - https://u:pw@host/f\n  - f: scp://host/f\n"), @r#"
+    assert_snapshot!(bad("files:\n  - {a: b, c: d}\n  - x:\n  -\n  - https://u:pw@host/f\n  - gopher://host/f\n  - f: scp://u:pw@host:x/f\n  - http://host/\n  - ftp://host\n"), @r#"
     build.yaml:2:5: `files[0]` must have one destination, not 2
       2 |   - {a: b, c: d}
         |     ^
@@ -178,14 +178,22 @@ fn problems_of_files_are_shown() {
     build.yaml:4:4: `files[2]` must be a path or `destination: source`, not nothing
       4 |   -
         |    ^
-    build.yaml:5:5: `https://` sources are not supported yet
-      5 |   - https://***@host/f
-        |     ^^^^^^^^^^^^^^^^^^
-      hint: fetch the file first and name its local path
-    build.yaml:6:8: `scp://` sources are not supported yet
-      6 |   - f: scp://host/f
-        |        ^^^^^^^^^^^^
-      hint: fetch the file first and name its local path
+    build.yaml:6:5: files do not come by this scheme
+      6 |   - gopher://host/f
+        |     ^^^^^^^^^^^^^^^
+      hint: use a path, `http://`, `https://`, `ftp://`, `ftps://` or `scp://`
+    build.yaml:7:8: this is not a URL that can be used: invalid port number
+      7 |   - f: scp://***@host:x/f
+        |        ^^^^^^^^^^^^^^^^^^
+      hint: write `scheme://host/path`, with special characters percent-encoded
+    build.yaml:8:5: the URL ends without a file name
+      8 |   - http://host/
+        |     ^^^^^^^^^^^^
+      hint: name it: `- name: URL`
+    build.yaml:9:5: the URL names no file
+      9 |   - ftp://host
+        |     ^^^^^^^^^^
+      hint: write the absolute path behind the host
     "#);
 }
 
@@ -237,7 +245,7 @@ fn problems_of_yaml_are_shown() {
     build.yaml:2:1: the file has several YAML documents
       2 | ---
         | ^^^
-      hint: a build file is one document: remove what follows `---`
+      hint: keep one document: remove what follows `---`
     "#);
     assert_snapshot!(bad("tag: !custom a\n"), @r#"
     build.yaml:1:6: the tag `!custom` is not supported here
@@ -403,33 +411,17 @@ fn problems_of_jobfiles_and_names_are_shown() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    assert_snapshot!(bad("repositories:\n  a:\n    url: x\nsnapshot: a.yaml\nproxy: {HTTP_PROXY: x}\ncmds: {pre: RUN x}\nsystem-packages: [git]\n"), @r#"
-    build.yaml:1:1: `repositories` is not supported yet
-      1 | repositories:
-        | ^^^^^^^^^^^^
-      hint: clone them first and name the folders in `files`
-    build.yaml:4:1: `snapshot` is not supported yet
-      4 | snapshot: a.yaml
-        | ^^^^^^^^
-      hint: list its packages in `packages`
-    build.yaml:5:1: `proxy` is not supported yet
-      5 | proxy: {HTTP_PROXY: x}
-        | ^^^^^
-      hint: set the proxy in the environment of the build
-    build.yaml:6:1: `cmds` is not supported yet
-      6 | cmds: {pre: RUN x}
+    assert_snapshot!(bad("cmds: {pre: RUN x}\nsystem-packages: [git]\n"), @r#"
+    build.yaml:1:1: `cmds` is not supported yet
+      1 | cmds: {pre: RUN x}
         | ^^^^
       hint: use a `base` that was prepared this way
-    build.yaml:7:1: `system-packages` is not supported yet
-      7 | system-packages: [git]
+    build.yaml:2:1: `system-packages` is not supported yet
+      2 | system-packages: [git]
         | ^^^^^^^^^^^^^^^
       hint: write `system-packages: []`, or use a `base` that has them
     "#);
     assert_snapshot!(bad("repositories:\n  /a:\n    commit_id: [x]\n    requirements_file: maybe\n    credentials: {user: x}\nproxy: {PROXY: x}\ncmds: RUN x\nsystem-packages: [Git, 'a b']\n"), @r#"
-    build.yaml:1:1: `repositories` is not supported yet
-      1 | repositories:
-        | ^^^^^^^^^^^^
-      hint: clone them first and name the folders in `files`
     build.yaml:2:3: the destination `/a` is absolute
       2 |   /a:
         |   ^^
@@ -489,9 +481,9 @@ fn no_secret_is_in_a_message() {
         "repositories:\n  a:\n    credentials:\n      password: \"PLANTED\n",
         "pip-config:\n  global:\n    password: {PLANTED: PLANTED}\n",
         "pip-config: |\n  [global]\n  password = x\n  password = PLANTED\n",
-        "files: ['https://PLANTED@host/x']\n",
+        "files: ['https://PLANTED@host:x/x', 'gopher://PLANTED@host/x', 'scp://u:PLANTED@host']\n",
         "files: [{'https://PLANTED@host': x}, {'https://PLANTED@host': x}]\n",
-        "proxy: {HTTP_PROXY: 'http://u:PLANTED@h:1'}\n",
+        "proxy: {HTTP_PROXI: 'http://u:PLANTED@h:1'}\n",
         "https://u:PLANTED@host: x\n",
         "labels: {a: ['https://u:PLANTED@h'], b: 'https://token=PLANTED:x@h', password: [x]}\n",
         "labels: ['https://u:PLANTEDtoken=@h']\n",

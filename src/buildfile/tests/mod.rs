@@ -1,6 +1,8 @@
 //! What is read from a build file. What is said about a wrong one is in `messages`, and what others
-//! say about the same text in `oracles`.
+//! say about the same text in `oracles`; files of other programs are in `foreign`.
 
+mod foreign;
+mod locations;
 mod messages;
 mod oracles;
 
@@ -102,7 +104,7 @@ system-packages: []
     assert_eq!(buildfile.env, pairs(&env));
     let entry = |at: usize, destination: Option<&str>, source: &str| FileEntry {
         destination: destination.map(str::to_owned),
-        source: source.to_owned(),
+        source: Source::Local(source.to_owned()),
         name: format!("files[{at}]"),
     };
     let files = [
@@ -179,7 +181,10 @@ fn variables_are_replaced_everywhere() {
     );
     assert_eq!(buildfile.tag.as_deref(), Some("value:1"));
     assert_eq!(buildfile.files[0].destination.as_deref(), Some("value/x"));
-    assert_eq!(buildfile.files[0].source, "value/y");
+    assert_eq!(
+        buildfile.files[0].source,
+        Source::Local("value/y".to_owned())
+    );
     assert_eq!(buildfile.env, pairs(&[("A", "aone\ntwo: [")]));
     assert_eq!(buildfile.packages, ["value"]);
     assert_snapshot!(buildfile.masked, @r#"
@@ -279,7 +284,7 @@ fn credentials_of_repositories_are_masked() {
                 ssh_key: |\n      PLANTED\n      PLANTED\n    credentials: {username: PLANTED, password: PLANTED}\n\
                 proxy:\n  HTTP_PROXY: u:PLANTED@h:1\n";
     let mut problems = Problems::new("build.yaml", text);
-    let root = events::parse(text, &variables, &mut problems).unwrap();
+    let root = events::parse(text, Dialect::BuildFile(&variables), &mut problems).unwrap();
     assert_snapshot!(mask::masked(&root), @r#"
     repositories:
       a/credentials:

@@ -72,7 +72,7 @@ proptest! {
     fn printed_yaml_reads_the_same(yaml in yaml()) {
         let text = print(&yaml);
         let mut problems = Problems::new("x", &text);
-        let root = events::parse(&text, &|_| None, &mut problems);
+        let root = events::parse(&text, Dialect::BuildFile(&|_| None), &mut problems);
         prop_assert!(root.is_some(), "{}\n{}", text, render(&problems.complete()));
         prop_assert_eq!(root.as_ref().map(tree), Some(yaml.clone()), "{}", text);
         let other: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
@@ -96,7 +96,7 @@ proptest! {
 }
 
 /// Runs Python's words over JSON lines, or says loudly why it cannot.
-fn python(import: &str, program: &str, input: &str) -> Option<String> {
+pub(super) fn python(import: &str, program: &str, input: &str) -> Option<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let there = Command::new("/usr/bin/python3")
@@ -256,7 +256,7 @@ fn pyyaml_reads_the_same_from_files() {
     ];
     let read = |text: &str| {
         let mut problems = Problems::new("x", text);
-        let root = events::parse(text, &|_| None, &mut problems);
+        let root = events::parse(text, Dialect::BuildFile(&|_| None), &mut problems);
         assert!(root.is_some(), "{text}\n{}", render(&problems.complete()));
         root.map(|root| json(&tree(&root)))
     };

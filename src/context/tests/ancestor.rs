@@ -8,7 +8,7 @@ use std::process::Command;
 use fs_err as fs;
 
 use super::Build;
-use crate::buildfile::JobFiles;
+use crate::buildfile::{JobFiles, Source};
 
 /// Stages the build file given as JSON and prints the directory.
 const STAGE: &str = "
@@ -20,8 +20,25 @@ builder.run(keep_context=True, dry_run=True)
 print('CONTEXT=%s' % builder.context.path)
 ";
 
-/// The Python of a virtual environment that has the ancestor; kept beside the build's other files.
-fn python() -> Option<PathBuf> {
+/// The Python of a virtual environment that has the ancestor; kept beside the build's other files. Says
+/// loudly that there is none, and why.
+#[expect(clippy::print_stderr, reason = "a skip is loud")]
+pub(super) fn python() -> Option<PathBuf> {
+    let python = install();
+    if python.is_none() {
+        assert!(
+            std::env::var_os("REQUIRE_ALL").is_none(),
+            "the ancestor cannot be installed"
+        );
+        eprintln!("SKIPPED: the ancestor cannot be installed (no python3, pip or network)");
+    }
+    python
+}
+
+fn install() -> Option<PathBuf> {
+    // Tests run side by side, also as processes of their own: one of them installs.
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock();
     let exe = std::env::current_exe().unwrap();
     let target = exe.ancestors().nth(3).unwrap();
     let venv = target.join("tmp/ancestor-26.9");
@@ -88,16 +105,31 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     found
 }
 
+/// What the ancestor makes of the same build: its directory, which goes with the build.
+pub(super) fn stage(python: &Path, build: &Build) -> PathBuf {
+    let output = Command::new(python)
+        .args(["-c", STAGE, &config(build).to_string()])
+        .env("GIT_PYTHON_REFRESH", "quiet")
+        .env("TMPDIR", build.directory.path())
+        .env("PYTHONUTF8", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let theirs = text.lines().find_map(|line| line.strip_prefix("CONTEXT="));
+    PathBuf::from(theirs.unwrap_or_else(|| panic!("{output:?}")))
+}
+
 /// The same build, as the ancestor reads it.
 fn config(build: &Build) -> serde_json::Value {
-    let entries = build
-        .file
-        .files
-        .iter()
-        .map(|entry| match &entry.destination {
-            Some(key) => serde_json::json!({ key: entry.source }),
-            None => serde_json::json!(entry.source),
-        });
+    let entries = build.file.files.iter().map(|entry| {
+        let Source::Local(path) = &entry.source else {
+            panic!("`{}` is on this machine", entry.name);
+        };
+        match &entry.destination {
+            Some(key) => serde_json::json!({ key: path }),
+            None => serde_json::json!(path),
+        }
+    });
     let mut config = serde_json::json!({ "files": entries.collect::<Vec<_>>() });
     let given = &build.file.jobfiles;
     config["jobfiles"] = serde_json::json!({ "paths": given.paths, "glob": given.globs });
@@ -164,14 +196,8 @@ fn jobs_and_others() -> Build {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skip is loud")]
 fn the_same_files_and_jobs() {
     let Some(python) = python() else {
-        assert!(
-            std::env::var_os("REQUIRE_ALL").is_none(),
-            "the ancestor cannot be installed"
-        );
-        eprintln!("SKIPPED: the ancestor cannot be installed (no python3, pip or network)");
         return;
     };
     let jobfiles = |paths: &[&str], matches: &[&str], globs: &[&str]| JobFiles {
@@ -220,20 +246,9 @@ fn the_same_files_and_jobs() {
         build.file.jobfiles = jobfiles;
         build.stage().unwrap();
 
-        let config = config(&build);
+        let theirs = stage(&python, &build);
         let given = &build.file.jobfiles;
-        let output = Command::new(&python)
-            .args(["-c", STAGE, &config.to_string()])
-            .env("GIT_PYTHON_REFRESH", "quiet")
-            .env("TMPDIR", build.directory.path())
-            .env("PYTHONUTF8", "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let theirs = text.lines().find_map(|line| line.strip_prefix("CONTEXT="));
-        let theirs = Path::new(theirs.unwrap_or_else(|| panic!("{output:?}")));
-
-        assert_eq!(tree(theirs), tree(&build.image("workspace")));
+        assert_eq!(tree(&theirs), tree(&build.image("workspace")));
         let jobs = |path: PathBuf| -> Vec<String> {
             let Ok(text) = fs::read(&path) else {
                 return Vec::new();

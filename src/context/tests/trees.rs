@@ -363,7 +363,7 @@ fn an_ordinary_user_is_told_what_cannot_be_read() {
     let progress = crate::progress::Progress::silent();
     let root =
         crate::context::ContextRoot::open(Some(&path), Path::new("/"), false, &progress).unwrap();
-    crate::context::stage(&build.file, root.path(), &[], &progress).unwrap();
+    build.stage_in(root.path(), &progress).unwrap();
     root.complete().unwrap();
     assert!(!path.exists());
     for sealed in [

@@ -3,9 +3,10 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::server::Server;
-use super::{Place, blob, client, fetch, noise, reference};
+use super::{Place, blob, client, client_with, fetch, noise, reference};
+use crate::net;
 use crate::progress::Progress;
-use crate::registry::{Error, Fault};
+use crate::registry::{Error, Fault, Options};
 
 #[test]
 fn a_blob_that_is_cut_again_and_again_is_resumed_where_it_was_cut() {
@@ -231,15 +232,14 @@ fn a_stalled_server_is_asked_again_for_the_rest() {
             std::thread::sleep(Duration::from_secs(2));
         }
     });
-    let mut client = client();
-    client.timing.stall = Duration::from_millis(200);
+    let client = client_with(net::Options::default(), Duration::from_millis(200));
     fetch(&client, &server, &blob(&bytes)).unwrap();
     assert_eq!(server.requests()[1].from(), 400);
 }
 
 #[test]
 fn many_blobs_come_side_by_side_but_none_twice() {
-    let blobs: Vec<Vec<u8>> = (0..10).map(|length| noise(10_000 + length)).collect();
+    let blobs: Vec<Vec<u8>> = (0..12).map(|length| noise(10_000 + length)).collect();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (content, running, peak) = (blobs.clone(), now.clone(), most.clone());
     let server = Server::start(move |request, reply| {
@@ -272,9 +272,9 @@ fn many_blobs_come_side_by_side_but_none_twice() {
             .iter()
             .filter(|request| request.path.contains("/blobs/"))
             .count(),
-        10
+        12
     );
-    assert_eq!(most.load(Ordering::SeqCst), 4);
+    assert_eq!(most.load(Ordering::SeqCst), Options::default().jobs);
     place.assert_clean();
 }
 

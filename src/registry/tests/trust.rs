@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -7,8 +8,8 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
 use super::client;
 use super::server::Server;
+use crate::net::{self, Trust, next_hop};
 use crate::progress::Progress;
-use crate::registry::connection::Trust;
 use crate::registry::{Client, Error, Fault, Options};
 
 fn url(text: &str) -> Url {
@@ -17,14 +18,15 @@ fn url(text: &str) -> Url {
 
 #[test]
 fn only_listed_and_local_hosts_are_trusted_without_verification() {
-    let client = Client::new(Options {
+    let options = Options {
         insecure: vec![
             "Lab.example".to_owned(),
             "other.example:5000".to_owned(),
             "[fd00::1]:80".to_owned(),
         ],
         ..Options::default()
-    });
+    };
+    let client = Client::new(options, Arc::new(net::Client::new(net::Options::default())));
     for (text, expected) in [
         ("https://docker.io/", Trust::Verified),
         ("https://localhost.example/", Trust::Verified),
@@ -45,9 +47,13 @@ fn only_listed_and_local_hosts_are_trusted_without_verification() {
 fn redirects_do_not_lead_down_to_plain_http() {
     let client = client();
     let hop = |from: &str, to: &'static str| {
-        client
-            .next_hop(&url(from), Some(&HeaderValue::from_static(to)))
-            .map(|to| to.to_string())
+        let to = next_hop(&url(from), Some(&HeaderValue::from_static(to)))?;
+        let refused = || Error::Redirect {
+            host: String::new(),
+            reason: "",
+        };
+        client.may_lead(&url(from), &to).ok_or_else(refused)?;
+        Ok::<_, Error>(to.to_string())
     };
     assert!(matches!(
         hop("https://a.example/", "http://localhost:631/"),
@@ -88,7 +94,7 @@ fn a_registry_with_tls_gets_no_token_from_a_server_without() {
     let ask = |origin: &str| {
         let origin = url(origin);
         let renewed = client.renew(&origin, &reference, &challenge, None);
-        client.runtime().unwrap().block_on(renewed).unwrap_err()
+        client.net.block(&Progress::silent(), renewed).unwrap_err()
     };
     assert!(matches!(
         ask("https://registry.example/"),
@@ -100,7 +106,7 @@ fn a_registry_with_tls_gets_no_token_from_a_server_without() {
     );
     let origin = url("http://registry.example/");
     let renewed = client.renew(&origin, &reference, &challenge, None);
-    let error = client.runtime().unwrap().block_on(renewed).unwrap_err();
+    let error = client.net.block(&Progress::silent(), renewed).unwrap_err();
     assert!(matches!(error, Error::Challenge { .. }), "{error}");
 }
 
@@ -116,13 +122,12 @@ fn plain_http_where_tls_should_be_is_recognised() {
         std::thread::sleep(Duration::from_millis(200));
     });
     let client = client();
-    let http = client.make(Trust::Unverified).unwrap();
-    let error = client
-        .runtime()
-        .unwrap()
-        .block_on(async { http.get(at.clone()).send().await })
-        .unwrap_err();
-    let error = Error::unanswered(&at, &error);
+    let http = client.net.make(Trust::Unverified).unwrap();
+    let work = async {
+        let answer = http.get(at.clone()).send().await;
+        answer.map_err(|error| Error::unanswered(&at, &error))
+    };
+    let error = client.net.block(&Progress::silent(), work).unwrap_err();
     assert!(
         matches!(
             error,
@@ -211,17 +216,17 @@ fn certificates_are_verified_by_the_system_and_by_the_file_given() {
     crate::base::tests::wait_for(port);
     let at = url(&format!("https://127.0.0.1:{port}/v2/"));
     let ask = |ca_cert: Option<&Path>| {
-        let client = Client::new(Options {
+        let net = net::Client::new(net::Options {
             ca_cert: ca_cert.map(Path::to_owned),
-            ..Options::default()
+            ..net::Options::default()
         });
-        let http = client.make(Trust::Verified)?;
-        let answer = client
-            .runtime()?
-            .block_on(async { http.get(at.clone()).send().await });
-        answer
-            .map(|answer| answer.status().as_u16())
-            .map_err(|error| Error::unanswered(&at, &error))
+        let http = net.make(Trust::Verified)?;
+        net.block(&Progress::silent(), async {
+            let answer = http.get(at.clone()).send().await;
+            answer
+                .map(|answer| answer.status().as_u16())
+                .map_err(|error| Error::unanswered(&at, &error))
+        })
     };
     let error = ask(None).unwrap_err();
     assert!(

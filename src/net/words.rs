@@ -1,22 +1,33 @@
-//! What a registry says when it refuses, made fit to be shown.
+//! What a server says when it refuses, made fit to be shown.
 //!
-//! Follows the distribution specification, section "Error Codes".
+//! Registries say it as in the distribution specification, section "Error Codes".
+
+use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 
-/// The messages of the distribution specification's error document, or the text as it is.
-pub(super) async fn words(mut response: reqwest::Response) -> String {
+/// What is longer is no message.
+const LONGEST: usize = 1 << 16;
+/// A refusal is not worth waiting for its words.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The messages of the distribution specification's error document, or the text's first line.
+pub(crate) async fn words(mut response: reqwest::Response) -> String {
     let is_html = response
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > 1 << 16 {
-            break;
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST {
+                break;
+            }
         }
-    }
+    };
+    // What came until then will do.
+    let _ = tokio::time::timeout(PATIENCE, read).await;
     let text = match serde_json::from_slice::<serde_json::Value>(&body) {
         Ok(document) => said_in(&document),
         Err(_) if is_html => String::new(),
@@ -47,7 +58,7 @@ fn said_in(document: &serde_json::Value) -> String {
 }
 
 /// What a stranger said, fit for a terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
         .take(300)

@@ -1,0 +1,147 @@
+//! The keys `repositories`, `snapshot` and `proxy`.
+
+use super::Repository;
+use super::location::{self, Malformed, Origin};
+use super::node::Node;
+use super::shape::Decoder;
+use crate::secret::Secret;
+
+/// The keys of `proxy`, in the order in which messages name them.
+const PROXIES: [&str; 12] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "SOCKS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "socks_proxy",
+    "all_proxy",
+    "no_proxy",
+];
+
+/// The keys of an entry of `repositories`, in the order in which messages name them.
+const REPOSITORY: [&str; 6] = [
+    "url",
+    "commit_id",
+    "requirements_file",
+    "ssh_key",
+    "credentials",
+    "GIT_SSL_NO_VERIFY",
+];
+
+impl Decoder<'_, '_> {
+    /// Reads `repositories`: destinations, each with what is cloned there.
+    pub(super) fn repositories(&mut self, node: &Node) -> Vec<Repository> {
+        let pairs = self.mapping(node, "repositories");
+        pairs
+            .iter()
+            .filter_map(|(key, value)| self.repository(key, value))
+            .collect()
+    }
+
+    fn repository(&mut self, key: &Node, value: &Node) -> Option<Repository> {
+        let destination = self.destination(key);
+        if let Some(destination) = &destination {
+            self.take(destination.clone(), key.shown_key(), key.span);
+        }
+        let name = format!("repositories.{}", key.shown_key());
+        let mut origin = None;
+        let mut repository = Repository {
+            destination: destination.clone().unwrap_or_default(),
+            origin: Origin::Local(String::new()),
+            commit: None,
+            requirements: false,
+            ssh_key: None,
+            credentials: None,
+            no_verify: false,
+            name: name.clone(),
+        };
+        let record = self.record(value, &name, &REPOSITORY);
+        if !record.iter().any(|(name, _)| name.key() == "url") {
+            let message = format!("`{name}` has no `url`");
+            self.problem(key.span, message, "name the repository: `url: …`");
+        }
+        for (field, value) in record {
+            let what = format!("{name}.{}", field.key());
+            match field.key() {
+                "url" => origin = self.origin(value, &what),
+                "commit_id" => repository.commit = self.commit(value, &what),
+                "requirements_file" => {
+                    repository.requirements = self.truth(value, &what).unwrap_or_default();
+                }
+                "ssh_key" => repository.ssh_key = self.text(value, &what).map(Secret::new),
+                "credentials" => repository.credentials = self.credentials(value, &what),
+                _ => repository.no_verify = self.truth(value, &what).unwrap_or_default(),
+            }
+        }
+        repository.origin = origin?;
+        destination.map(|_| repository)
+    }
+
+    fn origin(&mut self, node: &Node, what: &str) -> Option<Origin> {
+        match Origin::parse(self.line(node, what)?) {
+            Ok(origin) => Some(origin),
+            Err(problem) => {
+                self.malformed(node, &problem);
+                None
+            }
+        }
+    }
+
+    pub(super) fn malformed(&mut self, node: &Node, problem: &Malformed) {
+        self.problem(node.span, &problem.message, problem.hint);
+    }
+
+    /// A name that may stand on the way to a server: no option, and no pattern of names.
+    fn commit(&mut self, node: &Node, what: &str) -> Option<String> {
+        let text = self.line(node, what)?;
+        let wrong = |c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c);
+        if text.starts_with('-') || text.contains(wrong) || text.contains("..") {
+            let message = format!("`{what}` is not the name of a commit");
+            let hint = "write its id, a tag or a branch";
+            self.problem(node.span, message, hint);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn credentials(&mut self, node: &Node, what: &str) -> Option<(String, Secret)> {
+        let names = ["username", "password"];
+        let record = self.record(node, what, &names);
+        let [username, password] = names.map(|name| {
+            let Some((_, value)) = record.iter().find(|(found, _)| found.key() == name) else {
+                self.problem(node.span, format!("`{what}` has no `{name}`"), "");
+                return None;
+            };
+            let scalar = self.scalar(value, &format!("{what}.{name}"))?;
+            Some(scalar.text.clone())
+        });
+        Some((username?, Secret::new(password?)))
+    }
+
+    /// Reads `snapshot`: a path of this machine.
+    pub(super) fn snapshot(&mut self, node: &Node) -> Option<String> {
+        let text = self.line(node, "snapshot")?;
+        if location::scheme(text).is_some() {
+            let hint = "fetch the file first, and name its path";
+            self.problem(node.span, "`snapshot` must be a path of this machine", hint);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    /// Reads `proxy`: variables and their values.
+    pub(super) fn proxy(&mut self, node: &Node) -> Vec<(String, Secret)> {
+        let record = self.record(node, "proxy", &PROXIES);
+        record
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let scalar = self.scalar(value, &format!("proxy.{}", name.key()))?;
+                Some((name.key().to_owned(), Secret::new(scalar.text.trim())))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! Where objects are read from: a repository of this machine, or a pack that a server sent.
+//!
+//! Nothing is checked out by libgit2, no configuration is obeyed, and the user's own is not looked at but
+//! for `safe.directory`.
+
+use std::io::{Read, Write as _};
+use std::path::Path;
+
+use fs_err as fs;
+use git2::{Commit, ErrorCode, Indexer, ObjectType, Odb, Oid, Repository};
+use tempfile::TempDir;
+
+use super::Problem;
+use super::packet::Pack;
+use super::refs::Refs;
+use crate::context::fetch::Fetch;
+
+/// What the indexer gets at a time. It reserves the last page of what it is given and then writes through a
+/// mapping: with more than a page, a full disk would be a signal and not an error.
+const PIECE: usize = 4096;
+
+/// Objects, and where they lie as long as the value lives.
+pub(super) struct Objects {
+    repository: Repository,
+    _directory: Option<TempDir>,
+}
+
+impl Objects {
+    /// Those of the repository at `path`; also its names.
+    pub(super) fn open(path: &Path) -> Result<(Self, Refs), Problem> {
+        let shown = || path.display().to_string();
+        let repository = Repository::open(path).map_err(|error| match error.code() {
+            ErrorCode::NotFound => Problem::NotRepository(shown()),
+            ErrorCode::Owner => Problem::Foreign(shown()),
+            _ => error.into(),
+        })?;
+        let refs = names(&repository)?;
+        let objects = Self {
+            repository,
+            _directory: None,
+        };
+        Ok((objects, refs))
+    }
+
+    /// Those of `pack`, which are kept in a new folder of `parent`.
+    pub(super) fn store<R: Read>(
+        mut pack: Pack<R>,
+        parent: &Path,
+        fetch: Fetch<'_>,
+    ) -> Result<Self, Problem> {
+        let directory = tempfile::Builder::new()
+            .prefix("objects-")
+            .tempdir_in(parent)?;
+        let folder = directory.path().join("pack");
+        fs::create_dir(&folder)?;
+        let mut indexer = Indexer::new(None, &folder, 0o600, false)?;
+        let progress = fetch.progress.clone();
+        indexer.progress(move |_| progress.check().is_ok());
+        let mut received = 0;
+        while let Some(bytes) = pack.next()? {
+            fetch.progress.check()?;
+            for piece in bytes.chunks(PIECE) {
+                indexer.write_all(piece).map_err(rejected)?;
+            }
+            received += bytes.len() as u64;
+            fetch.part.advance(received);
+        }
+        indexer.commit()?;
+        let objects = Odb::new()?;
+        let path = directory.path().to_str();
+        let path =
+            path.ok_or_else(|| Problem::Objects("its folder has no plain name".to_owned()))?;
+        objects.add_disk_alternate(path)?;
+        Ok(Self {
+            repository: Repository::from_odb(objects)?,
+            _directory: Some(directory),
+        })
+    }
+
+    /// The repository that they are in.
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The commit `id`, or the one that the tag `id` is for; `None` if it is not there.
+    pub(super) fn commit(&self, id: Oid) -> Result<Option<Commit<'_>>, Problem> {
+        let object = match self.repository.find_object(id, None) {
+            Ok(object) => object,
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let not_commit = || Problem::NotCommit(id.to_string());
+        let object = object.peel(ObjectType::Commit).map_err(|_| not_commit())?;
+        object.into_commit().map(Some).map_err(|_| not_commit())
+    }
+
+    /// The commit whose id begins with `start`; `None` if there is none.
+    pub(super) fn abbreviated(&self, start: &str) -> Result<Option<Commit<'_>>, Problem> {
+        let objects = self.repository.odb()?;
+        let mut found = Vec::new();
+        objects.foreach(|id| {
+            if id.to_string().starts_with(start) {
+                found.push(*id);
+            }
+            true
+        })?;
+        found.sort_unstable();
+        found.dedup();
+        let mut commits = found
+            .into_iter()
+            .filter_map(|id| self.repository.find_commit(id).ok());
+        match (commits.next(), commits.next()) {
+            (_, Some(_)) => Err(Problem::Ambiguous(start.to_owned())),
+            (commit, None) => Ok(commit),
+        }
+    }
+}
+
+fn names(repository: &Repository) -> Result<Refs, Problem> {
+    let mut refs = Refs::default();
+    for reference in repository.references()? {
+        let reference = reference?;
+        // What leads nowhere has no name in a clone either.
+        if let (Ok(name), Ok(resolved)) = (reference.name(), reference.resolve())
+            && let Some(id) = resolved.target()
+        {
+            refs.insert(name, id);
+            if let Ok(object) = resolved.peel(ObjectType::Any)
+                && object.id() != id
+            {
+                refs.peel(name, object.id());
+            }
+        }
+    }
+    let head = repository.find_reference("HEAD")?;
+    if let Ok(Some(branch)) = head.symbolic_target() {
+        refs.set_default(branch);
+    }
+    if let Ok(resolved) = head.resolve()
+        && let Some(id) = resolved.target()
+    {
+        refs.insert("HEAD", id);
+    }
+    Ok(refs)
+}
+
+fn rejected(error: std::io::Error) -> Problem {
+    match error.downcast::<git2::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
+    }
+}
