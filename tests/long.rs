@@ -264,12 +264,8 @@ fn builds_all_of_pyats(user: User) {
         "the largest resident set is {largest} KiB"
     );
 
-    // What it took, phase by phase: shown for tests that pass, too.
-    println!(
-        "{user:?}: the largest resident set is {} MB\n{}",
-        largest / 1024,
-        fs::read_to_string(&log).expect("there")
-    );
+    let phases = fs::read_to_string(&log).expect("there");
+    report(user, largest, &phases);
 
     let run = bench.run(["run", "-q", "--rm", "pyats:1", "pyats", "version", "check"]);
     assert!(run.stdout().contains("pyats"), "{}", run.stdout());
@@ -285,6 +281,15 @@ fn builds_all_of_pyats(user: User) {
         run.stderr()
     );
     run.stderr();
+}
+
+/// Shows what a build took; nextest passes it on though the test passes.
+#[expect(clippy::print_stdout, reason = "it is what the test measured")]
+fn report(user: User, largest: u64, phases: &str) {
+    println!(
+        "{user:?}: the largest resident set is {} MB\n{phases}",
+        largest / 1024
+    );
 }
 
 /// The largest resident set that a process had so far, in KiB, if it runs the program.

@@ -807,10 +807,11 @@ fn cancel_politely(ground: &Ground) {
 fn cancel_hard(ground: &Ground) {
     let (done, waited) = cancelled_after(
         ground,
-        "trap '' TERM; echo up; while true; do sleep 9; done",
+        "trap '' TERM; echo up; while true; do sleep 99; done",
     );
     assert_eq!(done.outcome, Outcome::Signalled(9));
-    assert!((5..7).contains(&waited.as_secs()), "{waited:?}");
+    // Five seconds, and what a loaded machine takes.
+    assert!((5..20).contains(&waited.as_secs()), "{waited:?}");
 }
 
 fn orphans(ground: &Ground) {
