@@ -66,6 +66,8 @@ if ! update; then
         fail "the package lists cannot be fetched"
     fi
 fi
+grep -qE '^(Get|Hit)' "$work/update" ||
+    fail "this base names no package sources: use another base, or write \`system-packages: []\`"
 
 if [ "$asked" = usual ]; then
     found=
