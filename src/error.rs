@@ -33,7 +33,68 @@ pub enum Error {
     #[error(transparent)]
     Options(#[from] OptionsError),
     #[error(transparent)]
+    Instruction(#[from] InstructionError),
+    #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+/// An instruction of `cmds` that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstructionError {
+    /// It makes no sense with the values that its variables have.
+    #[error("`{key}`, line {}", source.line)]
+    Evaluate {
+        /// `cmds.pre` or `cmds.post`.
+        key: String,
+        /// What is wrong.
+        source: dockerfile::Error,
+    },
+    /// Its files cannot be found.
+    #[error("failed to carry out `{instruction}`")]
+    Select {
+        /// As the history has it.
+        instruction: String,
+        /// What is wrong.
+        source: SelectError,
+    },
+    /// What it adds cannot be fetched.
+    #[error("failed to carry out `{instruction}`")]
+    Fetch {
+        /// As the history has it.
+        instruction: String,
+        /// What is wrong.
+        source: context::Problem,
+    },
+    /// A repository without its history cannot have one.
+    #[error("`ADD --keep-git-dir` is not supported: repositories are fetched without their history")]
+    KeepGitDir,
+    /// A repository is not at the commit that it should be.
+    #[error("`{url}` is at the commit `{found}`, not at `{expected}`")]
+    Commit {
+        /// Masked.
+        url: String,
+        /// What `--checksum` says.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A step asks for a secret that nobody gave.
+    #[error("there is no secret `{0}`")]
+    NoSecret(String),
+}
+
+impl InstructionError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Evaluate { source, .. } => source.hint(),
+            Self::Select { source, .. } => source.hint(),
+            Self::Fetch { source, .. } => source.hint(),
+            Self::KeepGitDir => Some("clone in a `RUN`, or use `repositories`".to_owned()),
+            Self::Commit { .. } => Some("check `--checksum`, and the branch or tag behind `#`".to_owned()),
+            Self::NoSecret(id) => Some(format!("give it with `--secret id={id},src=FILE`")),
+        }
+    }
 }
 
 /// A request that cannot be met, found before anything was done.
@@ -156,6 +217,7 @@ impl Error {
             Self::Output(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Options(error) => error.hint().map(str::to_owned),
+            Self::Instruction(error) => error.hint(),
             Self::Image(_) | Self::Io(_) | Self::Cancelled(_) => None,
         }
     }

@@ -135,6 +135,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             tmpfs: Vec::new(),
             user: image.text("User").to_owned(),
             network: true,
+            placement: None,
             argv,
             env: environment(options, &image),
             cwd: options

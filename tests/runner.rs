@@ -289,6 +289,7 @@ fn command(rootfs: RootFs) -> Command {
         tmpfs: vec![],
         user: String::new(),
         network: true,
+        placement: None,
         argv: vec![],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         cwd: "/".into(),

@@ -9,6 +9,7 @@ use fs_err as fs;
 use super::Options;
 use crate::base::{Base, Source};
 use crate::buildfile::{self, BuildFile};
+use crate::dockerfile::Config;
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Settings};
 use crate::manifest::Platform;
@@ -154,8 +155,19 @@ pub(super) fn settings(
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
+    let of_base = Config::read(&base.config);
+    let env = buildfile::environment(&env, &buildfile.env)?;
     Ok(Settings {
-        env: buildfile::environment(&env, &buildfile.env)?,
+        config: Config {
+            env: env.clone(),
+            working_dir: step::WORKSPACE.to_owned(),
+            // As in a Dockerfile, the base's command does not become the arguments of a new entrypoint.
+            cmd: Vec::new(),
+            // Not for those who build upon this image.
+            on_build: Vec::new(),
+            ..of_base
+        },
+        env,
         entrypoint: vec![ENTRYPOINT.to_owned()],
         working_dir: step::WORKSPACE.to_owned(),
         labels: [&buildfile.labels[..], &options.labels[..]].concat(),
@@ -165,6 +177,24 @@ pub(super) fn settings(
             .unwrap_or(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)),
         format: options.format,
     })
+}
+
+/// What an ARG of these names has without a default: the platforms, as the reference lists them.
+pub(super) fn arguments(options: &Options, buildfile: &BuildFile) -> Result<Vec<(String, String)>, Error> {
+    let target = platform(options, buildfile)?;
+    let host = Platform::host();
+    let mut arguments = Vec::new();
+    for (prefix, platform) in [("TARGET", target), ("BUILD", host)] {
+        for (name, value) in [
+            ("PLATFORM", platform.to_string()),
+            ("OS", platform.os),
+            ("ARCH", platform.architecture),
+            ("VARIANT", platform.variant.unwrap_or_default()),
+        ] {
+            arguments.push((format!("{prefix}{name}"), value));
+        }
+    }
+    Ok(arguments)
 }
 
 /// `tini` and the script, or the script alone where the image has no `tini`.

@@ -33,6 +33,7 @@ use regex::Regex;
 pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
 pub use json::json;
+pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
 pub use snapshot::{Snapshot, SnapshotError};
 

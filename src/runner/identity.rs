@@ -97,6 +97,34 @@ impl Identity {
     }
 }
 
+/// Whom files are given: `USER[:GROUP]` as `--chown` takes it. A number alone is the group's as well; a name
+/// has the group of its account.
+pub(super) fn owner(text: &str) -> Result<(u32, u32), String> {
+    let [passwd, group] = ["/etc/passwd", "/etc/group"].map(read);
+    owner_in(text, &passwd, &group)
+}
+
+fn owner_in(text: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
+    let (user, named_group) = text.split_once(':').unwrap_or((text, ""));
+    let number = |text: &str| text.parse::<u32>().ok();
+    let group = match named_group {
+        "" => None,
+        name => Some(match number(name) {
+            Some(gid) => gid,
+            None => Identity::find(&format!("0:{name}"), passwd, group)?.gid,
+        }),
+    };
+    let (uid, own) = match (user, number(user)) {
+        ("", _) => (0, 0),
+        (_, Some(uid)) => (uid, uid),
+        (name, None) => {
+            let identity = Identity::find(name, passwd, "")?;
+            (identity.uid, identity.gid)
+        }
+    };
+    Ok((uid, group.unwrap_or(own)))
+}
+
 /// The fields of each line.
 fn records(text: &str) -> impl Iterator<Item = Vec<&str>> {
     text.lines()
@@ -134,6 +162,24 @@ mod tests {
     fn find(user: &str) -> Result<(u32, u32, Vec<u32>, String), String> {
         let found = Identity::find(user, PASSWD, GROUP)?;
         Ok((found.uid, found.gid, found.groups, found.home))
+    }
+
+    #[test]
+    fn files_are_given_to_whom_the_reference_says() {
+        for (text, owner) in [
+            ("", (0, 0)),
+            ("app", (1000, 1001)),
+            ("app:wheel", (1000, 10)),
+            ("55:wheel", (55, 10)),
+            ("55", (55, 55)),
+            ("10:11", (10, 11)),
+            ("app:7", (1000, 7)),
+        ] {
+            assert_eq!(owner_in(text, PASSWD, GROUP).unwrap(), owner, "{text}");
+        }
+        for text in ["nobody", "app:none"] {
+            owner_in(text, PASSWD, GROUP).unwrap_err();
+        }
     }
 
     #[test]

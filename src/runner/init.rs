@@ -16,7 +16,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::identity::Identity;
 use super::wire::{Channel, Note};
-use super::{CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, seccomp, sys};
+use super::{CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, files, seccomp, sys};
 
 /// Docker's default capabilities.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -108,7 +108,13 @@ fn outcome(status: WaitStatus) -> Outcome {
 fn start(rung: Rung, command: &Command, stdio: &[OwnedFd]) -> Failure {
     match prepare(rung, command, stdio) {
         Ok((argv, env)) => {
-            let (status, message) = execute(command, &argv, &env);
+            let (status, message) = match &command.placement {
+                None => execute(command, &argv, &env),
+                Some(placement) => match files::place(placement) {
+                    Ok(()) => sys::exit(0),
+                    Err(error) => (1, format!("{error}\n")),
+                },
+            };
             let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
             sys::exit(status)
         }

@@ -13,6 +13,7 @@
 
 mod child;
 mod failure;
+mod files;
 mod identity;
 mod ids;
 mod init;
@@ -38,6 +39,7 @@ use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
+pub use self::files::{FILES, Placement};
 
 /// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
 const MARKER: &str = "pyats-image-build: runner";
@@ -139,6 +141,8 @@ pub struct Command {
     pub tmpfs: Vec<Tmpfs>,
     /// The program, looked up in the `PATH` of `env`, and its arguments.
     pub argv: Vec<OsString>,
+    /// Puts files into the root file system, in place of running a program.
+    pub placement: Option<Placement>,
     /// `USER[:GROUP]`, by name or number, of the root file system; empty for root.
     pub user: String,
     /// Whether it has a network: the host's, or else a loopback interface of its own.

@@ -80,6 +80,7 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         tmpfs: vec![],
         user: String::new(),
         network: true,
+        placement: None,
         argv: vec![OsString::from("/nothing")],
         env: vec![],
         cwd: PathBuf::from("/"),

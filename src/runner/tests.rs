@@ -9,6 +9,7 @@ fn command() -> Command {
         tmpfs: vec![],
         user: String::new(),
         network: true,
+        placement: None,
         argv: vec!["true".into()],
         env: vec![],
         cwd: "/".into(),

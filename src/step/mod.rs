@@ -14,7 +14,7 @@ use std::slice;
 
 use fs_err as fs;
 
-use crate::runner::Outcome;
+use crate::runner::{Mount, Outcome, Placement, Tmpfs};
 use crate::secret::{self, Secret};
 use crate::{layer, progress, rootfs, runner};
 
@@ -43,6 +43,52 @@ pub struct Step {
     pub commands: Vec<Vec<String>>,
 }
 
+/// One thing that is done in a sandbox of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Task {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Files that are put into the tree, in place of running a program.
+    pub placement: Option<Placement>,
+    /// All of its environment, see [`runner::Command::env`].
+    pub env: Vec<(OsString, OsString)>,
+    /// `USER[:GROUP]`; empty for root.
+    pub user: String,
+    /// Where a program starts; empty for the root.
+    pub cwd: PathBuf,
+    /// Whether it is kept from the network.
+    pub is_offline: bool,
+    /// What it is shown.
+    pub mounts: Vec<Mount>,
+    /// Empty file systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// How messages show it, if not by its words.
+    pub shown: Option<String>,
+    /// What its output shows as stars, line by line.
+    pub hidden: Vec<Secret>,
+}
+
+impl Task {
+    /// A line of its output without what is hidden.
+    fn hide(&self, line: &str) -> String {
+        let mut line = line.to_owned();
+        for secret in &self.hidden {
+            if !secret.reveal().is_empty() {
+                line = line.replace(secret.reveal(), "***");
+            }
+        }
+        line
+    }
+
+    /// As people would type it, credentials masked.
+    fn shown(&self) -> String {
+        match &self.shown {
+            Some(text) => secret::mask(text),
+            None => display(&self.argv),
+        }
+    }
+}
+
 /// Why a step did not yield a layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,7 +97,7 @@ pub enum Error {
     #[error("step `{step}` failed: `{command}` {}", how(*.outcome))]
     Failed {
         /// The step's name.
-        step: &'static str,
+        step: String,
         /// The command, credentials masked.
         command: String,
         /// Its status.
@@ -65,7 +111,7 @@ pub enum Error {
     #[error("step `{step}` could not be run")]
     Sandbox {
         /// The step's name.
-        step: &'static str,
+        step: String,
         /// What the runner says.
         source: runner::Error,
     },
@@ -99,12 +145,12 @@ impl Error {
                 "its disk is full: make room, or choose another place with `--store DIR` or `--work-dir DIR`"
                     .to_owned(),
             ),
-            Self::Failed { step: "virtual environment", .. } => Some(
+            Self::Failed { step, .. } if step == "virtual environment" => Some(
                 "the base needs a Python with `venv` and `ensurepip`, such as `python:3.11-slim` has; on \
                  Debian both are in the package `python3-venv`"
                     .to_owned(),
             ),
-            Self::Failed { step: SYSTEM_PACKAGES, .. } => Some(
+            Self::Failed { step, .. } if step == SYSTEM_PACKAGES => Some(
                 "check the names in `system-packages`, and that the package server can be reached; \
                  `system-packages: []` installs none"
                     .to_owned(),

@@ -1,12 +1,13 @@
 //! The stack of trees that steps run upon: an overlay over the base, or, where no overlay can be had, a
 //! copy of the base that is written in place. Both give the same layers.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use super::{Error, Step, display, is_full, plain, relative};
+use super::{Error, Step, Task, is_full, plain, relative};
 use crate::layer::{Changes, ChangesRequest, Compression, Times, UnpackRequest};
 use crate::manifest::Layer;
 use crate::progress::Progress;
@@ -29,8 +30,6 @@ pub struct Inputs<'a> {
     pub store: &'a Store,
     /// A folder of the build's own, on the store's file system.
     pub scratch: &'a Path,
-    /// The environment, see [`super::environment`].
-    pub env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     /// Shown to the steps, in no layer.
     pub ca_bundle: Option<PathBuf>,
     /// See [`Times`].
@@ -98,22 +97,44 @@ impl<'a> Stack<'a> {
     }
 
     /// Runs a step; what it changed becomes a layer, or `None` if that is nothing.
-    pub fn run(&mut self, step: &Step, mounts: &[Mount]) -> Result<Option<Layer>, Error> {
+    pub fn run(
+        &mut self,
+        step: &Step,
+        env: &[(OsString, OsString)],
+        mounts: &[Mount],
+    ) -> Result<Option<Layer>, Error> {
+        let tasks: Vec<Task> = step
+            .commands
+            .iter()
+            .map(|argv| Task {
+                argv: argv.clone(),
+                env: env.to_vec(),
+                mounts: mounts.to_vec(),
+                ..Task::default()
+            })
+            .collect();
+        self.perform(step.name, &tasks)
+    }
+
+    /// Does tasks, one after the other; what they changed becomes a layer, or `None` if that is nothing.
+    /// `name` is for people.
+    pub fn perform(&mut self, name: &str, tasks: &[Task]) -> Result<Option<Layer>, Error> {
         let directory = self.inputs.scratch.join(format!("step-{}", self.steps));
         self.steps += 1;
         fs::create_dir(&directory)?;
         let (rootfs, changes) = self.prepare(&directory)?;
         let mut ignore: Vec<PathBuf> = Vec::new();
-        for argv in &step.commands {
+        for task in tasks {
             let command = Command {
                 rootfs: rootfs.clone(),
-                mounts: mounts.to_vec(),
-                tmpfs: Vec::new(),
-                user: String::new(),
-                network: true,
-                argv: argv.iter().map(Into::into).collect(),
-                env: self.inputs.env.clone(),
-                cwd: PathBuf::from("/"),
+                mounts: task.mounts.clone(),
+                tmpfs: task.tmpfs.clone(),
+                user: task.user.clone(),
+                network: !task.is_offline,
+                placement: task.placement.clone(),
+                argv: task.argv.iter().map(Into::into).collect(),
+                env: task.env.clone(),
+                cwd: Path::new("/").join(&task.cwd),
                 ca_bundle: self.inputs.ca_bundle.clone(),
                 interactive: false,
                 inherit_output: false,
@@ -123,7 +144,7 @@ impl<'a> Stack<'a> {
                     .iter()
                     .map(|path| relative(path).to_owned()),
             );
-            self.execute(step.name, argv, &command)?;
+            self.execute(name, task, &command)?;
         }
         ignore.sort();
         ignore.dedup();
@@ -179,14 +200,14 @@ impl<'a> Stack<'a> {
         })
     }
 
-    fn execute(&self, step: &'static str, argv: &[String], command: &Command) -> Result<(), Error> {
+    fn execute(&self, step: &str, task: &Task, command: &Command) -> Result<(), Error> {
         let progress = self.inputs.progress;
         let mut tail = std::collections::VecDeque::with_capacity(TAIL);
         let outcome = runner::run(
             self.inputs.rung,
             command,
             &mut |line| {
-                let line = plain(line);
+                let line = plain(&task.hide(line));
                 if tail.len() == TAIL {
                     tail.pop_front();
                 }
@@ -199,11 +220,12 @@ impl<'a> Stack<'a> {
             progress.cancelled(),
         );
         progress.check()?;
-        match outcome.map_err(|source| Error::Sandbox { step, source })? {
+        let step = step.to_owned();
+        match outcome.map_err(|source| Error::Sandbox { step: step.clone(), source })? {
             Outcome::Exited(0) => Ok(()),
             outcome => Err(Error::Failed {
                 step,
-                command: display(argv),
+                command: task.shown(),
                 outcome,
                 tail: tail.into(),
                 full: is_full(self.inputs.scratch),
