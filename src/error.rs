@@ -1,7 +1,8 @@
 //! The error of a build: one variant a stage. Messages are the stages' own.
 
 use crate::progress::Cancelled;
-use crate::{base, buildfile, context, image, net, output, rootfs, runner, step, store};
+use crate::context::SelectError;
+use crate::{base, buildfile, context, dockerfile, image, net, output, rootfs, runner, step, store};
 
 /// Why a build, or another command, failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,9 @@ pub enum InstructionError {
         source: context::Problem,
     },
     /// A repository without its history cannot have one.
-    #[error("`ADD --keep-git-dir` is not supported: repositories are fetched without their history")]
+    #[error(
+        "`ADD --keep-git-dir` is not supported: repositories are fetched without their history"
+    )]
     KeepGitDir,
     /// A repository is not at the commit that it should be.
     #[error("`{url}` is at the commit `{found}`, not at `{expected}`")]
@@ -91,7 +94,9 @@ impl InstructionError {
             Self::Select { source, .. } => source.hint(),
             Self::Fetch { source, .. } => source.hint(),
             Self::KeepGitDir => Some("clone in a `RUN`, or use `repositories`".to_owned()),
-            Self::Commit { .. } => Some("check `--checksum`, and the branch or tag behind `#`".to_owned()),
+            Self::Commit { .. } => {
+                Some("check `--checksum`, and the branch or tag behind `#`".to_owned())
+            }
             Self::NoSecret(id) => Some(format!("give it with `--secret id={id},src=FILE`")),
         }
     }

@@ -65,15 +65,15 @@ impl Instructor<'_> {
     ) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for (instruction, shown) in instructions.parsed.iter().zip(&instructions.shown) {
-            let failed = |source| InstructionError::Evaluate {
+            let evaluated = |source| InstructionError::Evaluate {
                 key: name.to_owned(),
                 source,
             };
-            let shown = state.shown.apply(shown).map_err(failed)?;
-            let applied = state.real.apply(instruction).map_err(failed)?;
+            let shown = state.shown.apply(shown).map_err(evaluated)?;
+            let applied = state.real.apply(instruction).map_err(evaluated)?;
             let title = shown.history.as_ref().map_or_else(
                 || instruction.kind.name().to_owned(),
-                |history| title(&history.created_by),
+                |history| shorten(&history.created_by),
             );
             let layer = match &applied.action {
                 Action::Config => None,
@@ -177,10 +177,7 @@ impl Instructor<'_> {
                     prepared.locks.extend(lock);
                     let inside = folder.join("content");
                     if !inside.exists() {
-                        stack.perform(
-                            title,
-                            &[owned(&folder, None, *mode, (*uid, *gid))],
-                        )?;
+                        stack.perform(title, &[owned(&folder, None, *mode, (*uid, *gid))])?;
                     }
                     task.mounts.push(mount(&inside, target, *read_only));
                 }
@@ -193,7 +190,12 @@ impl Instructor<'_> {
                     uid,
                     gid,
                 } => {
-                    let Some((_, source)) = self.build.options.secrets.iter().find(|(known, _)| known == id)
+                    let Some((_, source)) = self
+                        .build
+                        .options
+                        .secrets
+                        .iter()
+                        .find(|(known, _)| known == id)
                     else {
                         if *required {
                             return Err(InstructionError::NoSecret(id.clone()).into());
@@ -212,7 +214,10 @@ impl Instructor<'_> {
                             file
                         } else {
                             let folder = self.scratch_folder("owned")?;
-                            stack.perform(title, &[owned(&folder, Some(&file), *mode, (*uid, *gid))])?;
+                            stack.perform(
+                                title,
+                                &[owned(&folder, Some(&file), *mode, (*uid, *gid))],
+                            )?;
                             folder.join("content")
                         };
                         task.mounts.push(mount(&file, target, true));
@@ -301,14 +306,19 @@ impl Instructor<'_> {
                     if copy.keep_git_dir {
                         return Err(InstructionError::KeepGitDir.into());
                     }
-                    others.push((self.clone(url, copy.checksum.as_deref(), title)?, String::new(), true));
+                    others.push((
+                        self.clone(url, copy.checksum.as_deref(), title)?,
+                        String::new(),
+                        true,
+                    ));
                 }
             }
         }
         let selection = if paths.is_empty() {
             context::Selection::default()
         } else {
-            context::select(&self.context.root, &paths, &copy.exclude, copy.parents).map_err(failed)?
+            context::select(&self.context.root, &paths, &copy.exclude, copy.parents)
+                .map_err(failed)?
         };
         let is_directory = copy.destination.ends_with('/')
             || others.len() + paths.len() > 1
@@ -333,7 +343,10 @@ impl Instructor<'_> {
             let root = fs::canonicalize(&self.context.root)?;
             let entries = selection.entries.iter().map(|entry| {
                 let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
-                (source.as_os_str().to_owned(), entry.target.as_os_str().to_owned())
+                (
+                    source.as_os_str().to_owned(),
+                    entry.target.as_os_str().to_owned(),
+                )
             });
             let unpack = copy.unpack.unwrap_or(copy.is_add);
             tasks.push(task(&root, placement(entries.collect(), unpack)));
@@ -341,11 +354,15 @@ impl Instructor<'_> {
         for (path, name, is_tree) in others {
             let unpack = copy.unpack.unwrap_or(false);
             if is_tree {
-                let all = context::select(&path, &[".".to_owned()], &copy.exclude, false).map_err(failed)?;
+                let all = context::select(&path, &[".".to_owned()], &copy.exclude, false)
+                    .map_err(failed)?;
                 let root = fs::canonicalize(&path)?;
                 let entries = all.entries.iter().map(|entry| {
                     let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
-                    (source.as_os_str().to_owned(), entry.target.as_os_str().to_owned())
+                    (
+                        source.as_os_str().to_owned(),
+                        entry.target.as_os_str().to_owned(),
+                    )
                 });
                 tasks.push(task(&root, placement(entries.collect(), false)));
             } else {
@@ -385,7 +402,13 @@ impl Instructor<'_> {
         let (place, fragment) = url.split_once('#').unwrap_or((url, ""));
         let (name, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
         let folder = self.scratch_folder("cloned")?;
-        let added = self.add(&format!("{place}#{name}"), true, None, &folder.join("tree"), title)?;
+        let added = self.add(
+            &format!("{place}#{name}"),
+            true,
+            None,
+            &folder.join("tree"),
+            title,
+        )?;
         let commit = added.commit().unwrap_or_default();
         if let Some(expected) = expected.filter(|expected| !commit.starts_with(expected)) {
             return Err(InstructionError::Commit {
@@ -430,7 +453,10 @@ fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) 
     let mut entries = Vec::new();
     if let Some(file) = file {
         mounts.push(mount(file.parent().unwrap_or(file), FILES, true));
-        entries.push((file.file_name().unwrap_or_default().to_owned(), OsString::new()));
+        entries.push((
+            file.file_name().unwrap_or_default().to_owned(),
+            OsString::new(),
+        ));
     }
     Task {
         placement: Some(Placement {
@@ -457,7 +483,10 @@ fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
 fn set_time(path: &Path, seconds: i64) -> Result<(), Error> {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    fs::File::options().write(true).open(path)?.set_modified(time)?;
+    fs::File::options()
+        .write(true)
+        .open(path)?
+        .set_modified(time)?;
     Ok(())
 }
 
@@ -468,7 +497,7 @@ fn url_name(url: &str) -> String {
 }
 
 /// An instruction in one line, for people.
-fn title(created_by: &str) -> String {
+fn shorten(created_by: &str) -> String {
     let text = created_by.trim_end_matches(" # buildkit");
     let line = text.lines().next().unwrap_or_default();
     let mut short: String = line.chars().take(80).collect();

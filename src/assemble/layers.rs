@@ -136,7 +136,10 @@ pub(super) fn make(
     };
     // Everything is done as root until an instruction says something else.
     let user = std::mem::take(&mut settings.config.user);
-    let mut state = State::new(settings.config.clone(), &settings::arguments(options, build.buildfile)?);
+    let mut state = State::new(
+        settings.config.clone(),
+        &settings::arguments(options, build.buildfile)?,
+    );
 
     let mut stack = Stack::new(rootfs, inputs)?;
     let mut entries = Vec::new();

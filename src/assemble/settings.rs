@@ -180,7 +180,10 @@ pub(super) fn settings(
 }
 
 /// What an ARG of these names has without a default: the platforms, as the reference lists them.
-pub(super) fn arguments(options: &Options, buildfile: &BuildFile) -> Result<Vec<(String, String)>, Error> {
+pub(super) fn arguments(
+    options: &Options,
+    buildfile: &BuildFile,
+) -> Result<Vec<(String, String)>, Error> {
     let target = platform(options, buildfile)?;
     let host = Platform::host();
     let mut arguments = Vec::new();

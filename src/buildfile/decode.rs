@@ -67,10 +67,11 @@ impl Decoder<'_, '_> {
                 "snapshot" => buildfile.snapshot = self.snapshot(value),
                 "proxy" => buildfile.proxy = self.proxy(value),
                 "system-packages" => buildfile.system_packages = self.system_packages(value),
+                "cmds" => buildfile.cmds = self.cmds(value),
                 "jobfiles" => buildfile.jobfiles = self.jobfiles(value),
                 "labels" => buildfile.labels = self.names(value, key),
                 "annotations" => buildfile.annotations = self.names(value, key),
-                _ => self.later(name, value),
+                _ => unreachable!("`record` knows no other key"),
             }
         }
         buildfile

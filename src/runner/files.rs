@@ -66,7 +66,8 @@ pub(super) fn place(placement: &Placement) -> Result<(), String> {
     }
     // What is put into a directory changes its time.
     for (path, time) in placer.directories.iter().rev() {
-        set_time(path, *time).map_err(|error| format!("failed to set the time of `{}`: {error}", path.display()))?;
+        set_time(path, *time)
+            .map_err(|error| format!("failed to set the time of `{}`: {error}", path.display()))?;
     }
     Ok(())
 }
@@ -158,7 +159,8 @@ fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
         Err(error) => return Err(error.into()),
     };
     let names = list[..length].split(|&byte| byte == 0);
-    let own = names.filter(|name| name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+    let own =
+        names.filter(|name| name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
     Ok(own.map(|name| OsString::from_vec(name.to_vec())).collect())
 }
 
@@ -177,14 +179,16 @@ fn make_directories(path: &Path, owner: (u32, u32)) -> io::Result<()> {
 
 fn chown(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|error| {
-        io::Error::other(format!(
-            "the owner of `{}` cannot be {}:{}: {error}",
-            path.display(),
-            uid.as_raw(),
-            gid.as_raw()
-        ))
-    })
+    rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(
+        |error| {
+            io::Error::other(format!(
+                "the owner of `{}` cannot be {}:{}: {error}",
+                path.display(),
+                uid.as_raw(),
+                gid.as_raw()
+            ))
+        },
+    )
 }
 
 fn time_of(metadata: &std::fs::Metadata) -> Timespec {
@@ -199,7 +203,12 @@ fn set_time(path: &Path, time: Timespec) -> io::Result<()> {
         last_access: time,
         last_modification: time,
     };
-    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(
+        CWD,
+        path,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// Unpacks an archive of tar, plain or compressed with gzip, bzip2, xz or zstd, into a directory; `false` if
@@ -225,7 +234,10 @@ fn unpack(from: &Path, to: &Path, is_top: bool) -> io::Result<bool> {
     };
     // A header of tar is one block, with its mark near the end.
     let mut block = Vec::new();
-    let is_header = (&mut reader).take(512).read_to_end(&mut block).is_ok_and(|count| count == 512);
+    let is_header = (&mut reader)
+        .take(512)
+        .read_to_end(&mut block)
+        .is_ok_and(|count| count == 512);
     if !(is_header && &block[257..262] == b"ustar") {
         return Ok(false);
     }

@@ -16,7 +16,9 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::identity::Identity;
 use super::wire::{Channel, Note};
-use super::{CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, files, seccomp, sys};
+use super::{
+    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, files, seccomp, sys,
+};
 
 /// Docker's default capabilities.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN

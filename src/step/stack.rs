@@ -221,7 +221,10 @@ impl<'a> Stack<'a> {
         );
         progress.check()?;
         let step = step.to_owned();
-        match outcome.map_err(|source| Error::Sandbox { step: step.clone(), source })? {
+        match outcome.map_err(|source| Error::Sandbox {
+            step: step.clone(),
+            source,
+        })? {
             Outcome::Exited(0) => Ok(()),
             outcome => Err(Error::Failed {
                 step,
