@@ -310,7 +310,7 @@ fn secret(text: &str) -> Result<(String, PathBuf), String> {
         match part.split_once('=') {
             Some(("id", value)) if !value.is_empty() => id = Some(value.to_owned()),
             Some(("src" | "source", value)) if !value.is_empty() => {
-                source = Some(PathBuf::from(value))
+                source = Some(PathBuf::from(value));
             }
             Some(("type", "file")) => {}
             _ => return Err(format!("`{part}` is neither `id=ID` nor `src=FILE`")),

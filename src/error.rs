@@ -1,8 +1,10 @@
 //! The error of a build: one variant a stage. Messages are the stages' own.
 
-use crate::progress::Cancelled;
 use crate::context::SelectError;
-use crate::{base, buildfile, context, dockerfile, image, net, output, rootfs, runner, step, store};
+use crate::progress::Cancelled;
+use crate::{
+    base, buildfile, context, dockerfile, image, net, output, rootfs, runner, step, store,
+};
 
 /// Why a build, or another command, failed.
 #[derive(Debug, thiserror::Error)]

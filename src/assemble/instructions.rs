@@ -128,6 +128,7 @@ impl Instructor<'_> {
         let mut prepared = Prepared::default();
         let mut task = Task {
             argv: run.argv.clone(),
+            env,
             user: run.user.clone(),
             cwd: PathBuf::from(&run.cwd),
             is_offline: run.network == Network::None,
@@ -145,19 +146,7 @@ impl Instructor<'_> {
                     target,
                     read_only,
                 } => {
-                    let found = context::resolve(&self.context.root, Path::new(source));
-                    let found = found.map_err(|source| InstructionError::Select {
-                        instruction: title.to_owned(),
-                        source,
-                    })?;
-                    let seen = if *read_only {
-                        found
-                    } else {
-                        // What is written there is gone afterwards.
-                        let copy = self.scratch_folder("bind")?.join("copy");
-                        copy_plainly(&found, &copy)?;
-                        copy
-                    };
+                    let seen = self.bind(source, *read_only, title)?;
                     task.mounts.push(mount(&seen, target, *read_only));
                 }
                 dockerfile::Mount::Tmpfs { target, size } => task.tmpfs.push(Tmpfs {
@@ -184,19 +173,14 @@ impl Instructor<'_> {
                 dockerfile::Mount::Secret {
                     id,
                     target,
-                    env: variable,
+                    env,
                     required,
                     mode,
                     uid,
                     gid,
                 } => {
-                    let Some((_, source)) = self
-                        .build
-                        .options
-                        .secrets
-                        .iter()
-                        .find(|(known, _)| known == id)
-                    else {
+                    let given = &self.build.options.secrets;
+                    let Some((_, source)) = given.iter().find(|(known, _)| known == id) else {
                         if *required {
                             return Err(InstructionError::NoSecret(id.clone()).into());
                         }
@@ -205,29 +189,40 @@ impl Instructor<'_> {
                     let bytes = fs::read(source)?;
                     let text = String::from_utf8_lossy(&bytes).into_owned();
                     task.hidden.extend(text.lines().map(Secret::new));
-                    if let Some(variable) = variable {
-                        env.push((variable.into(), text.clone().into()));
+                    if let Some(variable) = env {
+                        task.env.push((variable.into(), text.into()));
                     }
                     if let Some(target) = target {
-                        let file = self.scratch_file("secret", &bytes, *mode)?;
-                        let file = if (*uid, *gid) == (0, 0) {
-                            file
-                        } else {
+                        let mut file = self.scratch_file("secret", &bytes, *mode)?;
+                        if (*uid, *gid) != (0, 0) {
                             let folder = self.scratch_folder("owned")?;
-                            stack.perform(
-                                title,
-                                &[owned(&folder, Some(&file), *mode, (*uid, *gid))],
-                            )?;
-                            folder.join("content")
-                        };
+                            let owned = owned(&folder, Some(&file), *mode, (*uid, *gid));
+                            stack.perform(title, &[owned])?;
+                            file = folder.join("content");
+                        }
                         task.mounts.push(mount(&file, target, true));
                     }
                 }
             }
         }
-        task.env = env;
         prepared.tasks.push(task);
         Ok(prepared)
+    }
+
+    /// Files of the context for a step to see.
+    fn bind(self, source: &str, read_only: bool, title: &str) -> Result<PathBuf, Error> {
+        let found = context::resolve(&self.context.root, Path::new(source));
+        let found = found.map_err(|source| InstructionError::Select {
+            instruction: title.to_owned(),
+            source,
+        })?;
+        if read_only {
+            return Ok(found);
+        }
+        // What is written there is gone afterwards.
+        let copy = self.scratch_folder("bind")?.join("copy");
+        copy_plainly(&found, &copy)?;
+        Ok(copy)
     }
 
     /// The folder of a cache, and the lock that keeps others out for as long as it lives.
