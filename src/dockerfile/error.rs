@@ -72,7 +72,12 @@ pub(super) fn nearest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
         .iter()
         // The distance to a word of a megabyte is no use, and costs.
         .filter(|known| folded.len() <= 2 * known.len())
-        .map(|known| (strsim::damerau_levenshtein(&folded, &known.to_lowercase()), *known))
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&folded, &known.to_lowercase()),
+                *known,
+            )
+        })
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
         .map(|(_, known)| known)

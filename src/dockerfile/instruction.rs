@@ -90,6 +90,7 @@ pub enum Network {
 
 /// COPY or ADD
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct CopyWords {
     /// It is ADD: sources may be URLs, and archives are unpacked.
     pub is_add: bool,

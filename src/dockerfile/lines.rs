@@ -36,7 +36,7 @@ struct Piece {
 
 /// A text in lines, and what is wrong with it so far.
 #[derive(Debug)]
-pub(super) struct Lines<'t> {
+pub(super) struct Reader<'t> {
     text: &'t str,
     /// Without their ends.
     lines: Vec<&'t str>,
@@ -50,10 +50,10 @@ pub(super) struct Lines<'t> {
 /// Errors that are kept: a text with more is no text of instructions.
 const MAX_ERRORS: usize = 100;
 
-impl<'t> Lines<'t> {
+impl<'t> Reader<'t> {
     /// Takes a text, and reads the directives at its beginning.
     pub(super) fn new(text: &'t str) -> Self {
-        let mut lines = Self {
+        let mut reader = Self {
             text,
             lines: text
                 .split('\n')
@@ -63,8 +63,8 @@ impl<'t> Lines<'t> {
             escape: '\\',
             errors: Vec::new(),
         };
-        lines.directives();
-        lines
+        reader.directives();
+        reader
     }
 
     /// The next statement; none at the end, or if there are too many errors already.
@@ -83,7 +83,8 @@ impl<'t> Lines<'t> {
                 pieces: Vec::new(),
                 heredocs: Vec::new(),
             };
-            let mut continues = self.piece(&mut statement, first, line.len() - line.trim_start().len());
+            let mut continues =
+                self.piece(&mut statement, first, line.len() - line.trim_start().len());
             while continues && self.next < self.lines.len() {
                 let line = self.lines[self.next];
                 self.next += 1;
@@ -108,11 +109,18 @@ impl<'t> Lines<'t> {
         let (line, start) = statement.place(wrong.at.start);
         let (last, end) = statement.place(wrong.at.end.max(wrong.at.start + 1) - 1);
         // What goes on below is shown up to the end of its first line.
-        let end = if last == line { end + 1 } else { self.lines[line].len() };
+        let end = if last == line {
+            end + 1
+        } else {
+            self.lines[line].len()
+        };
         self.add(line, start..end, wrong.message, wrong.hint);
     }
 
     fn add(&mut self, line: usize, bytes: Range<usize>, message: String, hint: String) {
+        if self.errors.len() >= MAX_ERRORS {
+            return;
+        }
         let text = self.lines.get(line).copied().unwrap_or_default();
         let characters = |end: usize| {
             let before = text.char_indices().take_while(|(at, _)| *at < end);
@@ -193,8 +201,7 @@ impl<'t> Lines<'t> {
                 match value {
                     "\\" | "`" => self.escape = value.chars().next().unwrap_or('\\'),
                     _ => {
-                        let message =
-                            format!("`{}` cannot be the escape character", quoted(value));
+                        let message = format!("`{}` cannot be the escape character", quoted(value));
                         let hint = "it is a backslash, or a backtick".to_owned();
                         self.add(number, place, message, hint);
                     }

@@ -11,23 +11,28 @@
 //! | `lines.rs` | lines to statements: comments, continuation, parser directives, heredocs |
 //! | `heredoc.rs` | what a heredoc is in a line |
 //! | `flags.rs` | `--name=value` in front of the arguments |
-//! | `parse.rs`, `copy.rs` | statements to instructions |
+//! | `parse.rs`, `arguments.rs`, `copy.rs`, `healthcheck.rs` | statements to instructions |
 //! | `instruction.rs` | the instructions |
 //! | `word.rs`, `pattern.rs` | quotes, escapes and variables |
 //! | `mount.rs` | the options of `RUN --mount` |
 //! | `value.rs` | durations, ports, modes and signals |
 //! | `config.rs` | what an image's config says, and instructions change |
-//! | `evaluate.rs` | instructions to actions |
+//! | `evaluate.rs`, `transfer.rs` | instructions to actions |
+//! | `action.rs` | the actions |
+//! | `error.rs`, `problem.rs` | what is wrong with a text, and with its values |
 //! | `history.rs` | the words of `BuildKit`'s history entries |
 //!
 //! The grammar is our own: of the crates that read Dockerfiles, none finds a heredoc behind a command
 //! (`RUN python3 <<EOF`), and so none tells where an instruction ends.
 
+mod action;
+mod arguments;
 mod config;
 mod copy;
 mod error;
 mod evaluate;
 mod flags;
+mod healthcheck;
 mod heredoc;
 mod history;
 mod instruction;
@@ -35,16 +40,20 @@ mod lines;
 mod mount;
 mod parse;
 mod pattern;
+mod problem;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod value;
 mod word;
 
+pub use action::{Action, Applied, Copy, History, Run, Script, Source, Workdir};
 pub use config::{Config, Healthcheck};
 pub use error::SyntaxError;
-pub use evaluate::{Action, Applied, Copy, Error, History, Problem, Run, Script, Source, State, Workdir};
+pub use evaluate::State;
 pub use heredoc::Heredoc;
 pub use instruction::{Command, CopyWords, Instruction, Kind, Network, RunWords};
 pub use mount::{Mount, MountError, MountOptions, Sharing};
 pub use parse::parse;
+pub use problem::{Error, Problem};
 pub use word::ExpandError;

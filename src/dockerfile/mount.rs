@@ -141,15 +141,35 @@ pub enum MountError {
 /// The keys of each type, and of all of them.
 const BIND: [&str; 5] = ["type", "source", "target", "readonly", "readwrite"];
 const CACHE: [&str; 9] = [
-    "type", "id", "target", "readonly", "readwrite", "sharing", "mode", "uid", "gid",
+    "type",
+    "id",
+    "target",
+    "readonly",
+    "readwrite",
+    "sharing",
+    "mode",
+    "uid",
+    "gid",
 ];
 const TMPFS: [&str; 3] = ["type", "target", "size"];
 const SECRET: [&str; 10] = [
     "type", "id", "source", "target", "env", "required", "mode", "uid", "gid", "readonly",
 ];
 const KEYS: [&str; 14] = [
-    "type", "source", "target", "readonly", "readwrite", "id", "sharing", "mode", "uid", "gid", "size",
-    "required", "env", "from",
+    "type",
+    "source",
+    "target",
+    "readonly",
+    "readwrite",
+    "id",
+    "sharing",
+    "mode",
+    "uid",
+    "gid",
+    "size",
+    "required",
+    "env",
+    "from",
 ];
 const TYPES: [&str; 4] = ["bind", "cache", "tmpfs", "secret"];
 
@@ -165,7 +185,7 @@ impl MountError {
             Self::Type(kind) => return Some(suggest(kind, &TYPES, "the types are")),
             Self::Ssh => "fetch with `repositories`, which knows ssh, or mount a key as a secret",
             Self::From => "there is one image only; `source` names files of the context",
-            Self::Twice(_) => "keep one of them",
+            Self::Twice(_) | Self::TwoNames => "keep one of them",
             Self::NoValue(key) | Self::Missing { key, .. } => {
                 return Some(format!("write `{key}=…`"));
             }
@@ -176,7 +196,6 @@ impl MountError {
                 "size" => "it is a number of bytes such as `64m`",
                 _ => "it is `true` or `false`",
             },
-            Self::TwoNames => "keep one of them",
             Self::Root => "choose a folder below it",
             Self::Expand(error) => return error.hint().map(str::to_owned),
         };
@@ -233,7 +252,9 @@ impl MountOptions {
 
     /// The values, for those who check whether they can be read.
     pub(super) fn values(&self) -> impl Iterator<Item = &str> {
-        self.options.iter().filter_map(|(_, value)| value.as_deref())
+        self.options
+            .iter()
+            .filter_map(|(_, value)| value.as_deref())
     }
 
     /// The mount of a RUN in the directory `cwd`.
@@ -259,11 +280,16 @@ impl MountOptions {
         if let Some((key, _)) = misplaced {
             return Err(MountError::Misplaced { kind, key });
         }
-        let target = values.text("target").map(|target| value::absolute(cwd, target));
+        let target = values
+            .text("target")
+            .map(|target| value::absolute(cwd, target));
         if target.as_deref() == Some("/") {
             return Err(MountError::Root);
         }
-        let needed = || MountError::Missing { kind, key: "target" };
+        let needed = || MountError::Missing {
+            kind,
+            key: "target",
+        };
         Ok(match kind {
             "cache" => {
                 let target = target.ok_or_else(needed)?;
@@ -334,11 +360,13 @@ impl Values {
     }
 
     fn sharing(&self) -> Result<Sharing, MountError> {
-        let sharing = self.parsed("sharing", |value| match value.to_ascii_lowercase().as_str() {
-            "shared" => Some(Sharing::Shared),
-            "private" => Some(Sharing::Private),
-            "locked" => Some(Sharing::Locked),
-            _ => None,
+        let sharing = self.parsed("sharing", |value| {
+            match value.to_ascii_lowercase().as_str() {
+                "shared" => Some(Sharing::Shared),
+                "private" => Some(Sharing::Private),
+                "locked" => Some(Sharing::Locked),
+                _ => None,
+            }
         })?;
         Ok(sharing.unwrap_or_default())
     }

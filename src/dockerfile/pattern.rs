@@ -5,7 +5,8 @@
 
 use regex::{Regex, RegexBuilder};
 
-/// Bytes of a compiled pattern: no name of a file or a version needs more.
+/// Characters of a pattern, and bytes of a compiled one: no name of a file or a version needs more.
+const MAX_LENGTH: usize = 1000;
 const MAX_SIZE: usize = 1 << 20;
 
 #[derive(Clone, Copy)]
@@ -44,7 +45,10 @@ pub(super) fn replaced(
     let regex = regex(&parts(pattern)?, true, false)?;
     let mut text = String::new();
     let mut rest = 0;
-    for found in regex.find_iter(value).take(if all { usize::MAX } else { 1 }) {
+    for found in regex
+        .find_iter(value)
+        .take(if all { usize::MAX } else { 1 })
+    {
         text.push_str(&value[rest..found.start()]);
         text.push_str(replacement);
         rest = found.end();
@@ -56,8 +60,11 @@ pub(super) fn replaced(
     Some(text)
 }
 
-/// Reads a pattern; none if a backslash stands before an ordinary character.
+/// Reads a pattern; none if it is too long, or a backslash stands before an ordinary character.
 fn parts(pattern: &str) -> Option<Vec<Part>> {
+    if pattern.len() > MAX_LENGTH {
+        return None;
+    }
     let mut parts = Vec::new();
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {

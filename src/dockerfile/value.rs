@@ -1,5 +1,6 @@
 //! Values with a grammar of their own: durations, ports, modes, signals, sizes.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A duration as Go writes it: `1m30s`, `1.5h`, `300ms`. None if it is none, is negative, or is too long
@@ -24,7 +25,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         return None;
     }
     while !rest.is_empty() {
-        let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let digits =
+            |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (whole, behind) = rest.split_at(digits(rest));
         let (fraction, behind) = match behind.strip_prefix('.') {
             Some(behind) => behind.split_at(digits(behind)),
@@ -33,10 +35,16 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         if whole.is_empty() && fraction.is_empty() {
             return None;
         }
-        let length = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let length = behind
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(behind.len());
         let (unit, behind) = behind.split_at(length);
         let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        let whole: u64 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().ok()?
+        };
         let mut part = whole.checked_mul(*unit)?;
         let mut place = *unit;
         for digit in fraction.bytes() {
@@ -50,20 +58,20 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (total <= i64::MAX.unsigned_abs()).then_some(Duration::from_nanos(total))
 }
 
-/// The ports of one word of EXPOSE, such as `80`, `53/udp` or `8000-8002/tcp`, as a config names them.
-pub(super) fn ports(word: &str) -> Option<Vec<String>> {
+/// The ports of one word of EXPOSE, such as `80`, `53/udp` or `8000-8002/tcp`, and their protocol.
+pub(super) fn ports(word: &str) -> Option<(RangeInclusive<u16>, &'static str)> {
     let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return None;
-    }
+    let known = ["tcp", "udp", "sctp"];
+    let protocol = known
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(protocol))?;
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<u16>().ok().filter(|_| digits)
     };
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last) = (number(first)?, number(last)?);
-    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    (first <= last).then_some((first..=last, protocol))
 }
 
 /// An octal mode up to `07777`.
@@ -77,7 +85,10 @@ pub(super) fn mode(text: &str) -> Option<u32> {
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[number.len()..].trim_end_matches("ib").trim_end_matches('b') {
+    let unit = match text[number.len()..]
+        .trim_end_matches("ib")
+        .trim_end_matches('b')
+    {
         "" => 0,
         "k" => 1,
         "m" => 2,
@@ -102,9 +113,9 @@ pub(super) fn size(text: &str) -> Option<u64> {
 /// Whether this is a signal of Linux: a number, or a name with or without `SIG`.
 pub(super) fn is_signal(text: &str) -> bool {
     const NAMES: [&str; 34] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
-        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
-        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT",
+        "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM",
+        "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
     ];
     if let Ok(number) = text.parse::<u32>() {
         return (1..=64).contains(&number);
@@ -113,13 +124,13 @@ pub(super) fn is_signal(text: &str) -> bool {
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     let real_time = |prefix: &str, sign: char, most: u32| {
         name.strip_prefix(prefix).is_some_and(|rest| {
-            let number = rest.strip_prefix(sign).and_then(|rest| rest.parse::<u32>().ok());
+            let number = rest
+                .strip_prefix(sign)
+                .and_then(|rest| rest.parse::<u32>().ok());
             rest.is_empty() || number.is_some_and(|number| (1..=most).contains(&number))
         })
     };
-    NAMES.contains(&name)
-        || real_time("RTMIN", '+', 15)
-        || real_time("RTMAX", '-', 14)
+    NAMES.contains(&name) || real_time("RTMIN", '+', 15) || real_time("RTMAX", '-', 14)
 }
 
 /// A truth value, as Go reads it.

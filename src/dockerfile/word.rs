@@ -44,7 +44,7 @@ pub enum ExpandError {
         /// The message, or what is wrong.
         message: String,
     },
-    /// A backslash before a character that needs none, in a pattern.
+    /// A backslash before a character that needs none, in a pattern, or a pattern of a thousand characters.
     #[error("`{pattern}` is not a pattern")]
     Pattern {
         /// The pattern.
@@ -71,7 +71,9 @@ impl ExpandError {
                  `${NAME%suffix}` or `${NAME/pattern/replacement}`"
             }
             Self::Required { .. } => "set it by `ENV` or `ARG` above",
-            Self::Pattern { .. } => "a backslash stands before `*`, `?`, `\\`, `/` or `}`",
+            Self::Pattern { .. } => {
+                "a backslash stands before `*`, `?`, `\\`, `/` or `}`, and a pattern is short"
+            }
             Self::Depth | Self::Length => return None,
         })
     }
@@ -95,7 +97,11 @@ pub(super) struct Expanded {
 }
 
 /// Replaces the variables of a word, and takes its quotes and escapes away.
-pub(super) fn expand(word: &str, escape: char, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
+pub(super) fn expand(
+    word: &str,
+    escape: char,
+    lookup: Lookup<'_>,
+) -> Result<Expanded, ExpandError> {
     let mut lexer = Lexer::new(word, escape, Some(lookup));
     lexer.word(None, false, 0)
 }
@@ -122,14 +128,14 @@ pub(super) fn check_heredoc(text: &str) -> Result<(), ExpandError> {
     lexer.word(None, false, 0).map(drop)
 }
 
-struct Lexer<'a> {
-    text: &'a str,
+struct Lexer<'t, 'e> {
+    text: &'t str,
     at: usize,
     escape: char,
     /// Whether quotes are special.
     quotes: bool,
     /// Without it, the values are not known yet.
-    lookup: Option<Lookup<'a>>,
+    lookup: Option<Lookup<'e>>,
     /// Where what could not be read begins.
     wrong_at: usize,
 }
@@ -167,8 +173,8 @@ impl Words {
     }
 }
 
-impl<'a> Lexer<'a> {
-    fn new(text: &'a str, escape: char, lookup: Option<Lookup<'a>>) -> Self {
+impl<'t, 'e> Lexer<'t, 'e> {
+    fn new(text: &'t str, escape: char, lookup: Option<Lookup<'e>>) -> Self {
         Self {
             text,
             at: 0,
@@ -269,9 +275,9 @@ impl<'a> Lexer<'a> {
                 }
                 Some(escape) if escape == self.escape => {
                     // It takes the meaning of these alone, and is an ordinary character otherwise.
-                    let special = self.peek().is_some_and(|next| {
-                        matches!(next, '"' | '$') || next == self.escape
-                    });
+                    let special = self
+                        .peek()
+                        .is_some_and(|next| matches!(next, '"' | '$') || next == self.escape);
                     if keep || !special {
                         text.push(escape);
                     }
@@ -339,7 +345,11 @@ impl<'a> Lexer<'a> {
             ('+', Some(_)) | ('-', None) => word,
             ('+', None) => String::new(),
             ('?', None) if self.lookup.is_some() => {
-                let missing = if known.is_some() { "is empty" } else { "is not set" };
+                let missing = if known.is_some() {
+                    "is empty"
+                } else {
+                    "is not set"
+                };
                 let message = if word.is_empty() {
                     missing.to_owned()
                 } else {
@@ -373,9 +383,7 @@ impl<'a> Lexer<'a> {
     fn replace(&mut self, name: &str, depth: usize) -> Result<String, ExpandError> {
         let all = self.skip('/');
         let missing = |error| match error {
-            ExpandError::Brace => ExpandError::Slash {
-                name: quoted(name),
-            },
+            ExpandError::Brace => ExpandError::Slash { name: quoted(name) },
             other => other,
         };
         let pattern = self.word(Some('/'), true, depth + 1).map_err(missing)?.text;
@@ -389,12 +397,12 @@ impl<'a> Lexer<'a> {
         })
     }
 
-    fn value(&self, name: &str) -> Option<&'a str> {
+    fn value(&self, name: &str) -> Option<&'e str> {
         self.lookup.and_then(|lookup| lookup(name))
     }
 
     /// A variable's name, a number, or one of the shell's special parameters; empty if none is here.
-    fn name(&mut self) -> &'a str {
+    fn name(&mut self) -> &'t str {
         let rest = &self.text[self.at..];
         let up_to = |end: fn(char) -> bool| rest.find(end).unwrap_or(rest.len());
         let length = match rest.chars().next() {
