@@ -120,7 +120,7 @@ pub enum MountError {
         value: String,
     },
     /// A key that must be there.
-    #[error("a mount of type `{kind}` needs a `{key}`")]
+    #[error("a mount of type `{kind}` needs `{key}`")]
     Missing {
         /// The mount's type.
         kind: &'static str,
