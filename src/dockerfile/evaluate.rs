@@ -24,8 +24,8 @@ const PROXIES: [&str; 5] = [
     "all_proxy",
 ];
 
-/// Bytes of a port's name: `65535/sctp`.
-const MAX_PORT_LENGTH: usize = 10;
+/// Bytes that a port counts as: with its name and its place in a set, it takes about as many.
+const PORT_WORK: usize = 64;
 
 /// What an instruction sees of those above it.
 #[derive(Debug, Clone)]
@@ -260,7 +260,7 @@ impl State {
             for word in expanded.words {
                 let named = value::ports(&word);
                 let (named, protocol) = named.ok_or_else(|| Problem::Port(quoted(&word)))?;
-                self.spend(MAX_PORT_LENGTH * named.len())?;
+                self.spend(PORT_WORK * named.len())?;
                 ports.extend(named.map(|port| format!("{port}/{protocol}")));
             }
         }

@@ -4,8 +4,8 @@
 //! is evaluated; those without variables are checked when they are read.
 
 use super::error::{list, quoted, suggest};
+use super::expand_error::ExpandError;
 use super::value;
-use super::word::ExpandError;
 
 /// A mount that lasts for one RUN. Targets are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]

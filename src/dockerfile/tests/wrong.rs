@@ -69,12 +69,8 @@ fn wrong_instructions_are_refused() {
     1:1: `x` cannot be the escape character (10) -- it is a backslash, or a backtick
     2:1: the parser directive `escape` is there twice (10) -- keep one of them
     "#);
-    assert_snapshot!(bad("RUN a\nRUN cat <<EOF\nUSER x\n"), @r#"
-    2:9: the heredoc `EOF` is not closed (5) -- end it by a line that holds `EOF` alone
-    "#);
-    assert_snapshot!(bad("COPY <<EOF /x\n${A\nEOF\n"), @r#"
-    1:6: in the heredoc `EOF`: `${A …}` has no meaning (5) -- write `<<'EOF'` to keep all of its text
-    "#);
+    assert_snapshot!(bad("RUN a\nRUN cat <<EOF\nUSER x\n"), @"2:9: the heredoc `EOF` is not closed (5) -- end it by a line that holds `EOF` alone");
+    assert_snapshot!(bad("COPY <<EOF /x\n${A\nEOF\n"), @"1:6: in the heredoc `EOF`: `${A …}` has no meaning (5) -- write `<<'EOF'` to keep all of its text");
 }
 
 #[test]
