@@ -49,6 +49,9 @@ impl Wrong {
     }
 }
 
+/// Errors that are kept: a text with more is no text of instructions.
+pub(super) const MAX_ERRORS: usize = 100;
+
 /// Characters of a word that a message quotes: it may be of any length.
 const MAX_QUOTED: usize = 60;
 

@@ -4,6 +4,7 @@
 //! happens in the image, such as whether a user or a file is there, is found out by whoever carries an
 //! action out.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
@@ -23,8 +24,8 @@ const PROXIES: [&str; 5] = [
     "all_proxy",
 ];
 
-/// Bytes of a port's name: `65535/sctp`.
-const MAX_PORT_LENGTH: usize = 10;
+/// Bytes that a port counts as: with its name and its place in a set, it takes about as many.
+const PORT_WORK: usize = 64;
 
 /// What an instruction sees of those above it.
 #[derive(Debug, Clone)]
@@ -162,9 +163,9 @@ impl State {
     }
 
     pub(super) fn expand(&mut self, word: &str, escape: char) -> Result<String, Problem> {
-        let text = word::expand(word, escape, &|name| self.value(name))?.text;
-        self.spend(text.len())?;
-        Ok(text)
+        let expanded = word::expand(word, escape, &|name| self.value(name))?;
+        self.spend(expanded.text.len() + expanded.work)?;
+        Ok(expanded.text)
     }
 
     pub(super) fn spend(&mut self, bytes: usize) -> Result<(), Problem> {
@@ -254,11 +255,12 @@ impl State {
     fn expose(&mut self, words: &[String], escape: char) -> Result<String, Problem> {
         let mut ports = BTreeSet::new();
         for word in words {
-            let expanded = word::expand(word, escape, &|name| self.value(name))?.words;
-            for word in expanded {
+            let expanded = word::expand(word, escape, &|name| self.value(name))?;
+            self.spend(expanded.text.len() + expanded.work)?;
+            for word in expanded.words {
                 let named = value::ports(&word);
                 let (named, protocol) = named.ok_or_else(|| Problem::Port(quoted(&word)))?;
-                self.spend(MAX_PORT_LENGTH * named.len())?;
+                self.spend(PORT_WORK * named.len())?;
                 ports.extend(named.map(|port| format!("{port}/{protocol}")));
             }
         }
@@ -294,9 +296,14 @@ impl State {
         let cwd = self.cwd();
         let mut mounts = Vec::new();
         for options in &words.mounts {
-            let expand =
-                |word: &str| Ok(word::expand(word, escape, &|name| self.value(name))?.text);
+            let spent = Cell::new(0);
+            let expand = |word: &str| {
+                let expanded = word::expand(word, escape, &|name| self.value(name))?;
+                spent.set(spent.get() + expanded.text.len() + expanded.work);
+                Ok(expanded.text)
+            };
             mounts.push(options.mount(&cwd, &expand)?);
+            self.spend(spent.get())?;
         }
         let mut env = self.config.env.clone();
         for (name, value) in &self.args {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::error::{Wrong, list, nearest, quoted};
+use super::error::{MAX_ERRORS, Wrong, list, nearest, quoted};
 
 /// One flag, without quotes and escapes.
 #[derive(Debug)]
@@ -96,6 +96,9 @@ impl Flags {
     ) -> Self {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         for (number, flag) in flags.iter().enumerate() {
+            if wrong.len() >= MAX_ERRORS {
+                break;
+            }
             let name = quoted(&flag.name);
             let at = flag.at.clone();
             let shape = known.iter().find(|(known, _)| *known == flag.name);

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::error::{SyntaxError, Wrong, quoted};
+use super::error::{MAX_ERRORS, SyntaxError, Wrong, quoted};
 use super::heredoc::{self, Heredoc};
 use super::parse;
 
@@ -46,9 +46,6 @@ pub(super) struct Reader<'t> {
     pub(super) escape: char,
     pub(super) errors: Vec<SyntaxError>,
 }
-
-/// Errors that are kept: a text with more is no text of instructions.
-const MAX_ERRORS: usize = 100;
 
 impl<'t> Reader<'t> {
     /// Takes a text, and reads the directives at its beginning.

@@ -19,7 +19,7 @@
 //! | `config.rs` | what an image's config says, and instructions change |
 //! | `evaluate.rs`, `transfer.rs` | instructions to actions |
 //! | `action.rs` | the actions |
-//! | `error.rs`, `problem.rs` | what is wrong with a text, and with its values |
+//! | `error.rs`, `expand_error.rs`, `problem.rs` | what is wrong with a text, a word, and its values |
 //! | `history.rs` | the words of `BuildKit`'s history entries |
 //!
 //! The grammar is our own: of the crates that read Dockerfiles, none finds a heredoc behind a command
@@ -31,6 +31,7 @@ mod config;
 mod copy;
 mod error;
 mod evaluate;
+mod expand_error;
 mod flags;
 mod healthcheck;
 mod heredoc;
@@ -51,9 +52,9 @@ pub use action::{Action, Applied, Copy, History, Run, Script, Source, Workdir};
 pub use config::{Config, Healthcheck};
 pub use error::SyntaxError;
 pub use evaluate::State;
+pub use expand_error::ExpandError;
 pub use heredoc::Heredoc;
 pub use instruction::{Command, CopyWords, Instruction, Kind, Network, RunWords};
 pub use mount::{Mount, MountError, MountOptions, Sharing};
 pub use parse::parse;
 pub use problem::{Error, Problem};
-pub use word::ExpandError;

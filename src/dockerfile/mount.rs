@@ -4,8 +4,8 @@
 //! is evaluated; those without variables are checked when they are read.
 
 use super::error::{list, quoted, suggest};
+use super::expand_error::ExpandError;
 use super::value;
-use super::word::ExpandError;
 
 /// A mount that lasts for one RUN. Targets are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub enum MountError {
         value: String,
     },
     /// A key that must be there.
-    #[error("a mount of type `{kind}` needs a `{key}`")]
+    #[error("a mount of type `{kind}` needs `{key}`")]
     Missing {
         /// The mount's type.
         kind: &'static str,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::error::{SyntaxError, Wrong, nearest, quoted};
+use super::error::{MAX_ERRORS, SyntaxError, Wrong, nearest, quoted};
 use super::flags::{self, Flags, Shape};
 use super::instruction::{Instruction, Kind};
 use super::lines::{Reader, Statement};
@@ -209,7 +209,9 @@ impl Parser<'_> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.wrong.push(Wrong::new(at, message, hint));
+        if self.wrong.len() < MAX_ERRORS {
+            self.wrong.push(Wrong::new(at, message, hint));
+        }
     }
 
     /// The arguments, behind the flags.

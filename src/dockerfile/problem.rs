@@ -2,9 +2,9 @@
 
 use super::copy::MODE_HINT;
 use super::error::quoted;
+use super::expand_error::ExpandError;
 use super::mount::MountError;
 use super::parse::not_a_port;
-use super::word::ExpandError;
 use crate::secret;
 
 /// Bytes that all instructions together may expand to: variables may double at each of them.

@@ -53,8 +53,9 @@ impl State {
         for heredoc in &words.heredocs {
             let mut text = heredoc.content();
             if heredoc.expand {
-                text = word::expand_heredoc(&text, &|name| self.value(name))?;
-                self.spend(text.len())?;
+                let expanded = word::expand_heredoc(&text, &|name| self.value(name))?;
+                self.spend(expanded.text.len() + expanded.work)?;
+                text = expanded.text;
             }
             let name = heredoc.name.clone();
             sources.push(Source::Inline { name, text });

@@ -7,82 +7,12 @@
 use std::mem;
 
 use super::error::quoted;
+use super::expand_error::{ExpandError, MAX_DEPTH, MAX_LENGTH};
 use super::pattern;
 
-/// What is wrong with a word.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExpandError {
-    /// An open quote.
-    #[error("the quote `{0}` is not closed")]
-    Quote(char),
-    /// `${NAME` without its end.
-    #[error("`${{` is not closed by `}}`")]
-    Brace,
-    /// `${NAME/pattern` without the other slash.
-    #[error("`${{{name}/…` has no second `/`")]
-    Slash {
-        /// The variable.
-        name: String,
-    },
-    /// `${` with something else than a name behind it.
-    #[error("`${{` is not followed by the name of a variable")]
-    Name,
-    /// Something behind a name that has no meaning.
-    #[error("`${{{name}{modifier}…}}` has no meaning")]
-    Modifier {
-        /// The variable.
-        name: String,
-        /// What stands behind it, one or two characters.
-        modifier: String,
-    },
-    /// `${NAME:?message}`, and the variable is not set, or empty.
-    #[error("`{name}` {message}")]
-    Required {
-        /// The variable.
-        name: String,
-        /// The message, or what is wrong.
-        message: String,
-    },
-    /// A backslash before a character that needs none, in a pattern, or a pattern of a thousand characters.
-    #[error("`{pattern}` is not a pattern")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-    },
-    /// Words in words in words.
-    #[error("variables are nested more than {MAX_DEPTH} deep")]
-    Depth,
-    /// Variables that hold too much.
-    #[error("the word is longer than {} KiB once its variables are replaced", MAX_LENGTH / 1024)]
-    Length,
-}
-
-impl ExpandError {
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Quote(_) => "close it by another one, or put a backslash before it",
-            Self::Brace | Self::Name => "write `\\$` for a dollar sign that is meant literally",
-            Self::Slash { .. } => "write `${NAME/pattern/replacement}`",
-            Self::Modifier { .. } => {
-                "use `${NAME:-default}`, `${NAME:+other}`, `${NAME:?message}`, `${NAME#prefix}`, \
-                 `${NAME%suffix}` or `${NAME/pattern/replacement}`"
-            }
-            Self::Required { .. } => "set it by `ENV` or `ARG` above",
-            Self::Pattern { .. } => {
-                "a backslash stands before `*`, `?`, `\\`, `/` or `}`, and a pattern is short"
-            }
-            Self::Depth | Self::Length => return None,
-        })
-    }
-}
-
-/// How deep variables may nest; deeper text is an attack on the stack.
-const MAX_DEPTH: usize = 64;
-/// Bytes that come out of a word. Twenty lines of `ENV A=$A$A` would be a gigabyte.
-const MAX_LENGTH: usize = 1 << 20;
+/// Bytes of values that the patterns of a word may look through, and what a pattern counts as beside.
+const MAX_WORK: usize = 64 << 20;
+const PATTERN_WORK: usize = 4096;
 
 /// What a variable holds, if it is set.
 pub(super) type Lookup<'e> = &'e dyn Fn(&str) -> Option<&'e str>;
@@ -94,6 +24,8 @@ pub(super) struct Expanded {
     pub(super) text: String,
     /// Split at the blanks that stand in no quotes.
     pub(super) words: Vec<String>,
+    /// What its patterns cost, in bytes.
+    pub(super) work: usize,
 }
 
 /// Replaces the variables of a word, and takes its quotes and escapes away.
@@ -102,16 +34,15 @@ pub(super) fn expand(
     escape: char,
     lookup: Lookup<'_>,
 ) -> Result<Expanded, ExpandError> {
-    let mut lexer = Lexer::new(word, escape, Some(lookup));
-    lexer.word(None, false, 0)
+    Lexer::new(word, escape, Some(lookup)).all()
 }
 
 /// Replaces the variables of a heredoc's text, where quotes are ordinary characters. A backslash before
 /// any character goes, as `BuildKit` has it.
-pub(super) fn expand_heredoc(text: &str, lookup: Lookup<'_>) -> Result<String, ExpandError> {
+pub(super) fn expand_heredoc(text: &str, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
     let mut lexer = Lexer::new(text, '\\', Some(lookup));
     lexer.quotes = false;
-    Ok(lexer.word(None, false, 0)?.text)
+    lexer.all()
 }
 
 /// Whether a word can be read, whatever its variables hold; and the byte where it cannot.
@@ -138,6 +69,8 @@ struct Lexer<'t, 'e> {
     lookup: Option<Lookup<'e>>,
     /// Where what could not be read begins.
     wrong_at: usize,
+    /// What patterns cost so far.
+    work: usize,
 }
 
 /// A word while it is read: the text, and the words in it.
@@ -182,7 +115,23 @@ impl<'t, 'e> Lexer<'t, 'e> {
             quotes: true,
             lookup,
             wrong_at: 0,
+            work: 0,
         }
+    }
+
+    fn all(mut self) -> Result<Expanded, ExpandError> {
+        let mut expanded = self.word(None, false, 0)?;
+        expanded.work = self.work;
+        Ok(expanded)
+    }
+
+    /// Counts the work of a pattern upon a value.
+    fn count(&mut self, value: &str) -> Result<(), ExpandError> {
+        self.work += PATTERN_WORK + value.len();
+        if self.work > MAX_WORK {
+            return Err(ExpandError::Work);
+        }
+        Ok(())
     }
 
     fn peek(&self) -> Option<char> {
@@ -369,6 +318,7 @@ impl<'t, 'e> Lexer<'t, 'e> {
         let Some(value) = self.value(name) else {
             return Ok(String::new());
         };
+        self.count(value)?;
         let trimmed = if end == '#' {
             pattern::without_prefix(&pattern, value, longest)
         } else {
@@ -391,6 +341,7 @@ impl<'t, 'e> Lexer<'t, 'e> {
         let Some(value) = self.value(name) else {
             return Ok(String::new());
         };
+        self.count(value)?;
         let replaced = pattern::replaced(&pattern, value, &replacement, all, MAX_LENGTH);
         replaced.ok_or(ExpandError::Pattern {
             pattern: quoted(&pattern),

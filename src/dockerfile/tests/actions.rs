@@ -400,7 +400,22 @@ fn values_that_make_no_sense_are_refused() {
         "ENV A=${PATH#\\x}",
     ]
     .map(problem);
-    insta::assert_snapshot!(problems.join("\n"), @"");
+    insta::assert_snapshot!(problems.join("\n"), @r#"
+    1: failed to evaluate `WORKDIR $X`: the working directory is empty -- check the variables in it
+    1: failed to evaluate `WORKDIR ${X:?not given}`: `X` is not set: not given -- set it by `ENV` or `ARG` above
+    1: failed to evaluate `EXPOSE $LANG`: `C` is not a port -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
+    1: failed to evaluate `STOPSIGNAL $LANG`: `C` is not a signal -- write the name or the number of a signal, such as `SIGTERM`
+    1: failed to evaluate `VOLUME $X`: the path of a volume is empty -- check the variables in it
+    1: failed to evaluate `ENV $X=a`: the name before a `=` is empty -- check the variables in it
+    1: failed to evaluate `RUN --mount=type=$LANG,target=/x x`: there is no mount of type `c` -- the types are `bind`, `cache`, `tmpfs`, `secret`
+    1: failed to evaluate `COPY a b c`: there are several sources, and the destination `c` is not a directory -- end the destination with a slash
+    1: failed to evaluate `COPY $X /x`: the source is empty -- check the variables in it
+    1: failed to evaluate `COPY http://***@h/x /x`: `http://***@h/x` is on another machine, which `COPY` does not reach -- use `ADD`, which fetches
+    1: failed to evaluate `COPY --chmod=$LANG a b`: `C` is not a mode -- write an octal number up to `7777`, such as `--chmod=0755`
+    1: failed to evaluate `ADD --checksum=sha256:$LANG http://h/x /x`: `sha256:C` is not a digest -- write `--checksum=sha256:` and 64 digits
+    2: failed to evaluate `ADD --checksum=abcdef0 a \`: `--checksum` is for one file or repository of another machine -- give each file an `ADD` of its own
+    1: failed to evaluate `ENV A=${PATH#\x}`: `\x` is not a pattern -- a backslash stands before `*`, `?`, `\`, `/` or `}`, and a pattern is short
+    "#);
 }
 
 #[test]

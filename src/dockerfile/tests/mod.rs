@@ -6,6 +6,7 @@ mod history;
 mod hostile;
 mod syntax;
 mod words;
+mod wrong;
 
 use super::*;
 

@@ -102,7 +102,9 @@ fn words_are_split_at_blanks_that_are_not_quoted() {
 fn heredocs_keep_their_quotes() {
     let text = "a '$A' \"$A\" \\$A\n";
     assert_eq!(
-        expand_heredoc(text, &value).as_deref(),
+        expand_heredoc(text, &value)
+            .map(|expanded| expanded.text)
+            .as_deref(),
         Ok("a 'a' \"a\" $A\n")
     );
 }
