@@ -7,7 +7,7 @@
 //! [`store::Store`], which is an OCI image layout.
 //!
 //! ```text
-//! cli -> assemble -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
+//! cli -> assemble -> dockerfile -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
 //! shared, lower:     registry -> store -> manifest -> digest     net -> progress, secret
 //! ```
 //!
@@ -16,6 +16,7 @@
 //!
 //! | module | from | to |
 //! |---|---|---|
+//! | [`dockerfile`] | the instructions of `cmds` | what is to be run and copied, and what the config says; pure |
 //! | [`buildfile`] | YAML text | a typed [`buildfile::BuildFile`]; past it nobody sees YAML |
 //! | [`context`] | build file | the staged files: `image/workspace`, `image/venv` |
 //! | [`base`] | a reference and a platform | config and layers in the store |
@@ -54,6 +55,7 @@ pub mod base;
 pub mod buildfile;
 pub mod context;
 pub mod digest;
+pub mod dockerfile;
 pub mod error;
 pub mod image;
 pub mod layer;
