@@ -16,7 +16,7 @@ const FAILED: i32 = 1;
 
 /// Build files that are refused: name, text, and words that the error must hold: where it is, what is
 /// wrong, and the remedy.
-const BUILD_FILES: [(&str, &str, &[&str]); 17] = [
+const BUILD_FILES: [(&str, &str, &[&str]); 18] = [
     ("unclosed list", "tag: x\nfiles: [a\n", &["build.yaml:"]),
     ("a tab", "env:\n\tA: b\n", &["build.yaml:2", "tab"]),
     ("not a mapping", "- a\n- b\n", &["build.yaml:1"]),
@@ -49,6 +49,11 @@ const BUILD_FILES: [(&str, &str, &[&str]); 17] = [
         "not a version",
         "python: three\n",
         &["build.yaml:1:9", "three"],
+    ),
+    (
+        "unknown instruction",
+        "cmds:\n  pre: |\n    USER x\n    RNU y\n",
+        &["build.yaml:4:5", "`RNU`", "`RUN`"],
     ),
     (
         "unset variable",

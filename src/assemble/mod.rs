@@ -110,6 +110,10 @@ pub struct Plan {
 /// Builds the image that `options.file` describes.
 pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let mut buildfile = BuildFile::load(&options.file)?;
+    // The instructions are read, and not carried out yet.
+    if !buildfile.cmds.is_empty() {
+        return Err(OptionsError::NotYet("cmds".to_owned()).into());
+    }
     context::join_snapshot(&mut buildfile)?;
     let references = settings::references(options, &buildfile)?;
     let outputs = settings::outputs(options, &references)?;

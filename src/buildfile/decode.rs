@@ -66,6 +66,7 @@ impl Decoder<'_, '_> {
                 "repositories" => buildfile.repositories = self.repositories(value),
                 "snapshot" => buildfile.snapshot = self.snapshot(value),
                 "proxy" => buildfile.proxy = self.proxy(value),
+                "cmds" => buildfile.cmds = self.cmds(value),
                 "jobfiles" => buildfile.jobfiles = self.jobfiles(value),
                 "labels" => buildfile.labels = self.names(value, key),
                 "annotations" => buildfile.annotations = self.names(value, key),

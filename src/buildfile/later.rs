@@ -9,27 +9,12 @@ impl Decoder<'_, '_> {
     /// Checks the value of such a key, and refuses it if it asks for anything.
     pub(super) fn later(&mut self, name: &Node, value: &Node) {
         let key = name.key();
-        let asks = if key == "cmds" {
-            let record = self.record(value, key, &["pre", "post"]);
-            let what = |name: &Node| format!("cmds.{}", name.key());
-            let texts = record
-                .iter()
-                .map(|(name, value)| self.scalar(value, &what(name)));
-            // All of them are checked, also those after one that asks for something.
-            let asking = texts.flatten().filter(|text| !text.text.trim().is_empty());
-            asking.count() > 0
-        } else {
-            let names = self.lines(value, key);
-            for (node, name) in &names {
-                self.system_package(node, name);
-            }
-            !names.is_empty()
-        };
-        if asks {
-            let hint = match key {
-                "system-packages" => "write `system-packages: []`, or use a `base` that has them",
-                _ => "use a `base` that was prepared this way",
-            };
+        let names = self.lines(value, key);
+        for (node, name) in &names {
+            self.system_package(node, name);
+        }
+        if !names.is_empty() {
+            let hint = "write `system-packages: []`, or use a `base` that has them";
             self.problem(name.span, format!("`{key}` is not supported yet"), hint);
         }
     }

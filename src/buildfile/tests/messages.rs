@@ -412,10 +412,6 @@ fn problems_of_jobfiles_and_names_are_shown() {
 #[test]
 fn what_comes_later_is_refused_by_name() {
     assert_snapshot!(bad("cmds: {pre: RUN x}\nsystem-packages: [git]\n"), @r#"
-    build.yaml:1:1: `cmds` is not supported yet
-      1 | cmds: {pre: RUN x}
-        | ^^^^
-      hint: use a `base` that was prepared this way
     build.yaml:2:1: `system-packages` is not supported yet
       2 | system-packages: [git]
         | ^^^^^^^^^^^^^^^
