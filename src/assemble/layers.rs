@@ -55,6 +55,8 @@ pub(super) fn make(
         scratch,
         env: step::environment(&settings.env, proxies.variables(), options.epoch),
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
+        // pip asks for the owners of many files, and needs none but root.
+        emulate: false,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),

@@ -12,6 +12,7 @@ fn command() -> Command {
         ca_bundle: None,
         interactive: false,
         inherit_output: false,
+        owners: None,
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::{Error, Step, display, is_full, plain, relative};
-use crate::layer::{Changes, ChangesRequest, Compression, Times, UnpackRequest};
+use crate::layer::{
+    Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
+};
 use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs};
-use crate::runner::{self, Command, Mount, Outcome, RootFs, Rung};
+use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Rung};
 use crate::store::Store;
 
 /// Lines of a failed command that its error shows.
@@ -29,6 +31,8 @@ pub struct Inputs<'a> {
     pub env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     /// Shown to the steps, in no layer.
     pub ca_bundle: Option<PathBuf>,
+    /// See [`Owners::emulate`].
+    pub emulate: bool,
     /// See [`Times`].
     pub times: Times,
     /// See [`Compression`].
@@ -99,6 +103,8 @@ impl<'a> Stack<'a> {
         self.steps += 1;
         fs::create_dir(&directory)?;
         let (rootfs, changes) = self.prepare(&directory)?;
+        let set = directory.join("owners-changed");
+        let after = directory.join("owners");
         let mut ignore: Vec<PathBuf> = Vec::new();
         for argv in &step.commands {
             let command = Command {
@@ -110,6 +116,12 @@ impl<'a> Stack<'a> {
                 ca_bundle: self.inputs.ca_bundle.clone(),
                 interactive: false,
                 inherit_output: false,
+                owners: self.owners.as_ref().map(|known| Owners {
+                    attribute: OWNER_ATTRIBUTE.to_owned(),
+                    known: Some(known.clone()),
+                    record: set.clone(),
+                    emulate: self.inputs.emulate,
+                }),
             };
             ignore.extend(
                 runner::mount_points(&command)
@@ -123,12 +135,19 @@ impl<'a> Stack<'a> {
         let request = ChangesRequest {
             changes,
             ignore,
-            owners: self.owners.clone(),
+            owners: self.owners.as_ref().map(|before| RecordedOwners {
+                before: before.clone(),
+                changed: Some(set),
+                after: Some(after.clone()),
+            }),
             times: self.inputs.times.clone(),
             compression: self.inputs.compression,
             store: self.inputs.store.root().to_owned(),
         };
         let layer = rootfs::write_changes(self.inputs.rung, &request, self.inputs.progress)?;
+        if let Some(owners) = &mut self.owners {
+            *owners = after;
+        }
         if let (Tree::Overlay(lower), RootFs::Overlay { upper, .. }) = (&mut self.tree, rootfs) {
             lower.insert(0, upper);
         }
