@@ -123,7 +123,10 @@ impl Changeset<'_> {
         // Where owners are recorded, the file system has but one.
         let both;
         let (before, after) = if let Some(owners) = &mut self.owners {
-            let above = self.parents.last().map(|parent| (parent.node.mode, parent.owner));
+            let above = self
+                .parents
+                .last()
+                .map(|parent| (parent.node.mode, parent.owner));
             both = owners.apply(path, before, after, above);
             (both.0.as_ref(), &both.1)
         } else {

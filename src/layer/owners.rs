@@ -66,7 +66,8 @@ impl Owners {
                     _ => (0, 0),
                 },
             });
-        if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory {
+        if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory
+        {
             self.forget_all(path);
         }
         if after.recorded.is_some() || owner == (0, 0) {
@@ -79,9 +80,7 @@ impl Owners {
             gid,
             ..node.clone()
         };
-        let before = before
-            .zip(was)
-            .map(|(before, owner)| with(before, owner));
+        let before = before.zip(was).map(|(before, owner)| with(before, owner));
         (before, with(after, owner))
     }
 

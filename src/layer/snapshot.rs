@@ -36,11 +36,11 @@ pub(super) fn write(root: &Path, file: &Path) -> Result<(), Error> {
         let (path, mut node) = entry?;
         let host = walk::at(root, &path);
         let mut digest = None;
+        if node.nlink > 1 && matches!(node.kind, Kind::File | Kind::Symlink | Kind::Fifo) {
+            tree::unshare(&host, &node)?;
+            node = Node::read(&host)?.ok_or_else(|| Error::Changed { path: host.clone() })?;
+        }
         if node.kind == Kind::File {
-            if node.nlink > 1 {
-                tree::unshare(&host, &node)?;
-                node = Node::read(&host)?.ok_or_else(|| Error::Changed { path: host.clone() })?;
-            }
             digest = Some(content_digest(&host)?);
         }
         write_record(&mut output, &Record { path, node, digest })?;

@@ -71,14 +71,12 @@ pub(super) fn run(
         // A command that did not get so far says why.
         _ => None,
     };
-    let outcome = reap(
-        main,
-        &child_signal,
-        channel,
-        &mut report,
-        recorder.as_mut(),
-    )?;
-    recorder.map_or(Ok(()), Recorder::complete)?;
+    let outcome = reap(main, &child_signal, channel, &mut report, recorder.as_mut())?;
+    match (recorder, outcome) {
+        // What was killed is not what anybody asked for.
+        (Some(recorder), Outcome::Exited(_)) => recorder.complete()?,
+        _ => {}
+    }
     Ok(outcome)
 }
 

@@ -104,7 +104,11 @@ pub(super) fn fake(told: Told) -> io::Result<BpfProgram> {
 
 /// Tells the listener of calls, and lets it answer; to be installed by [`super::sys::install_listener`].
 pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
-    let mut rules: Rules = CHOWN.iter().chain(CHOWN_HERE).map(|nr| (*nr, vec![])).collect();
+    let mut rules: Rules = CHOWN
+        .iter()
+        .chain(CHOWN_HERE)
+        .map(|nr| (*nr, vec![]))
+        .collect();
     if told == Told::Everything {
         let whole = [SET_IDS, GET, GET_HERE, CREATE, CREATE_HERE].concat();
         rules.extend(whole.into_iter().map(|nr| (nr, vec![])));

@@ -365,6 +365,7 @@ pub(super) fn read_memory(thread: i32, address: u64, buffer: &mut [u8]) -> io::R
         iov_len: buffer.len(),
     };
     let theirs = remote(address, buffer.len())?;
+    // The last argument lies on the stack, where a narrow zero is not zero all over.
     // SAFETY: the kernel writes into the buffer, which is ours and as long as it says; the other address is
     // only looked at in the other process.
     let done = unsafe {
@@ -372,10 +373,10 @@ pub(super) fn read_memory(thread: i32, address: u64, buffer: &mut [u8]) -> io::R
             libc::SYS_process_vm_readv,
             thread,
             &raw const ours,
-            1,
+            1_usize,
             &raw const theirs,
-            1,
-            0,
+            1_usize,
+            0_usize,
         )
     };
     usize::try_from(outcome(done)?).map_err(io::Error::other)
@@ -394,10 +395,10 @@ pub(super) fn write_memory(thread: i32, address: u64, bytes: &[u8]) -> io::Resul
             libc::SYS_process_vm_writev,
             thread,
             &raw const ours,
-            1,
+            1_usize,
             &raw const theirs,
-            1,
-            0,
+            1_usize,
+            0_usize,
         )
     };
     if usize::try_from(outcome(done)?).is_ok_and(|written| written == bytes.len()) {
@@ -408,7 +409,8 @@ pub(super) fn write_memory(thread: i32, address: u64, bytes: &[u8]) -> io::Resul
 }
 
 fn remote(address: u64, length: usize) -> io::Result<libc::iovec> {
-    let address = usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+    let address =
+        usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
     Ok(libc::iovec {
         iov_base: ptr::without_provenance_mut(address),
         iov_len: length,

@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::super::sys::{self, Notice};
 use super::super::place;
+use super::super::sys::{self, Notice};
 use super::errno;
 
 /// With its final zero, as the kernel has it.
@@ -69,7 +69,11 @@ impl Root {
         let place = Place::of(&fd)?;
         let me = rustix::fs::readlinkat(&proc, "self", vec![])?;
         Ok(Self {
-            is_own_proc: me.to_bytes() == rustix::process::getpid().as_raw_nonzero().to_string().as_bytes(),
+            is_own_proc: me.to_bytes()
+                == rustix::process::getpid()
+                    .as_raw_nonzero()
+                    .to_string()
+                    .as_bytes(),
             fd,
             proc,
             mount: place.mount,
@@ -164,9 +168,12 @@ impl<'a> Caller<'a> {
             result => result,
         }?;
         let info = place::name(&pidfd).replace("/fd/", "/fdinfo/");
-        field(&fs_err::read_to_string(info).map_err(|error| errno(&error))?, "Pid:")
-            .and_then(|number| number.parse().ok())
-            .ok_or(Errno::SRCH)
+        field(
+            &fs_err::read_to_string(info).map_err(|error| errno(&error))?,
+            "Pid:",
+        )
+        .and_then(|number| number.parse().ok())
+        .ok_or(Errno::SRCH)
     }
 
     /// The lines of /proc/PID/status.
@@ -174,7 +181,8 @@ impl<'a> Caller<'a> {
         let path = format!("{}/status", self.number()?);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.root.proc, path, flags, Mode::empty())?;
-        let text = std::io::read_to_string(std::fs::File::from(fd)).map_err(|error| errno(&error))?;
+        let text =
+            std::io::read_to_string(std::fs::File::from(fd)).map_err(|error| errno(&error))?;
         self.check()?;
         Ok(text)
     }

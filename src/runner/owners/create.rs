@@ -66,7 +66,10 @@ impl Creation {
 impl Recorder {
     /// Answers a call that makes something. `None` if it was answered.
     pub(super) fn answer_creation(&mut self, notice: &Notice) -> Result<Option<Answer>, Errno> {
-        let owner = self.identities.of(notice.thread).map(super::identity::Identity::owner);
+        let owner = self
+            .identities
+            .of(notice.thread)
+            .map(super::identity::Identity::owner);
         let (Some(creation), Some(owner)) = (Creation::of(notice), owner) else {
             return Ok(Some(Answer::Continue));
         };

@@ -172,7 +172,9 @@ impl Identities {
     ) -> Option<Result<i64, Errno>> {
         let process = notice.thread;
         if !SETTERS.contains(&notice.number) {
-            return get(notice, caller, || self.of(process).cloned().unwrap_or_default());
+            return get(notice, caller, || {
+                self.of(process).cloned().unwrap_or_default()
+            });
         }
         let mut identity = self.of(process).cloned().unwrap_or_default();
         let result = set(notice, caller, &mut identity).and_then(|value| {
@@ -279,7 +281,10 @@ mod tests {
         let mut ids = Ids::default();
         ids.set(Some(7), true).unwrap();
         assert_eq!(ids.set(Some(0), false), Err(Errno::PERM));
-        assert_eq!(ids.set_three([Some(0), None, None], false), Err(Errno::PERM));
+        assert_eq!(
+            ids.set_three([Some(0), None, None], false),
+            Err(Errno::PERM)
+        );
         assert_eq!(ids.set_two(None, Some(0), false), Err(Errno::PERM));
         assert_eq!(ids.set(None, true), Err(Errno::INVAL));
     }

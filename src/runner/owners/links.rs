@@ -56,14 +56,15 @@ impl Links {
         if self.is_full {
             return Err(Failure::said(
                 "chown",
-                format!("the step changed the owners of more than {MAX_LINKS} links, pipes or devices"),
+                format!(
+                    "the step changed the owners of more than {MAX_LINKS} links, pipes or devices"
+                ),
             ));
         }
         let mut found = vec![];
         if !self.is_empty() {
-            self.walk(under, Path::new("."), &mut found).map_err(|error| {
-                Failure::new("readdir (of what the step wrote)", error)
-            })?;
+            self.walk(under, Path::new("."), &mut found)
+                .map_err(|error| Failure::new("readdir (of what the step wrote)", error))?;
         }
         found.sort();
         Ok(found)
@@ -129,7 +130,11 @@ pub(super) fn path_of(fd: &OwnedFd) -> Result<Option<PathBuf>, Errno> {
         return Ok(None);
     }
     let path = rustix::fs::readlink(place::name(fd), vec![])?;
-    let path = path.to_bytes().strip_prefix(b"/").unwrap_or_default().to_owned();
+    let path = path
+        .to_bytes()
+        .strip_prefix(b"/")
+        .unwrap_or_default()
+        .to_owned();
     Ok(Some(PathBuf::from(std::ffi::OsString::from_vec(path))))
 }
 
@@ -146,7 +151,13 @@ pub(super) fn find(under: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errn
     let path = if path.is_empty() { b"." } else { path };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let confined = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match rustix::fs::openat2(under, OsStr::from_bytes(path), flags, Mode::empty(), confined) {
+    match rustix::fs::openat2(
+        under,
+        OsStr::from_bytes(path),
+        flags,
+        Mode::empty(),
+        confined,
+    ) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(error) => Err(error),

@@ -57,7 +57,11 @@ pub(super) struct Prepared {
 impl Prepared {
     /// `None` where owners are not recorded.
     pub(super) fn open(rung: Rung, command: &Command) -> Result<Option<Self>, Failure> {
-        let Some(owners) = command.owners.as_ref().filter(|_| rung == Rung::UsernsSingle) else {
+        let Some(owners) = command
+            .owners
+            .as_ref()
+            .filter(|_| rung == Rung::UsernsSingle)
+        else {
             return Ok(None);
         };
         let at = |path: &Path| {
@@ -85,8 +89,8 @@ impl Prepared {
             RootFs::Directory(path) => path,
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened =
-            rustix::fs::open(under, flags, Mode::empty()).map_err(|error| at(under)(error.into()))?;
+        let opened = rustix::fs::open(under, flags, Mode::empty())
+            .map_err(|error| at(under)(error.into()))?;
         Ok(Some(Self {
             owners: owners.clone(),
             known,
@@ -195,7 +199,9 @@ impl Recorder {
             .rewind()
             .and_then(|()| self.record.set_len(0))
             .and_then(|()| self.record.write_all(&text))
-            .map_err(|error| Failure::new(format!("write({})", self.owners.record.display()), error))
+            .map_err(|error| {
+                Failure::new(format!("write({})", self.owners.record.display()), error)
+            })
     }
 
     fn answer(&mut self, notice: &Notice) -> Result<Option<Answer>, Errno> {
@@ -231,12 +237,7 @@ impl Recorder {
     }
 
     /// Changes the owner of a file as chown(2) does; what is `None` stays.
-    fn set_owner(
-        &mut self,
-        fd: &OwnedFd,
-        uid: Option<u32>,
-        gid: Option<u32>,
-    ) -> Result<(), Errno> {
+    fn set_owner(&mut self, fd: &OwnedFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
         let file = File::of(fd)?;
         let inside = file.mount == self.root.mount;
         let before = if uid.is_some() && gid.is_some() && file.has_attributes() {
