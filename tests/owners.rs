@@ -3,7 +3,8 @@
 //! As root it makes two users, one with subordinate ids and one without, and runs the steps as each of them too,
 //! upon an overlay and in place. The steps are programs of `tests/owners/`, which look at what they did
 //! themselves; what they look at is the same everywhere. It has no test harness, since its `main` has to be
-//! the runner's helper process as well. Arguments are parts of names of steps to run.
+//! the runner's helper process as well. Arguments are parts of names of steps to run, `RUNGS` and `VARIANTS` in
+//! the environment are names of those to run them on.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -30,35 +31,25 @@ use pyats_image_builder::step::{Inputs, Stack, Step, with_defaults};
 use pyats_image_builder::store::{Scratch, Store};
 use pyats_image_builder::{net, registry};
 
-/// A step: its name, its program, and whether it needs owners and identity read back.
-type Case = (&'static str, &'static str, bool);
-
-macro_rules! case {
-    ($name:literal, $emulated:literal) => {
-        (
-            $name,
-            include_str!(concat!("owners/", $name, ".py")),
-            $emulated,
-        )
-    };
-}
+/// A step: the name of its program, and whether it needs owners and identity read back.
+type Case = (&'static str, bool);
 
 /// In this order upon each other, but for the first, which the base is made of.
 const CASES: &[Case] = &[
-    case!("ground", false),
-    case!("files", false),
-    case!("cleared", false),
-    case!("kept", false),
-    case!("replaced", false),
-    case!("again", false),
-    case!("errors", false),
-    case!("crowd", false),
-    case!("hostile", false),
-    case!("groups", false),
-    case!("users", false),
-    case!("shown", true),
-    case!("identity", true),
-    case!("tools", true),
+    ("ground", false),
+    ("files", false),
+    ("cleared", false),
+    ("kept", false),
+    ("replaced", false),
+    ("again", false),
+    ("errors", false),
+    ("crowd", false),
+    ("hostile", false),
+    ("groups", false),
+    ("users", false),
+    ("shown", true),
+    ("identity", true),
+    ("tools", true),
 ];
 
 /// How trees are written to, and whether answers are emulated.
@@ -98,6 +89,12 @@ fn everything() {
             .arg("-rL")
             .arg(&layout)
             .arg(place.path().join("layout")),
+    );
+    succeed(
+        Command::new("cp")
+            .arg("-rL")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/owners"))
+            .arg(place.path().join("programs")),
     );
     fs_err::copy("/proc/self/exe", place.path().join("owners")).unwrap();
     if !root {
@@ -256,7 +253,7 @@ fn as_this_user(rung: Rung, own: &Path) {
     let ground = {
         let scratch = Scratch::new_in(&store.scratch_root()).unwrap();
         let mut stack = Stack::new(&plain, inputs(rung, &store, scratch.path(), true)).unwrap();
-        let layer = run(&mut stack, &CASES[0]);
+        let layer = run(&mut stack, own, CASES[0].0);
         drop(stack);
         rootfs::remove(rung, scratch.path()).unwrap();
         match layer {
@@ -274,7 +271,9 @@ fn as_this_user(rung: Rung, own: &Path) {
     );
     let base = rootfs::unpack(&[layers, vec![ground]].concat(), rung, &store, &progress).unwrap();
     for (variant, in_place, emulate) in VARIANTS {
-        if rung != Rung::UsernsSingle && variant == "recorded-only" {
+        let only = std::env::var("VARIANTS").unwrap_or_default();
+        let unwanted = !only.is_empty() && !only.contains(variant);
+        if unwanted || (rung != Rung::UsernsSingle && variant == "recorded-only") {
             continue;
         }
         let scratch = if in_place {
@@ -289,13 +288,13 @@ fn as_this_user(rung: Rung, own: &Path) {
             "{rung}, {variant}: an overlay is where none was wanted"
         );
         for case in &CASES[1..] {
-            let (name, _, needs_emulation) = *case;
+            let (name, needs_emulation) = *case;
             let wanted = filter.is_empty() || filter.iter().any(|part| name.contains(part));
             if !wanted || (needs_emulation && !emulate) {
                 continue;
             }
             let started = Instant::now();
-            match run(&mut stack, case) {
+            match run(&mut stack, own, name) {
                 Ok(layer) => {
                     let name = format!("{name} ({variant})");
                     println!(
@@ -364,11 +363,13 @@ fn inputs<'a>(rung: Rung, store: &'a Store, scratch: &'a Path, emulate: bool) ->
     }
 }
 
-fn run(stack: &mut Stack<'_>, case: &Case) -> Result<Option<Layer>, String> {
-    let program = format!("{}\n{}", include_str!("owners/common.py"), case.1);
+fn run(stack: &mut Stack<'_>, own: &Path, name: &str) -> Result<Option<Layer>, String> {
+    let programs = own.parent().unwrap().join("programs");
+    let read = |name: &str| fs_err::read_to_string(programs.join(format!("{name}.py"))).unwrap();
+    let program = format!("{}\n{}", read("common"), read(name));
     let step = Step {
         name: "test",
-        created_by: case.0.to_owned(),
+        created_by: name.to_owned(),
         commands: vec![vec!["python3".into(), "-c".into(), program]],
     };
     stack.run(&step, &[]).map_err(|error| match error {

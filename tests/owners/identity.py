@@ -1,5 +1,9 @@
 # The base is not configured, and so has no rules for su.
-write("/etc/pam.d/su", "auth sufficient pam_rootok.so\naccount required pam_permit.so\nsession required pam_permit.so\n")
+for service in ("su", "su-l", "other"):
+    write(
+        f"/etc/pam.d/{service}",
+        "".join(f"{kind} required pam_permit.so\n" for kind in ("auth", "account", "password", "session")),
+    )
 is_(sh("id -u; id -g; id -G"), "0\n0\n0")
 is_(sh("su app -c 'id -u; id -g; id -un'"), "1234\n1234\napp")
 is_(sh("su app -c 'id -Gn'"), "app team")
@@ -63,14 +67,18 @@ child(app)
 is_(open("/data/daemon").read(), "1234\n")
 
 
+os.mkdir("/open")
+os.chmod("/open", 0o1777)
+
+
 def back_and_forth():
     os.setresgid(-1, 9, -1)
     os.setresuid(-1, 8, -1)
     is_((os.getuid(), os.geteuid(), os.getegid()), (0, 8, 9))
-    write("/data/while")
+    write("/open/while")
     os.seteuid(0)
     os.setegid(0)
-    write("/data/afterwards")
+    write("/open/afterwards")
     os.setreuid(5, 6)
     is_(os.getresuid(), (5, 6, 6))
 
