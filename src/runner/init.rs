@@ -72,10 +72,9 @@ pub(super) fn run(
         _ => None,
     };
     let outcome = reap(main, &child_signal, channel, &mut report, recorder.as_mut())?;
-    match (recorder, outcome) {
-        // What was killed is not what anybody asked for.
-        (Some(recorder), Outcome::Exited(_)) => recorder.complete()?,
-        _ => {}
+    // What was killed is not what anybody asked for.
+    if let (Some(recorder), Outcome::Exited(_)) = (recorder, outcome) {
+        recorder.complete()?;
     }
     Ok(outcome)
 }
