@@ -42,6 +42,14 @@
 //! }
 //! ```
 //!
+//! # Owners
+//!
+//! On the rung `userns-single` no file can have an owner but the calling user. What layers say of owners, and
+//! what steps ask for, is kept beside: files and directories carry [`layer::OWNER_ATTRIBUTE`], which the kernel
+//! copies and moves with them; links, pipes and devices are listed by path ([`layer::RecordedOwners`]). Pid 1
+//! of a step takes down its calls of chown(2), and can answer its questions ([`runner::Owners`]); a layer has
+//! the owners that the other rungs give.
+//!
 //! # Same input, same digest
 //!
 //! Layers that are made here are sorted, have numeric owners, whole seconds, and no access times. Files of

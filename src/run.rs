@@ -10,9 +10,9 @@ use crate::error::{Error, OptionsError};
 use crate::image::{self, Image};
 use crate::manifest::{Index, Platform, REF_NAME};
 use crate::progress::Progress;
-use crate::runner::{self, Command, Mount, Outcome, Rung};
+use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
 use crate::store::{Scratch, Store};
-use crate::{assemble, net, registry, rootfs, step};
+use crate::{assemble, layer, net, registry, rootfs, step};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -148,6 +148,12 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             ca_bundle: None,
             interactive: options.interactive,
             inherit_output: true,
+            owners: base.owners.map(|known| Owners {
+                attribute: layer::OWNER_ATTRIBUTE.to_owned(),
+                known: Some(known),
+                record: scratch.path().join("owners"),
+                emulate: true,
+            }),
         };
         Ok(runner::run(
             rung,

@@ -296,6 +296,7 @@ fn command(rootfs: RootFs) -> Command {
         ca_bundle: None,
         interactive: false,
         inherit_output: false,
+        owners: None,
     }
 }
 

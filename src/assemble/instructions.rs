@@ -132,6 +132,7 @@ impl Instructor<'_> {
             user: run.user.clone(),
             cwd: PathBuf::from(&run.cwd),
             is_offline: run.network == Network::None,
+            emulate: true,
             shown: Some(title.to_owned()),
             ..Task::default()
         };

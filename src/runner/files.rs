@@ -159,8 +159,11 @@ fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
         Err(error) => return Err(error.into()),
     };
     let names = list[..length].split(|&byte| byte == 0);
-    let own =
-        names.filter(|name| name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+    let is_own = |name: &&[u8]| {
+        let ours = [&b"user.overlay."[..], b"user.pyats-image-build."];
+        name.starts_with(b"user.") && !ours.iter().any(|ours| name.starts_with(ours))
+    };
+    let own = names.filter(is_own);
     Ok(own.map(|name| OsString::from_vec(name.to_vec())).collect())
 }
 

@@ -19,6 +19,7 @@ mod ids;
 mod init;
 mod lines;
 mod mounts;
+mod owners;
 mod parent;
 mod place;
 mod probe;
@@ -160,6 +161,30 @@ pub struct Command {
     /// Whether the step writes to the caller's standard output and error itself, on the caller's terminal if
     /// that is one, instead of line by line through the callback.
     pub inherit_output: bool,
+    /// On [`Rung::UsernsSingle`]: what becomes of the owners that the command sets. With `None` they are
+    /// forgotten. The other rungs set them.
+    pub owners: Option<Owners>,
+}
+
+/// Where owners are kept that no file can have, since one id is all there is.
+///
+/// The kernel would refuse them; so they are taken down, and each file is as after a chown(2) by root in
+/// everything else: without setuid, setgid and capabilities, and copied up in an overlay.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Owners {
+    /// The extended attribute of files and directories that holds `UID:GID`, in `user.`. Files without it are
+    /// root's. Steps can see it, and may set it: that gives away no more than they have.
+    pub attribute: String,
+    /// Owners of what can have no attribute, as `UID GID PATH\0`: those of the tree before the step.
+    #[serde(with = "wire::maybe_path")]
+    pub known: Option<PathBuf>,
+    /// The same for what the step changed. Made if it is not there, else added to; written when the command
+    /// ended.
+    #[serde(with = "wire::path")]
+    pub record: PathBuf,
+    /// Whether the command gets owners and identity back as it set them, and files that it makes as another
+    /// user are that user's. Every such call then takes some microseconds.
+    pub emulate: bool,
 }
 
 /// How a command ended.
@@ -313,8 +338,8 @@ pub fn isolation(rung: Rung) -> &'static str {
              its subordinate ids."
         }
         Rung::UsernsSingle => {
-            "Steps use the host's network; all their users are the calling user, and changes of owner \
-             or identity are only pretended."
+            "Steps use the host's network; all their users are the calling user. Changes of owner are \
+             recorded for the image, and changes of identity only pretended."
         }
     }
 }

@@ -16,6 +16,7 @@ fn command() -> Command {
         ca_bundle: None,
         interactive: false,
         inherit_output: false,
+        owners: None,
     }
 }
 

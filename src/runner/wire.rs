@@ -69,6 +69,12 @@ impl Channel {
         Ok((Self(ours), theirs.into()))
     }
 
+    /// Both ends of one.
+    pub(super) fn both() -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self(one), Self(other)))
+    }
+
     /// The helper's end, taken from its standard input; `None` if that is no socket.
     pub(super) fn from_stdin() -> Option<Self> {
         let stdin = rustix::stdio::stdin();

@@ -58,6 +58,9 @@ pub struct Task {
     pub cwd: PathBuf,
     /// Whether it is kept from the network.
     pub is_offline: bool,
+    /// Whether it gets owners and identity back as it set them where only one id exists: see
+    /// [`runner::Owners::emulate`].
+    pub emulate: bool,
     /// What it is shown.
     pub mounts: Vec<Mount>,
     /// Empty file systems in memory.

@@ -8,11 +8,13 @@ use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::{Error, Step, Task, is_full, plain, relative};
-use crate::layer::{Changes, ChangesRequest, Compression, Times, UnpackRequest};
+use crate::layer::{
+    Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
+};
 use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs};
-use crate::runner::{self, Command, Mount, Outcome, RootFs, Rung};
+use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Rung};
 use crate::store::Store;
 
 /// Lines of a failed command that its error shows.
@@ -123,6 +125,8 @@ impl<'a> Stack<'a> {
         self.steps += 1;
         fs::create_dir(&directory)?;
         let (rootfs, changes) = self.prepare(&directory)?;
+        let set = directory.join("owners-changed");
+        let after = directory.join("owners");
         let mut ignore: Vec<PathBuf> = Vec::new();
         for task in tasks {
             let command = Command {
@@ -138,6 +142,12 @@ impl<'a> Stack<'a> {
                 ca_bundle: self.inputs.ca_bundle.clone(),
                 interactive: false,
                 inherit_output: false,
+                owners: self.owners.as_ref().map(|known| Owners {
+                    attribute: OWNER_ATTRIBUTE.to_owned(),
+                    known: Some(known.clone()),
+                    record: set.clone(),
+                    emulate: task.emulate,
+                }),
             };
             ignore.extend(
                 runner::mount_points(&command)
@@ -151,12 +161,19 @@ impl<'a> Stack<'a> {
         let request = ChangesRequest {
             changes,
             ignore,
-            owners: self.owners.clone(),
+            owners: self.owners.as_ref().map(|before| RecordedOwners {
+                before: before.clone(),
+                changed: Some(set),
+                after: Some(after.clone()),
+            }),
             times: self.inputs.times.clone(),
             compression: self.inputs.compression,
             store: self.inputs.store.root().to_owned(),
         };
         let layer = rootfs::write_changes(self.inputs.rung, &request, self.inputs.progress)?;
+        if let Some(owners) = &mut self.owners {
+            *owners = after;
+        }
         if let (Tree::Overlay(lower), RootFs::Overlay { upper, .. }) = (&mut self.tree, rootfs) {
             lower.insert(0, upper);
         }
