@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::identity::Identity;
@@ -19,7 +19,8 @@ use super::owners::{Prepared, Recorder};
 use super::seccomp::Told;
 use super::wire::{Channel, Note};
 use super::{
-    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, files, seccomp, sys,
+    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Placement, Rung, files, seccomp,
+    sys,
 };
 
 /// Docker's default capabilities.
@@ -174,7 +175,7 @@ fn start(
         Ok((argv, env)) => {
             let (status, message) = match &command.placement {
                 None => execute(command, &argv, &env),
-                Some(placement) => match files::place(placement) {
+                Some(placement) => match place(placement) {
                     Ok(()) => sys::exit(0),
                     Err(error) => (1, format!("{error}\n")),
                 },
@@ -184,6 +185,14 @@ fn start(
         }
         Err(failure) => failure,
     }
+}
+
+/// Puts files into the root file system. Pid 1 has to see what this process asks it for, as it sees it of a
+/// program; nothing here is secret.
+fn place(placement: &Placement) -> Result<(), String> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .map_err(|error| error.to_string())?;
+    files::place(placement)
 }
 
 type Strings = Vec<CString>;
