@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
-use super::Build;
 use crate::buildfile::Instructions;
-use crate::context::{self, Context};
+use crate::context::{self, Sources};
 use crate::digest::Digest;
-use crate::dockerfile::{self, Action, Network, Sharing, Source};
+use crate::dockerfile::{self, Action, Config, Instruction, Network, Sharing, Source};
 use crate::error::{Error, InstructionError};
 use crate::image::Entry;
+use crate::progress::Progress;
 use crate::runner::{FILES, Mount, Placement, Tmpfs};
 use crate::secret::{self, Secret};
 use crate::step::{self, Stack, Task};
@@ -29,17 +29,45 @@ pub(super) struct State {
 }
 
 /// What carries instructions out.
-#[derive(Clone, Copy)]
-pub(super) struct Instructor<'a> {
-    pub(super) build: Build<'a>,
-    pub(super) context: &'a Context,
+#[derive(Debug, Clone, Copy)]
+pub struct Instructor<'a> {
+    /// The root of the context.
+    pub context: &'a Path,
+    /// A folder of the build's own, on the store's file system.
+    pub scratch: &'a Path,
+    /// How files of other machines are reached, and the store.
+    pub sources: Sources<'a>,
+    /// Secrets that RUN may ask for: their ids, and the files that hold them.
+    pub secrets: &'a [(String, PathBuf)],
     /// Variables for the steps alone.
-    pub(super) proxies: &'a [(String, Secret)],
+    pub proxies: &'a [(String, Secret)],
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub epoch: Option<i64>,
+    /// Where events go.
+    pub progress: &'a Progress,
+}
+
+/// Carries out instructions upon `stack`, and does nothing else of a build: no virtual environment, no
+/// packages, no workspace. Gives what they make of the base's config, and their entries of the history.
+pub fn carry_out(
+    instructions: &[Instruction],
+    base: Config,
+    stack: &mut Stack<'_>,
+    instructor: Instructor<'_>,
+) -> Result<(Config, Vec<Entry>), Error> {
+    let instructions = Instructions {
+        text: String::new(),
+        parsed: instructions.to_vec(),
+        shown: instructions.to_vec(),
+    };
+    let mut state = State::new(base, &[]);
+    let entries = instructor.carry_out("cmds", &instructions, &mut state, stack)?;
+    Ok((state.config().clone(), entries))
 }
 
 impl State {
     /// Begins with a config, and the values that ARG has for a platform.
-    pub(super) fn new(config: dockerfile::Config, given: &[(String, String)]) -> Self {
+    pub(super) fn new(config: Config, given: &[(String, String)]) -> Self {
         let real = dockerfile::State::new(config, given.iter().cloned());
         Self {
             shown: real.clone(),
@@ -48,7 +76,7 @@ impl State {
     }
 
     /// What the config says now.
-    pub(super) fn config(&self) -> &dockerfile::Config {
+    pub(super) fn config(&self) -> &Config {
         self.real.config()
     }
 }
@@ -78,7 +106,7 @@ impl Instructor<'_> {
             let layer = match &applied.action {
                 Action::Config => None,
                 action => {
-                    let part = self.build.progress.start(title.clone());
+                    let part = self.progress.start(title.clone());
                     let tasks = match action {
                         Action::Run(run) => self.run(run, stack, &title)?,
                         Action::Copy(copy) => Prepared::of(self.copy(copy, &title)?),
@@ -122,7 +150,7 @@ impl Instructor<'_> {
         for (name, value) in self.proxies {
             add(name, value.reveal());
         }
-        if let Some(epoch) = self.build.options.epoch {
+        if let Some(epoch) = self.epoch {
             add("SOURCE_DATE_EPOCH", &epoch.to_string());
         }
         let mut prepared = Prepared::default();
@@ -179,8 +207,7 @@ impl Instructor<'_> {
                     uid,
                     gid,
                 } => {
-                    let given = &self.build.options.secrets;
-                    let Some((_, source)) = given.iter().find(|(known, _)| known == id) else {
+                    let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id) else {
                         if *required {
                             return Err(InstructionError::NoSecret(id.clone()).into());
                         }
@@ -211,7 +238,7 @@ impl Instructor<'_> {
 
     /// Files of the context for a step to see.
     fn bind(self, source: &str, read_only: bool, title: &str) -> Result<PathBuf, Error> {
-        let found = context::resolve(&self.context.root, Path::new(source));
+        let found = context::resolve(self.context, Path::new(source));
         let found = found.map_err(|source| InstructionError::Select {
             instruction: title.to_owned(),
             source,
@@ -227,7 +254,7 @@ impl Instructor<'_> {
 
     /// The folder of a cache, and the lock that keeps others out for as long as it lives.
     fn cache(self, id: &str, sharing: Sharing) -> Result<(PathBuf, Option<fs::File>), Error> {
-        let caches = self.build.store.caches_path();
+        let caches = self.sources.store.caches_path();
         fs::create_dir_all(&caches)?;
         for number in 0_u32.. {
             let name = format!("{id}\n{number}");
@@ -256,7 +283,7 @@ impl Instructor<'_> {
     fn scratch_folder(self, name: &str) -> Result<PathBuf, Error> {
         let folder = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
-            .tempdir_in(self.build.scratch)?;
+            .tempdir_in(self.scratch)?;
         Ok(folder.keep())
     }
 
@@ -312,7 +339,7 @@ impl Instructor<'_> {
         let selection = if paths.is_empty() {
             context::Selection::default()
         } else {
-            context::select(&self.context.root, &paths, &copy.exclude, copy.parents)
+            context::select(self.context, &paths, &copy.exclude, copy.parents)
                 .map_err(failed)?
         };
         let is_directory = copy.destination.ends_with('/')
@@ -335,7 +362,7 @@ impl Instructor<'_> {
         };
         let mut tasks = Vec::new();
         if !selection.entries.is_empty() {
-            let root = fs::canonicalize(&self.context.root)?;
+            let root = fs::canonicalize(self.context)?;
             let entries = selection.entries.iter().map(|entry| {
                 let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
                 (
@@ -383,8 +410,8 @@ impl Instructor<'_> {
             is_repository,
             sha256,
             into,
-            self.build.sources(),
-            self.build.progress,
+            self.sources,
+            self.progress,
         );
         Ok(added.map_err(|source| InstructionError::Fetch {
             instruction: title.to_owned(),
