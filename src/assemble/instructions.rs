@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::dockerfile::{self, Action, Config, Instruction, Network, Sharing, Source};
 use crate::error::{Error, InstructionError};
 use crate::image::Entry;
+use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::runner::{FILES, Mount, Placement, Tmpfs};
 use crate::secret::{self, Secret};
@@ -103,36 +104,40 @@ impl Instructor<'_> {
                 || instruction.kind.name().to_owned(),
                 |history| shorten(&history.created_by),
             );
-            let layer = match &applied.action {
-                Action::Config => None,
-                action => {
-                    let part = self.progress.start(title.clone());
-                    let tasks = match action {
-                        Action::Run(run) => self.run(run, stack, &title)?,
-                        Action::Copy(copy) => Prepared::of(self.copy(copy, &title)?),
-                        Action::Workdir(workdir) => Prepared::of(vec![Task {
-                            placement: Some(Placement {
-                                destination: OsString::from(&workdir.path),
-                                is_directory: true,
-                                owner: workdir.user.clone(),
-                                ..Placement::default()
-                            }),
-                            shown: Some(title.clone()),
-                            ..Task::default()
-                        }]),
-                        Action::Config => unreachable!("it has no tasks"),
-                    };
-                    let layer = stack.perform(&title, &tasks.tasks)?;
-                    part.finish(super::layers::size_of(layer.as_ref()));
-                    layer
-                }
-            };
+            let layer = self.layer(&applied.action, &title, stack);
+            let layer = layer.map_err(|source| InstructionError::Failed {
+                key: name.to_owned(),
+                line: instruction.line,
+                source: Box::new(source),
+            })?;
             entries.extend(shown.history.map(|history| Entry {
                 layer,
                 created_by: history.created_by,
             }));
         }
         Ok(entries)
+    }
+
+    /// The layer of one action, if it changes files.
+    fn layer(
+        self,
+        action: &Action,
+        title: &str,
+        stack: &mut Stack<'_>,
+    ) -> Result<Option<Layer>, Error> {
+        if *action == Action::Config {
+            return Ok(None);
+        }
+        let part = self.progress.start(title);
+        let prepared = match action {
+            Action::Config => Prepared::default(),
+            Action::Run(run) => self.run(run, stack, title)?,
+            Action::Copy(copy) => Prepared::of(self.copy(copy, title)?),
+            Action::Workdir(workdir) => Prepared::of(vec![make(workdir, title)]),
+        };
+        let layer = stack.perform(title, &prepared.tasks)?;
+        part.finish(super::layers::size_of(layer.as_ref()));
+        Ok(layer)
     }
 
     fn run(
@@ -465,6 +470,20 @@ impl Prepared {
             tasks,
             locks: Vec::new(),
         }
+    }
+}
+
+/// Makes the directory of a WORKDIR.
+fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
+    Task {
+        placement: Some(Placement {
+            destination: OsString::from(&workdir.path),
+            is_directory: true,
+            owner: workdir.user.clone(),
+            ..Placement::default()
+        }),
+        shown: Some(title.to_owned()),
+        ..Task::default()
     }
 }
 
