@@ -17,7 +17,7 @@ use crate::error::{Error, InstructionError};
 use crate::image::Entry;
 use crate::manifest::Layer;
 use crate::progress::Progress;
-use crate::runner::{FILES, Mount, Placement, Tmpfs};
+use crate::runner::{FILES, Item, Mount, Placement, Tmpfs};
 use crate::secret::{self, Secret};
 use crate::step::{self, Stack, Task};
 use crate::store::{flock, open_lock};
@@ -212,7 +212,8 @@ impl Instructor<'_> {
                     uid,
                     gid,
                 } => {
-                    let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id) else {
+                    let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id)
+                    else {
                         if *required {
                             return Err(InstructionError::NoSecret(id.clone()).into());
                         }
@@ -344,23 +345,20 @@ impl Instructor<'_> {
         let selection = if paths.is_empty() {
             context::Selection::default()
         } else {
-            context::select(self.context, &paths, &copy.exclude, copy.parents)
-                .map_err(failed)?
+            context::select(self.context, &paths, &copy.exclude, copy.parents).map_err(failed)?
         };
         let is_directory = copy.destination.ends_with('/')
             || others.len() + paths.len() > 1
             || others.iter().any(|(_, _, is_tree)| *is_tree)
             || (!paths.is_empty() && !selection.is_one_file);
-        let placement = |entries, unpack| Placement {
-            entries,
-            destination: OsString::from(&copy.destination),
-            is_directory,
-            owner: copy.chown.clone().unwrap_or_default(),
-            mode: copy.chmod,
-            unpack,
-        };
-        let task = |root: &Path, placement| Task {
-            placement: Some(placement),
+        let task = |root: &Path, items| Task {
+            placement: Some(Placement {
+                items,
+                destination: OsString::from(&copy.destination),
+                is_directory,
+                owner: copy.chown.clone().unwrap_or_default(),
+                mode: copy.chmod,
+            }),
             mounts: vec![mount(root, FILES, true)],
             shown: Some(title.to_owned()),
             ..Task::default()
@@ -368,35 +366,22 @@ impl Instructor<'_> {
         let mut tasks = Vec::new();
         if !selection.entries.is_empty() {
             let root = fs::canonicalize(self.context)?;
-            let entries = selection.entries.iter().map(|entry| {
-                let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
-                (
-                    source.as_os_str().to_owned(),
-                    entry.target.as_os_str().to_owned(),
-                )
-            });
             let unpack = copy.unpack.unwrap_or(copy.is_add);
-            tasks.push(task(&root, placement(entries.collect(), unpack)));
+            tasks.push(task(&root, items(&root, &selection, unpack)));
         }
         for (path, name, is_tree) in others {
-            let unpack = copy.unpack.unwrap_or(false);
             if is_tree {
                 let all = context::select(&path, &[".".to_owned()], &copy.exclude, false)
                     .map_err(failed)?;
                 let root = fs::canonicalize(&path)?;
-                let entries = all.entries.iter().map(|entry| {
-                    let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
-                    (
-                        source.as_os_str().to_owned(),
-                        entry.target.as_os_str().to_owned(),
-                    )
-                });
-                tasks.push(task(&root, placement(entries.collect(), false)));
+                tasks.push(task(&root, items(&root, &all, false)));
             } else {
-                let file = path.file_name().unwrap_or_default().to_owned();
-                let entries = vec![(file, OsString::from(name))];
-                let root = path.parent().unwrap_or(Path::new("/"));
-                tasks.push(task(root, placement(entries, unpack)));
+                let item = Item {
+                    source: path.file_name().unwrap_or_default().to_owned(),
+                    target: OsString::from(name),
+                    unpack: copy.unpack.unwrap_or(false),
+                };
+                tasks.push(task(path.parent().unwrap_or(Path::new("/")), vec![item]));
             }
         }
         Ok(tasks)
@@ -473,6 +458,21 @@ impl Prepared {
     }
 }
 
+/// What a selection puts where; archives that a source names may be unpacked.
+fn items(root: &Path, selection: &context::Selection, unpack: bool) -> Vec<Item> {
+    let item = |entry: &context::Selected| Item {
+        source: entry
+            .source
+            .strip_prefix(root)
+            .unwrap_or(&entry.source)
+            .as_os_str()
+            .to_owned(),
+        target: entry.target.as_os_str().to_owned(),
+        unpack: unpack && entry.is_named,
+    };
+    selection.entries.iter().map(item).collect()
+}
+
 /// Makes the directory of a WORKDIR.
 fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
     Task {
@@ -491,22 +491,22 @@ fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
 fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) -> Task {
     const OUT: &str = "/dev/.pyats-image-build/out";
     let mut mounts = vec![mount(folder, OUT, false)];
-    let mut entries = Vec::new();
+    let mut items = Vec::new();
     if let Some(file) = file {
         mounts.push(mount(file.parent().unwrap_or(file), FILES, true));
-        entries.push((
-            file.file_name().unwrap_or_default().to_owned(),
-            OsString::new(),
-        ));
+        items.push(Item {
+            source: file.file_name().unwrap_or_default().to_owned(),
+            target: OsString::new(),
+            unpack: false,
+        });
     }
     Task {
         placement: Some(Placement {
-            entries,
+            items,
             destination: format!("{OUT}/content").into(),
             is_directory: file.is_none(),
             owner: format!("{uid}:{gid}"),
             mode: Some(mode),
-            unpack: false,
         }),
         mounts,
         ..Task::default()

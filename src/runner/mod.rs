@@ -39,7 +39,7 @@ use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
-pub use self::files::{FILES, Placement};
+pub use self::files::{FILES, Item, Placement};
 
 /// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
 const MARKER: &str = "pyats-image-build: runner";
