@@ -321,7 +321,8 @@ pub fn isolation(rung: Rung) -> &'static str {
 
 /// All paths, relative to the root, that [`run`] may have to make in the root file system to mount upon, with
 /// the directories that lead to them, sorted. A path that was not there before and is empty now is no change
-/// of the command's. The times of directories that were there before are kept.
+/// of the command's. The times of directories that were there before are kept. The working directory is none
+/// of them: it stays, as with other builders.
 #[must_use]
 pub fn mount_points(command: &Command) -> Vec<PathBuf> {
     let own = ["dev", "proc", "sys", "etc/resolv.conf", "etc/hosts"].map(Path::new);
@@ -330,7 +331,6 @@ pub fn mount_points(command: &Command) -> Vec<PathBuf> {
     own.into_iter()
         .chain(mounts)
         .chain(tmpfs)
-        .chain([command.cwd.as_path()])
         .map(place::inside)
         .flat_map(|path| path.ancestors().map(Path::to_owned).collect::<Vec<_>>())
         .filter(|path| !path.as_os_str().is_empty())
