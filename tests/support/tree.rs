@@ -76,9 +76,17 @@ impl Tree {
             .filter(|name| !allowed.iter().any(|pattern| pattern.is_match(name)))
             .filter_map(|name| match (self.0.get(name), other.0.get(name)) {
                 (Some(one), Some(two)) if one == two => None,
-                (Some(one), Some(two)) => Some(format!("{}: {}", shown(name), one.differences(two))),
-                (Some(one), None) => Some(format!("{}: only in the first ({})", shown(name), one.kind)),
-                (None, two) => Some(format!("{}: only in the second ({})", shown(name), two?.kind)),
+                (Some(one), Some(two)) => {
+                    Some(format!("{}: {}", shown(name), one.differences(two)))
+                }
+                (Some(one), None) => {
+                    Some(format!("{}: only in the first ({})", shown(name), one.kind))
+                }
+                (None, two) => Some(format!(
+                    "{}: only in the second ({})",
+                    shown(name),
+                    two?.kind
+                )),
             })
             .collect()
     }
