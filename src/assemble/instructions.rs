@@ -490,25 +490,23 @@ fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
 /// Puts `file`, or an empty directory, into a folder of the host under the name `content`, with this owner.
 fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) -> Task {
     const OUT: &str = "/dev/.pyats-image-build/out";
-    let mut mounts = vec![mount(folder, OUT, false)];
-    let mut items = Vec::new();
-    if let Some(file) = file {
-        mounts.push(mount(file.parent().unwrap_or(file), FILES, true));
-        items.push(Item {
-            source: file.file_name().unwrap_or_default().to_owned(),
-            target: OsString::new(),
-            unpack: false,
-        });
-    }
+    let (root, name) = match file.and_then(|file| Some((file.parent()?, file.file_name()?))) {
+        Some((parent, name)) => (parent, name.to_owned()),
+        None => (folder, OsString::new()),
+    };
     Task {
         placement: Some(Placement {
-            items,
-            destination: format!("{OUT}/content").into(),
-            is_directory: file.is_none(),
+            items: vec![Item {
+                source: name,
+                target: "content".into(),
+                unpack: false,
+            }],
+            destination: OUT.into(),
+            is_directory: true,
             owner: format!("{uid}:{gid}"),
             mode: Some(mode),
         }),
-        mounts,
+        mounts: vec![mount(folder, OUT, false), mount(root, FILES, true)],
         ..Task::default()
     }
 }

@@ -40,8 +40,8 @@ pub struct Placement {
     /// Whether the destination is a directory in any case; else the only entry is put there under this name,
     /// unless a directory has it.
     pub is_directory: bool,
-    /// `USER[:GROUP]`; empty for root, and for the archive's own owners of what is in an archive. New
-    /// directories that lead to the destination get it too.
+    /// `USER[:GROUP]`; empty for root. New directories that lead to the destination get it too, and what is in
+    /// an archive does not.
     pub owner: String,
     /// In place of the files' own.
     pub mode: Option<u32>,
@@ -163,12 +163,12 @@ impl Placer<'_> {
         let into = Path::new(&self.placement.destination);
         make_directories(into, self.owner)?;
         archive.set_preserve_permissions(true);
-        archive.set_preserve_ownerships(self.placement.owner.is_empty());
+        archive.set_preserve_ownerships(true);
         archive.set_unpack_xattrs(true);
         archive.set_overwrite(true);
         // Directories that the archive does not name are made on the way.
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        let unpacked = self.unpack_entries(&mut archive, into);
+        let unpacked = Self::unpack_entries(&mut archive, into);
         rustix::process::umask(Mode::empty());
         unpacked.map_err(|error| {
             let name = from.strip_prefix(FILES).unwrap_or(from).display();
@@ -177,7 +177,7 @@ impl Placer<'_> {
         Ok(true)
     }
 
-    fn unpack_entries(&self, archive: &mut tar::Archive<impl Read>, into: &Path) -> io::Result<()> {
+    fn unpack_entries(archive: &mut tar::Archive<impl Read>, into: &Path) -> io::Result<()> {
         // What is put into a directory changes its time, and its mode may forbid it.
         let mut directories = Vec::new();
         for entry in archive.entries()? {
@@ -185,32 +185,25 @@ impl Placer<'_> {
             if entry.header().entry_type().is_dir() {
                 directories.push(entry);
             } else {
-                self.unpack_entry(entry, into)?;
+                Self::unpack_entry(entry, into)?;
             }
         }
         directories.sort_by(|one, two| two.path_bytes().cmp(&one.path_bytes()));
         for directory in directories {
-            self.unpack_entry(directory, into)?;
+            Self::unpack_entry(directory, into)?;
         }
         Ok(())
     }
 
-    fn unpack_entry(&self, mut entry: tar::Entry<'_, impl Read>, into: &Path) -> io::Result<()> {
+    fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, into: &Path) -> io::Result<()> {
         let to = into.join(entry.path()?);
         let kind = entry.header().entry_type();
         if kind.is_hard_link() && fs::symlink_metadata(&to).is_ok_and(|there| !there.is_dir()) {
             fs::remove_file(&to)?;
         }
         let mode = entry.header().mode()?;
-        if !entry.unpack_in(into)? {
-            return Ok(());
-        }
-        let has_owner = !self.placement.owner.is_empty();
-        if has_owner {
-            chown(&to, self.owner)?;
-        }
-        // A change of owner clears bits of it, and a hard link's is the later one, as with Docker.
-        if (has_owner || kind.is_hard_link()) && !kind.is_symlink() {
+        if entry.unpack_in(into)? && kind.is_hard_link() {
+            // The later name's counts, as with Docker.
             fs::set_permissions(&to, PermissionsExt::from_mode(mode & 0o7777))?;
         }
         Ok(())
