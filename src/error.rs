@@ -53,6 +53,16 @@ pub enum InstructionError {
         /// What is wrong.
         source: dockerfile::Error,
     },
+    /// It failed.
+    #[error("`{key}`, line {line}")]
+    Failed {
+        /// `cmds.pre` or `cmds.post`.
+        key: String,
+        /// The line in it, from 1.
+        line: usize,
+        /// How.
+        source: Box<Error>,
+    },
     /// Its files cannot be found.
     #[error("failed to carry out `{instruction}`")]
     Select {
@@ -93,6 +103,7 @@ impl InstructionError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Evaluate { source, .. } => source.hint(),
+            Self::Failed { source, .. } => source.hint(),
             Self::Select { source, .. } => source.hint(),
             Self::Fetch { source, .. } => source.hint(),
             Self::KeepGitDir => Some("clone in a `RUN`, or use `repositories`".to_owned()),
@@ -234,6 +245,7 @@ impl Error {
     pub fn tail(&self) -> &[String] {
         match self {
             Self::Step(step::Error::Failed { tail, .. }) => tail,
+            Self::Instruction(InstructionError::Failed { source, .. }) => source.tail(),
             _ => &[],
         }
     }

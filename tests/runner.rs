@@ -641,7 +641,17 @@ fn upper(ground: &Ground) {
     let mut found = BTreeSet::new();
     list(&ground.path("upper"), Path::new(""), &mut found);
     let made: BTreeSet<PathBuf> = mount_points(&command).into_iter().collect();
-    let written = ["etc", "etc/passwd", "srv", "srv/deep", "tmp", "tmp/new"].map(PathBuf::from);
+    let written = [
+        "etc",
+        "etc/passwd",
+        "made",
+        "made/here",
+        "srv",
+        "srv/deep",
+        "tmp",
+        "tmp/new",
+    ]
+    .map(PathBuf::from);
     for path in &written {
         assert!(found.contains(path), "{} in {found:?}", path.display());
     }

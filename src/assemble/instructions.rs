@@ -9,14 +9,15 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
-use super::Build;
 use crate::buildfile::Instructions;
-use crate::context::{self, Context};
+use crate::context::{self, Sources};
 use crate::digest::Digest;
-use crate::dockerfile::{self, Action, Network, Sharing, Source};
+use crate::dockerfile::{self, Action, Config, Instruction, Network, Sharing, Source};
 use crate::error::{Error, InstructionError};
 use crate::image::Entry;
-use crate::runner::{FILES, Mount, Placement, Tmpfs};
+use crate::manifest::Layer;
+use crate::progress::Progress;
+use crate::runner::{FILES, Item, Mount, Placement, Tmpfs};
 use crate::secret::{self, Secret};
 use crate::step::{self, Stack, Task};
 use crate::store::{flock, open_lock};
@@ -29,17 +30,45 @@ pub(super) struct State {
 }
 
 /// What carries instructions out.
-#[derive(Clone, Copy)]
-pub(super) struct Instructor<'a> {
-    pub(super) build: Build<'a>,
-    pub(super) context: &'a Context,
+#[derive(Debug, Clone, Copy)]
+pub struct Instructor<'a> {
+    /// The root of the context.
+    pub context: &'a Path,
+    /// A folder of the build's own, on the store's file system.
+    pub scratch: &'a Path,
+    /// How files of other machines are reached, and the store.
+    pub sources: Sources<'a>,
+    /// Secrets that RUN may ask for: their ids, and the files that hold them.
+    pub secrets: &'a [(String, PathBuf)],
     /// Variables for the steps alone.
-    pub(super) proxies: &'a [(String, Secret)],
+    pub proxies: &'a [(String, Secret)],
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub epoch: Option<i64>,
+    /// Where events go.
+    pub progress: &'a Progress,
+}
+
+/// Carries out instructions upon `stack`, and does nothing else of a build: no virtual environment, no
+/// packages, no workspace. Gives what they make of the base's config, and their entries of the history.
+pub fn carry_out(
+    instructions: &[Instruction],
+    base: Config,
+    stack: &mut Stack<'_>,
+    instructor: Instructor<'_>,
+) -> Result<(Config, Vec<Entry>), Error> {
+    let instructions = Instructions {
+        text: String::new(),
+        parsed: instructions.to_vec(),
+        shown: instructions.to_vec(),
+    };
+    let mut state = State::new(base, &[]);
+    let entries = instructor.carry_out("cmds", &instructions, &mut state, stack)?;
+    Ok((state.config().clone(), entries))
 }
 
 impl State {
     /// Begins with a config, and the values that ARG has for a platform.
-    pub(super) fn new(config: dockerfile::Config, given: &[(String, String)]) -> Self {
+    pub(super) fn new(config: Config, given: &[(String, String)]) -> Self {
         let real = dockerfile::State::new(config, given.iter().cloned());
         Self {
             shown: real.clone(),
@@ -48,7 +77,7 @@ impl State {
     }
 
     /// What the config says now.
-    pub(super) fn config(&self) -> &dockerfile::Config {
+    pub(super) fn config(&self) -> &Config {
         self.real.config()
     }
 }
@@ -75,36 +104,40 @@ impl Instructor<'_> {
                 || instruction.kind.name().to_owned(),
                 |history| shorten(&history.created_by),
             );
-            let layer = match &applied.action {
-                Action::Config => None,
-                action => {
-                    let part = self.build.progress.start(title.clone());
-                    let tasks = match action {
-                        Action::Run(run) => self.run(run, stack, &title)?,
-                        Action::Copy(copy) => Prepared::of(self.copy(copy, &title)?),
-                        Action::Workdir(workdir) => Prepared::of(vec![Task {
-                            placement: Some(Placement {
-                                destination: OsString::from(&workdir.path),
-                                is_directory: true,
-                                owner: workdir.user.clone(),
-                                ..Placement::default()
-                            }),
-                            shown: Some(title.clone()),
-                            ..Task::default()
-                        }]),
-                        Action::Config => unreachable!("it has no tasks"),
-                    };
-                    let layer = stack.perform(&title, &tasks.tasks)?;
-                    part.finish(super::layers::size_of(layer.as_ref()));
-                    layer
-                }
-            };
+            let layer = self.layer(&applied.action, &title, stack);
+            let layer = layer.map_err(|source| InstructionError::Failed {
+                key: name.to_owned(),
+                line: instruction.line,
+                source: Box::new(source),
+            })?;
             entries.extend(shown.history.map(|history| Entry {
                 layer,
                 created_by: history.created_by,
             }));
         }
         Ok(entries)
+    }
+
+    /// The layer of one action, if it changes files.
+    fn layer(
+        self,
+        action: &Action,
+        title: &str,
+        stack: &mut Stack<'_>,
+    ) -> Result<Option<Layer>, Error> {
+        if *action == Action::Config {
+            return Ok(None);
+        }
+        let part = self.progress.start(title);
+        let prepared = match action {
+            Action::Config => Prepared::default(),
+            Action::Run(run) => self.run(run, stack, title)?,
+            Action::Copy(copy) => Prepared::of(self.copy(copy, title)?),
+            Action::Workdir(workdir) => Prepared::of(vec![make(workdir, title)]),
+        };
+        let layer = stack.perform(title, &prepared.tasks)?;
+        part.finish(super::layers::size_of(layer.as_ref()));
+        Ok(layer)
     }
 
     fn run(
@@ -122,7 +155,7 @@ impl Instructor<'_> {
         for (name, value) in self.proxies {
             add(name, value.reveal());
         }
-        if let Some(epoch) = self.build.options.epoch {
+        if let Some(epoch) = self.epoch {
             add("SOURCE_DATE_EPOCH", &epoch.to_string());
         }
         let mut prepared = Prepared::default();
@@ -180,8 +213,8 @@ impl Instructor<'_> {
                     uid,
                     gid,
                 } => {
-                    let given = &self.build.options.secrets;
-                    let Some((_, source)) = given.iter().find(|(known, _)| known == id) else {
+                    let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id)
+                    else {
                         if *required {
                             return Err(InstructionError::NoSecret(id.clone()).into());
                         }
@@ -212,7 +245,7 @@ impl Instructor<'_> {
 
     /// Files of the context for a step to see.
     fn bind(self, source: &str, read_only: bool, title: &str) -> Result<PathBuf, Error> {
-        let found = context::resolve(&self.context.root, Path::new(source));
+        let found = context::resolve(self.context, Path::new(source));
         let found = found.map_err(|source| InstructionError::Select {
             instruction: title.to_owned(),
             source,
@@ -228,7 +261,7 @@ impl Instructor<'_> {
 
     /// The folder of a cache, and the lock that keeps others out for as long as it lives.
     fn cache(self, id: &str, sharing: Sharing) -> Result<(PathBuf, Option<fs::File>), Error> {
-        let caches = self.build.store.caches_path();
+        let caches = self.sources.store.caches_path();
         fs::create_dir_all(&caches)?;
         for number in 0_u32.. {
             let name = format!("{id}\n{number}");
@@ -257,7 +290,7 @@ impl Instructor<'_> {
     fn scratch_folder(self, name: &str) -> Result<PathBuf, Error> {
         let folder = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
-            .tempdir_in(self.build.scratch)?;
+            .tempdir_in(self.scratch)?;
         Ok(folder.keep())
     }
 
@@ -313,59 +346,43 @@ impl Instructor<'_> {
         let selection = if paths.is_empty() {
             context::Selection::default()
         } else {
-            context::select(&self.context.root, &paths, &copy.exclude, copy.parents)
-                .map_err(failed)?
+            context::select(self.context, &paths, &copy.exclude, copy.parents).map_err(failed)?
         };
         let is_directory = copy.destination.ends_with('/')
             || others.len() + paths.len() > 1
             || others.iter().any(|(_, _, is_tree)| *is_tree)
             || (!paths.is_empty() && !selection.is_one_file);
-        let placement = |entries, unpack| Placement {
-            entries,
-            destination: OsString::from(&copy.destination),
-            is_directory,
-            owner: copy.chown.clone().unwrap_or_default(),
-            mode: copy.chmod,
-            unpack,
-        };
-        let task = |root: &Path, placement| Task {
-            placement: Some(placement),
+        let task = |root: &Path, items| Task {
+            placement: Some(Placement {
+                items,
+                destination: OsString::from(&copy.destination),
+                is_directory,
+                owner: copy.chown.clone().unwrap_or_default(),
+                mode: copy.chmod,
+            }),
             mounts: vec![mount(root, FILES, true)],
             shown: Some(title.to_owned()),
             ..Task::default()
         };
         let mut tasks = Vec::new();
         if !selection.entries.is_empty() {
-            let root = fs::canonicalize(&self.context.root)?;
-            let entries = selection.entries.iter().map(|entry| {
-                let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
-                (
-                    source.as_os_str().to_owned(),
-                    entry.target.as_os_str().to_owned(),
-                )
-            });
+            let root = fs::canonicalize(self.context)?;
             let unpack = copy.unpack.unwrap_or(copy.is_add);
-            tasks.push(task(&root, placement(entries.collect(), unpack)));
+            tasks.push(task(&root, items(&root, &selection, unpack)));
         }
         for (path, name, is_tree) in others {
-            let unpack = copy.unpack.unwrap_or(false);
             if is_tree {
                 let all = context::select(&path, &[".".to_owned()], &copy.exclude, false)
                     .map_err(failed)?;
                 let root = fs::canonicalize(&path)?;
-                let entries = all.entries.iter().map(|entry| {
-                    let source = entry.source.strip_prefix(&root).unwrap_or(&entry.source);
-                    (
-                        source.as_os_str().to_owned(),
-                        entry.target.as_os_str().to_owned(),
-                    )
-                });
-                tasks.push(task(&root, placement(entries.collect(), false)));
+                tasks.push(task(&root, items(&root, &all, false)));
             } else {
-                let file = path.file_name().unwrap_or_default().to_owned();
-                let entries = vec![(file, OsString::from(name))];
-                let root = path.parent().unwrap_or(Path::new("/"));
-                tasks.push(task(root, placement(entries, unpack)));
+                let item = Item {
+                    source: path.file_name().unwrap_or_default().to_owned(),
+                    target: OsString::from(name),
+                    unpack: copy.unpack.unwrap_or(false),
+                };
+                tasks.push(task(path.parent().unwrap_or(Path::new("/")), vec![item]));
             }
         }
         Ok(tasks)
@@ -384,8 +401,8 @@ impl Instructor<'_> {
             is_repository,
             sha256,
             into,
-            self.build.sources(),
-            self.build.progress,
+            self.sources,
+            self.progress,
         );
         Ok(added.map_err(|source| InstructionError::Fetch {
             instruction: title.to_owned(),
@@ -442,28 +459,55 @@ impl Prepared {
     }
 }
 
+/// What a selection puts where; archives that a source names may be unpacked.
+fn items(root: &Path, selection: &context::Selection, unpack: bool) -> Vec<Item> {
+    let item = |entry: &context::Selected| Item {
+        source: entry
+            .source
+            .strip_prefix(root)
+            .unwrap_or(&entry.source)
+            .as_os_str()
+            .to_owned(),
+        target: entry.target.as_os_str().to_owned(),
+        unpack: unpack && entry.is_named,
+    };
+    selection.entries.iter().map(item).collect()
+}
+
+/// Makes the directory of a WORKDIR.
+fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
+    Task {
+        placement: Some(Placement {
+            destination: OsString::from(&workdir.path),
+            is_directory: true,
+            owner: workdir.user.clone(),
+            ..Placement::default()
+        }),
+        shown: Some(title.to_owned()),
+        ..Task::default()
+    }
+}
+
 /// Puts `file`, or an empty directory, into a folder of the host under the name `content`, with this owner.
 fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) -> Task {
     const OUT: &str = "/dev/.pyats-image-build/out";
-    let mut mounts = vec![mount(folder, OUT, false)];
-    let mut entries = Vec::new();
-    if let Some(file) = file {
-        mounts.push(mount(file.parent().unwrap_or(file), FILES, true));
-        entries.push((
-            file.file_name().unwrap_or_default().to_owned(),
-            OsString::new(),
-        ));
-    }
+    let (root, name) = match file.and_then(|file| Some((file.parent()?, file.file_name()?))) {
+        Some((parent, name)) => (parent, name.to_owned()),
+        None => (folder, OsString::new()),
+    };
     Task {
         placement: Some(Placement {
-            entries,
-            destination: format!("{OUT}/content").into(),
-            is_directory: file.is_none(),
+            items: vec![Item {
+                source: name,
+                target: "content".into(),
+                unpack: false,
+            }],
+            destination: OUT.into(),
+            is_directory: true,
             owner: format!("{uid}:{gid}"),
             mode: Some(mode),
-            unpack: false,
         }),
-        mounts,
+        mounts: vec![mount(folder, OUT, false), mount(root, FILES, true)],
         ..Task::default()
     }
 }

@@ -131,9 +131,13 @@ pub(super) fn make(
     mounts.extend(pip_secrets.mounts);
     let proxies = StepProxies::open(build.net, progress)?;
     let instructor = Instructor {
-        build,
-        context,
+        context: &context.root,
+        scratch,
+        sources: build.sources(),
+        secrets: &options.secrets,
         proxies: proxies.variables(),
+        epoch: options.epoch,
+        progress,
     };
     // Everything is done as root until an instruction says something else.
     let user = std::mem::take(&mut settings.config.user);

@@ -27,6 +27,7 @@ use crate::runner::{self, Rung};
 use crate::step::Step;
 use crate::store::{Scratch, Store};
 
+pub use instructions::{Instructor, carry_out};
 pub use settings::complete_tag;
 
 /// What the user means.

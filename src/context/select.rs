@@ -29,6 +29,8 @@ pub struct Selected {
     pub source: PathBuf,
     /// Relative to the destination; empty for the destination itself.
     pub target: PathBuf,
+    /// Whether a source names it, and not a directory that it lies in.
+    pub is_named: bool,
 }
 
 /// Why a source cannot be selected.
@@ -154,7 +156,11 @@ impl Selector {
                 files += 1;
                 let name = path.file_name().map_or(path.as_path(), Path::new);
                 if !self.exclude.holds(name) {
-                    self.push(host, target);
+                    self.selection.entries.push(Selected {
+                        source: host,
+                        target,
+                        is_named: true,
+                    });
                 }
             }
         }
@@ -246,7 +252,11 @@ impl Selector {
     }
 
     fn push(&mut self, source: PathBuf, target: PathBuf) {
-        self.selection.entries.push(Selected { source, target });
+        self.selection.entries.push(Selected {
+            source,
+            target,
+            is_named: false,
+        });
     }
 
     fn is_shown(&self, path: &Path) -> bool {

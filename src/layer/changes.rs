@@ -34,7 +34,6 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
         writer: LayerWriter::new(&store, request.compression)?,
         parents: Vec::new(),
         inodes: HashMap::new(),
-        ignored: None,
         gone: None,
         is_empty: true,
     };
@@ -90,8 +89,6 @@ pub(super) struct Changeset<'a> {
     parents: Vec<Parent>,
     /// Files of the layer with several names: their first one.
     inodes: HashMap<(u64, u64), Vec<u8>>,
-    /// A path that is ignored with all that is below it.
-    ignored: Option<Vec<u8>>,
     /// A path that is not a directory any more: what was below it is gone with it.
     gone: Option<Vec<u8>>,
     is_empty: bool,
@@ -132,7 +129,8 @@ impl Changeset<'_> {
         } else {
             (before, after)
         };
-        if self.is_ignored(path, before.is_some()) {
+        let is_made = before.is_none() && self.is_made_to_mount(path, after);
+        if is_made && after.kind != Kind::Directory {
             return Ok(());
         }
         if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory
@@ -140,8 +138,8 @@ impl Changeset<'_> {
             self.gone = Some(path.to_owned());
         }
         let is_changed = match before {
-            // A directory above a mount point may be there for its sake alone.
-            None => after.kind != Kind::Directory || !self.is_above_ignored(path),
+            // What the command has put into such a directory brings it along.
+            None => !is_made,
             Some(before) => {
                 !before.says_the_same(after) || (after.kind == Kind::File && !has_same_content()?)
             }
@@ -188,27 +186,15 @@ impl Changeset<'_> {
         })
     }
 
-    fn is_ignored(&mut self, path: &[u8], was_there: bool) -> bool {
-        if self
-            .ignored
-            .as_ref()
-            .is_some_and(|ignored| is_within(path, ignored))
-        {
-            return true;
+    /// Whether something new may be there for the sake of a mount alone: a directory that leads to it, or what
+    /// was mounted upon, if it is empty.
+    fn is_made_to_mount(&self, path: &[u8], after: &Node) -> bool {
+        let mut mounts = self.request.ignore.iter().map(|mount| relative(mount));
+        match after.kind {
+            Kind::Directory => mounts.any(|mount| is_within(mount, path)),
+            Kind::File => after.size == 0 && mounts.any(|mount| mount == path),
+            _ => false,
         }
-        let ignore = &self.request.ignore;
-        if !was_there && ignore.iter().any(|ignored| relative(ignored) == path) {
-            self.ignored = Some(path.to_owned());
-            return true;
-        }
-        false
-    }
-
-    fn is_above_ignored(&self, path: &[u8]) -> bool {
-        self.request
-            .ignore
-            .iter()
-            .any(|ignored| is_within(relative(ignored), path))
     }
 
     fn leave_directories(&mut self, path: &[u8]) {

@@ -84,8 +84,8 @@ pub struct Unpacked {
 pub struct ChangesRequest {
     /// Where the changes are.
     pub changes: Changes,
-    /// Paths (relative to the root) that the runner made to mount upon: neither they nor what is below
-    /// them is in the layer, nor a directory that is there for their sake alone.
+    /// Paths (relative to the root) that the runner may have made to mount upon. An empty file there that is
+    /// new is not in the layer, nor is a new directory there, or above, that nothing was put into.
     pub ignore: Vec<PathBuf>,
     /// Where owners are recorded instead of set.
     pub owners: Option<RecordedOwners>,

@@ -4,6 +4,7 @@
 //! mounted below /dev. So links cannot lead out, owners are what they are for a command, and what changed is
 //! found as after a command.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
@@ -18,23 +19,32 @@ use super::identity;
 /// Where the files are that are put into a root file system; see [`super::Mount`].
 pub const FILES: &str = "/dev/.pyats-image-build/files";
 
+/// One thing that is put somewhere: a file, a directory (without what is in it) or a link.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Item {
+    /// Relative to [`FILES`].
+    pub source: OsString,
+    /// Relative to the destination.
+    pub target: OsString,
+    /// Whether it is unpacked into the destination, if it is an archive.
+    pub unpack: bool,
+}
+
 /// What is put where.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Placement {
-    /// Files, directories (without what is in them) and links, in order: relative to [`FILES`], and relative
-    /// to the destination.
-    pub entries: Vec<(OsString, OsString)>,
+    /// A directory comes before what is in it.
+    pub items: Vec<Item>,
     /// Absolute. Directories that lead there are made.
     pub destination: OsString,
     /// Whether the destination is a directory in any case; else the only entry is put there under this name,
     /// unless a directory has it.
     pub is_directory: bool,
-    /// `USER[:GROUP]`; empty for root. New directories that lead to the destination get it too.
+    /// `USER[:GROUP]`; empty for root. New directories that lead to the destination get it too, and what is in
+    /// an archive does not.
     pub owner: String,
     /// In place of the files' own.
     pub mode: Option<u32>,
-    /// Whether archives are unpacked.
-    pub unpack: bool,
 }
 
 /// Does it; the error is for the user.
@@ -53,15 +63,19 @@ pub(super) fn place(placement: &Placement) -> Result<(), String> {
         placement,
         owner,
         directories: Vec::new(),
+        inodes: HashMap::new(),
     };
-    for (source, target) in &placement.entries {
-        let from = Path::new(FILES).join(source);
-        let to = match (is_directory, target.is_empty()) {
+    for item in &placement.items {
+        let from = Path::new(FILES).join(&item.source);
+        if item.unpack && placer.unpack(&from).map_err(|error| error.to_string())? {
+            continue;
+        }
+        let to = match (is_directory, item.target.is_empty()) {
             (false, _) | (true, true) => destination.to_owned(),
-            (true, false) => destination.join(target),
+            (true, false) => destination.join(&item.target),
         };
         placer
-            .place(&from, &to, target.is_empty())
+            .place(&from, &to, item.target.is_empty())
             .map_err(|error| error.to_string())?;
     }
     // What is put into a directory changes its time.
@@ -77,6 +91,8 @@ struct Placer<'a> {
     owner: (u32, u32),
     /// New ones, and their times.
     directories: Vec<(PathBuf, Timespec)>,
+    /// Where files with several names were put.
+    inodes: HashMap<(u64, u64), PathBuf>,
 }
 
 impl Placer<'_> {
@@ -100,9 +116,6 @@ impl Placer<'_> {
             }
             return Ok(());
         }
-        if self.placement.unpack && kind.is_file() && unpack(from, to, is_top)? {
-            return Ok(());
-        }
         match fs::symlink_metadata(to) {
             Ok(there) if there.is_dir() => {
                 let reason = "there is a directory where a file is to be put";
@@ -111,6 +124,13 @@ impl Placer<'_> {
             Ok(_) => fs::remove_file(to)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
+        }
+        if kind.is_file() && metadata.nlink() > 1 {
+            let inode = (metadata.dev(), metadata.ino());
+            if let Some(first) = self.inodes.get(&inode) {
+                return fs::hard_link(first, to);
+            }
+            self.inodes.insert(inode, to.to_owned());
         }
         if kind.is_symlink() {
             fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?;
@@ -129,6 +149,64 @@ impl Placer<'_> {
         }
         self.describe(from, to, &metadata)?;
         set_time(to, time_of(&metadata))
+    }
+
+    /// Unpacks an archive into the destination, which becomes a directory, whatever the archive's name is;
+    /// `false` if the file is none. One that only begins like an archive is an error.
+    fn unpack(&self, from: &Path) -> io::Result<bool> {
+        if !fs::metadata(from)?.is_file() {
+            return Ok(false);
+        }
+        let Some(mut archive) = archive(from)? else {
+            return Ok(false);
+        };
+        let into = Path::new(&self.placement.destination);
+        make_directories(into, self.owner)?;
+        archive.set_preserve_permissions(true);
+        archive.set_preserve_ownerships(true);
+        archive.set_unpack_xattrs(true);
+        archive.set_overwrite(true);
+        // Directories that the archive does not name are made on the way.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let unpacked = Self::unpack_entries(&mut archive, into);
+        rustix::process::umask(Mode::empty());
+        unpacked.map_err(|error| {
+            let name = from.strip_prefix(FILES).unwrap_or(from).display();
+            io::Error::other(format!("`{name}`: {error}"))
+        })?;
+        Ok(true)
+    }
+
+    fn unpack_entries(archive: &mut tar::Archive<impl Read>, into: &Path) -> io::Result<()> {
+        // What is put into a directory changes its time, and its mode may forbid it.
+        let mut directories = Vec::new();
+        for entry in archive.entries()? {
+            let entry = entry?;
+            if entry.header().entry_type().is_dir() {
+                directories.push(entry);
+            } else {
+                Self::unpack_entry(entry, into)?;
+            }
+        }
+        directories.sort_by(|one, two| two.path_bytes().cmp(&one.path_bytes()));
+        for directory in directories {
+            Self::unpack_entry(directory, into)?;
+        }
+        Ok(())
+    }
+
+    fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, into: &Path) -> io::Result<()> {
+        let to = into.join(entry.path()?);
+        let kind = entry.header().entry_type();
+        if kind.is_hard_link() && fs::symlink_metadata(&to).is_ok_and(|there| !there.is_dir()) {
+            fs::remove_file(&to)?;
+        }
+        let mode = entry.header().mode()?;
+        if entry.unpack_in(into)? && kind.is_hard_link() {
+            // The later name's counts, as with Docker.
+            fs::set_permissions(&to, PermissionsExt::from_mode(mode & 0o7777))?;
+        }
+        Ok(())
     }
 
     /// Owner before mode, since a change of owner clears bits of it.
@@ -214,11 +292,10 @@ fn set_time(path: &Path, time: Timespec) -> io::Result<()> {
     )?)
 }
 
-/// Unpacks an archive of tar, plain or compressed with gzip, bzip2, xz or zstd, into a directory; `false` if
-/// it is none. A file that only begins like one is an error, and a compressed file without an archive in it
-/// is no archive.
-fn unpack(from: &Path, to: &Path, is_top: bool) -> io::Result<bool> {
-    let mut file = fs::File::open(from)?;
+/// What is read out of a file that is an archive of tar, plain or compressed with gzip, bzip2, xz or zstd;
+/// nothing if it is none. A compressed file without an archive in it is no archive.
+fn archive(path: &Path) -> io::Result<Option<tar::Archive<impl Read>>> {
+    let mut file = fs::File::open(path)?;
     let mut start = [0; 6];
     let mut length = 0;
     while length < start.len() {
@@ -241,22 +318,6 @@ fn unpack(from: &Path, to: &Path, is_top: bool) -> io::Result<bool> {
         .take(512)
         .read_to_end(&mut block)
         .is_ok_and(|count| count == 512);
-    if !(is_header && &block[257..262] == b"ustar") {
-        return Ok(false);
-    }
-    // The destination of an archive is a directory, whatever the archive's name is.
-    let directory = if is_top {
-        to
-    } else {
-        to.parent().unwrap_or(Path::new("/"))
-    };
-    let mut archive = tar::Archive::new(io::Cursor::new(block).chain(reader));
-    archive.set_preserve_permissions(true);
-    archive.set_preserve_ownerships(true);
-    archive.set_unpack_xattrs(true);
-    archive.set_overwrite(true);
-    archive
-        .unpack(directory)
-        .map_err(|error| io::Error::other(format!("`{}`: {error}", from.display())))?;
-    Ok(true)
+    let is_archive = is_header && &block[257..262] == b"ustar";
+    Ok(is_archive.then(|| tar::Archive::new(io::Cursor::new(block).chain(reader))))
 }

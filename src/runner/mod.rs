@@ -40,7 +40,7 @@ use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
-pub use self::files::{FILES, Placement};
+pub use self::files::{FILES, Item, Placement};
 
 /// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
 const MARKER: &str = "pyats-image-build: runner";
@@ -346,7 +346,8 @@ pub fn isolation(rung: Rung) -> &'static str {
 
 /// All paths, relative to the root, that [`run`] may have to make in the root file system to mount upon, with
 /// the directories that lead to them, sorted. A path that was not there before and is empty now is no change
-/// of the command's. The times of directories that were there before are kept.
+/// of the command's. The times of directories that were there before are kept. The working directory is none
+/// of them: it stays, as with other builders.
 #[must_use]
 pub fn mount_points(command: &Command) -> Vec<PathBuf> {
     let own = ["dev", "proc", "sys", "etc/resolv.conf", "etc/hosts"].map(Path::new);
@@ -355,7 +356,6 @@ pub fn mount_points(command: &Command) -> Vec<PathBuf> {
     own.into_iter()
         .chain(mounts)
         .chain(tmpfs)
-        .chain([command.cwd.as_path()])
         .map(place::inside)
         .flat_map(|path| path.ancestors().map(Path::to_owned).collect::<Vec<_>>())
         .filter(|path| !path.as_os_str().is_empty())

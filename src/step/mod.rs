@@ -97,7 +97,7 @@ impl Task {
 #[non_exhaustive]
 pub enum Error {
     /// A command ran, and failed.
-    #[error("step `{step}` failed: `{command}` {}", how(*.outcome))]
+    #[error("{}`{command}` {}", of(step, command), how(*.outcome))]
     Failed {
         /// The step's name.
         step: String,
@@ -130,6 +130,14 @@ pub enum Error {
     /// The user wants to stop.
     #[error(transparent)]
     Cancelled(#[from] progress::Cancelled),
+}
+
+/// The step of a command, unless it is known by that command.
+fn of(step: &str, command: &str) -> String {
+    if step == command {
+        return String::new();
+    }
+    format!("step `{step}` failed: ")
 }
 
 fn how(outcome: Outcome) -> String {

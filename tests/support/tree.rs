@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use globset::Glob;
@@ -14,7 +15,7 @@ use super::sha256;
 /// Names, types, modes, owners, link targets, devices, contents and extended attributes. Times are
 /// left out, and so are sizes of directories.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Tree(BTreeMap<String, Node>);
+pub(crate) struct Tree(BTreeMap<PathBuf, Node>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
@@ -24,7 +25,7 @@ struct Node {
     /// A link's target, a file's digest, a device's numbers.
     content: String,
     /// The first name of the same file, for hard links.
-    same_as: Option<String>,
+    same_as: Option<PathBuf>,
     attributes: BTreeMap<String, Vec<u8>>,
 }
 
@@ -33,19 +34,14 @@ impl Tree {
     pub(crate) fn of(root: &Path) -> Self {
         let mut nodes = BTreeMap::new();
         let mut names = BTreeMap::new();
-        let mut waiting = vec![String::new()];
+        let mut waiting = vec![PathBuf::new()];
         while let Some(name) = waiting.pop() {
             let path = root.join(&name);
             let metadata = fs::symlink_metadata(&path).expect("the tree does not change");
             if metadata.is_dir() {
                 for entry in fs::read_dir(&path).expect("the tree is readable") {
                     let entry = entry.expect("the tree is readable");
-                    let child = entry.file_name().into_string().expect("names are UTF-8");
-                    waiting.push(if name.is_empty() {
-                        child
-                    } else {
-                        format!("{name}/{child}")
-                    });
+                    waiting.push(name.join(entry.file_name()));
                 }
             } else if metadata.nlink() > 1 {
                 names
@@ -80,17 +76,30 @@ impl Tree {
             .filter(|name| !allowed.iter().any(|pattern| pattern.is_match(name)))
             .filter_map(|name| match (self.0.get(name), other.0.get(name)) {
                 (Some(one), Some(two)) if one == two => None,
-                (Some(one), Some(two)) => Some(format!("/{name}: {}", one.differences(two))),
-                (Some(one), None) => Some(format!("/{name}: only in the first ({})", one.kind)),
-                (None, two) => Some(format!("/{name}: only in the second ({})", two?.kind)),
+                (Some(one), Some(two)) => {
+                    Some(format!("{}: {}", shown(name), one.differences(two)))
+                }
+                (Some(one), None) => {
+                    Some(format!("{}: only in the first ({})", shown(name), one.kind))
+                }
+                (None, two) => Some(format!(
+                    "{}: only in the second ({})",
+                    shown(name),
+                    two?.kind
+                )),
             })
             .collect()
     }
 
     /// Whether there is something at this path.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.0.contains_key(Path::new(name))
     }
+}
+
+/// A name in one line, whatever its bytes are.
+fn shown(name: &Path) -> String {
+    format!("/{}", name.as_os_str().as_bytes().escape_ascii())
 }
 
 impl Node {

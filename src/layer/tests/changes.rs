@@ -470,27 +470,33 @@ fn what_the_runner_made_to_mount_upon_is_ignored() {
         fs::write(root.join("etc/resolv.conf"), "").unwrap();
         fs::create_dir_all(root.join("dev")).unwrap();
         fs::write(root.join("dev/null"), "").unwrap();
-        fs::create_dir_all(root.join("workspace/below")).unwrap();
+        fs::create_dir_all(root.join("workspace")).unwrap();
         fs::create_dir_all(root.join("run/a/b")).unwrap();
     };
     assert_eq!(change.entries(make), [""; 0]);
-    // What is beside is kept, and so is a change of what was there before.
+    // What is beside is kept, what was put there, and a change of what was there before.
     let ignore = change.request.ignore.clone();
     let mut change = Change::new(base);
     change.request.ignore = ignore;
     let entries = change.entries(|root| {
         make(root);
         fs::write(root.join("run/a/x"), "").unwrap();
+        fs::write(root.join("workspace/x"), "").unwrap();
+        fs::write(root.join("dev/null"), "text").unwrap();
         fs::write(root.join("etc/passwd"), "changed").unwrap();
     });
     assert_eq!(
         entries,
         [
+            "dev Directory",
+            "dev/null File",
             "etc Directory",
             "etc/passwd File",
             "run Directory",
             "run/a Directory",
-            "run/a/x File"
+            "run/a/x File",
+            "workspace Directory",
+            "workspace/x File"
         ]
     );
 }
