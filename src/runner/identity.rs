@@ -79,7 +79,7 @@ impl Identity {
                 .or(number)
                 .ok_or_else(|| format!("there is no group `{named_group}` in /etc/group"))?;
         }
-        if identity.home.is_empty() {
+        if entry.is_none() {
             let home = if identity.uid == 0 { "/root" } else { "/" };
             home.clone_into(&mut identity.home);
         }
@@ -198,7 +198,8 @@ mod tests {
             // Nobody knows the number: it is taken as it is.
             ("4711", 4711, 0, vec![], "/"),
             ("4711:4712", 4711, 4712, vec![], "/"),
-            ("none", 5, 5, vec![], "/"),
+            // An account without a home has an empty one.
+            ("none", 5, 5, vec![], ""),
             // A name that looks like a number is found first.
             ("12", 77, 78, vec![], "/home/twelve"),
         ] {
