@@ -9,14 +9,17 @@ use serde_json::{Map, Value, json};
 
 use crate::base::{Base, Source};
 use crate::digest::DiffId;
+use crate::dockerfile;
 use crate::manifest::{Descriptor, Layer, Manifest, Platform, media_type};
 use crate::store::{self, Store};
 
 /// What the image says beside its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// All of the environment, expanded, in order.
+    /// All of the environment, expanded, in order: the base's and the build file's.
     pub env: Vec<(String, String)>,
+    /// What that, and instructions, make of the base's config.
+    pub config: dockerfile::Config,
     /// The entrypoint's words.
     pub entrypoint: Vec<String>,
     /// Where a command starts.
@@ -41,12 +44,12 @@ pub enum Format {
     Docker,
 }
 
-/// A layer that was made here, with what its history entry says.
+/// An entry of the history that was made here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewLayer {
-    /// The layer.
-    pub layer: Layer,
-    /// The history entry's `created_by`.
+pub struct Entry {
+    /// Its layer; absent if only the config changed, or nothing.
+    pub layer: Option<Layer>,
+    /// Its `created_by`.
     pub created_by: String,
 }
 
@@ -90,20 +93,20 @@ pub enum Error {
     },
 }
 
-/// Puts `layers` and `settings` on top of `base`.
+/// Puts the layers of `entries`, and `settings`, on top of `base`.
 pub fn append(
     base: &Base,
-    layers: &[NewLayer],
+    entries: &[Entry],
     settings: &Settings,
     store: &Store,
 ) -> Result<Image, Error> {
     let all: Vec<Layer> = base
         .layers
         .iter()
-        .chain(layers.iter().map(|new| &new.layer))
+        .chain(entries.iter().filter_map(|entry| entry.layer.as_ref()))
         .map(|layer| translate(layer, settings.format))
         .collect::<Result<_, _>>()?;
-    let config = config(base, layers, settings);
+    let config = config(base, entries, settings);
     let (manifest_type, config_type) = match settings.format {
         Format::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
         Format::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
@@ -239,7 +242,7 @@ pub fn env(config: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
+fn config(base: &Base, entries: &[Entry], settings: &Settings) -> Value {
     let created = timestamp(settings.created);
     let mut document = base.config.as_object().cloned().unwrap_or_default();
     // They describe the container that the base was committed from.
@@ -259,21 +262,17 @@ fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
         base.platform.architecture.clone().into(),
     );
 
-    let runtime = object(&mut document, "config");
-    let env: Vec<String> = settings
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    runtime.insert("Env".to_owned(), env.into());
-    runtime.insert("Entrypoint".to_owned(), settings.entrypoint.clone().into());
-    runtime.insert("WorkingDir".to_owned(), settings.working_dir.clone().into());
-    // As in a Dockerfile: a new entrypoint does not take the base's command for its arguments.
-    runtime.remove("Cmd");
+    let mut document = Value::Object(document);
+    dockerfile::Config {
+        entrypoint: settings.entrypoint.clone(),
+        working_dir: settings.working_dir.clone(),
+        ..settings.config.clone()
+    }
+    .write(&mut document);
+    let document = document.as_object_mut().expect("it was made one");
+    let runtime = object(document, "config");
     // It names the image that the base was committed from.
     runtime.remove("Image");
-    // Meant for whoever builds upon the base, and not for those who build upon this image.
-    runtime.remove("OnBuild");
     if !settings.labels.is_empty() {
         let labels = object(runtime, "Labels");
         for (name, value) in &settings.labels {
@@ -282,21 +281,29 @@ fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
     }
 
     let mut history = base_history(base);
-    history.extend(layers.iter().map(|new| {
-        json!({ "created": created, "created_by": new.created_by, "comment": "pyats-image-build" })
+    history.extend(entries.iter().map(|entry| {
+        let mut line = json!({
+            "created": created,
+            "created_by": entry.created_by,
+            "comment": "pyats-image-build",
+        });
+        if entry.layer.is_none() {
+            line["empty_layer"] = true.into();
+        }
+        line
     }));
     document.insert("history".to_owned(), history.into());
     let diff_ids: Vec<DiffId> = base
         .layers
         .iter()
-        .chain(layers.iter().map(|new| &new.layer))
+        .chain(entries.iter().filter_map(|entry| entry.layer.as_ref()))
         .map(|layer| layer.diff_id)
         .collect();
     document.insert(
         "rootfs".to_owned(),
         json!({ "type": "layers", "diff_ids": diff_ids }),
     );
-    Value::Object(document)
+    Value::Object(std::mem::take(document))
 }
 
 /// The base's history, with one entry a layer even where the base has none.

@@ -1,6 +1,7 @@
 //! The pipeline: [`build`] names every stage in order and holds no detail.
 
 mod dockerfile;
+mod instructions;
 mod layers;
 mod settings;
 
@@ -14,7 +15,7 @@ use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
 use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
-use crate::image::{self, Format, Image, NewLayer};
+use crate::image::{self, Entry, Format, Image};
 use crate::layer::Compression;
 use crate::manifest::Platform;
 use crate::net;
@@ -69,6 +70,8 @@ pub struct Options {
     pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
     pub registry: registry::Options,
+    /// Secrets that steps may ask for: their ids, and the files that hold them.
+    pub secrets: Vec<(String, PathBuf)>,
     /// Added to the build file's.
     pub labels: Vec<(String, String)>,
     /// Added to the build file's.
@@ -86,8 +89,8 @@ pub struct Outcome {
     pub plan: Plan,
     /// The image; absent after a dry run.
     pub image: Option<Image>,
-    /// The layers that were made here, lowest first.
-    pub layers: Vec<NewLayer>,
+    /// The entries of the history that were made here, lowest first.
+    pub entries: Vec<Entry>,
 }
 
 /// What a build does.
@@ -163,10 +166,10 @@ impl Build<'_> {
         let Self {
             options,
             buildfile,
-            net,
             store,
             scratch,
             progress,
+            ..
         } = self;
         let root = ContextRoot::open(
             options.path.as_deref(),
@@ -175,14 +178,7 @@ impl Build<'_> {
             progress,
         )?;
         let own = [store.root(), scratch];
-        let sources = Sources {
-            net,
-            ssh: &options.ssh,
-            store,
-            jobs: options.jobs,
-            again: options.again,
-        };
-        let context = context::stage(buildfile, root.path(), &own, sources, progress)?;
+        let context = context::stage(buildfile, root.path(), &own, self.sources(), progress)?;
         let base = self.pull()?;
         if base.config["config"]["OnBuild"]
             .as_array()
@@ -191,17 +187,19 @@ impl Build<'_> {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
         let mut settings = settings::settings(options, buildfile, &base)?;
-        let steps = layers::steps(self, &context);
+        let stages = layers::stages(self, &context, &settings);
 
-        let mut layers = Vec::new();
+        let mut entries = Vec::new();
         let mut image = None;
         if let Some(rung) = rung {
             let rootfs = rootfs::unpack(&base.layers, rung, store, progress)?;
-            settings.entrypoint = settings::entrypoint(&rootfs);
-            layers = layers::make(self, rung, &context, &settings, &steps, &rootfs)?;
-            image = Some(image::append(&base, &layers, &settings, store)?);
+            entries = layers::make(self, rung, &context, &mut settings, &stages, &rootfs)?;
+            image = Some(image::append(&base, &entries, &settings, store)?);
+        } else if layers::install(&stages, "tini") {
+            settings.entrypoint = settings::entrypoint(|path| path == "usr/bin/tini");
         }
-        dockerfile::write(&context, &base, &settings, &steps)?;
+        dockerfile::write(&context, &base, &settings, &stages)?;
+        let steps = layers::steps(stages);
         if let Some(image) = &image {
             publish(image, &references, &outputs, store, progress)?;
         }
@@ -217,8 +215,19 @@ impl Build<'_> {
         Ok(Outcome {
             plan,
             image,
-            layers,
+            entries,
         })
+    }
+
+    /// How files of other machines are reached.
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            net: self.net,
+            ssh: &self.options.ssh,
+            store: self.store,
+            jobs: self.options.jobs,
+            again: self.options.again,
+        }
     }
 
     fn pull(self) -> Result<Base, Error> {

@@ -52,6 +52,14 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
+    /// What ADD names is no place.
+    #[error("`{url}` cannot be used: {reason}")]
+    Url {
+        /// Masked.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// There is no such file.
     #[error("`{}` does not exist", path.display())]
     Missing {
@@ -236,7 +244,9 @@ impl Error {
 }
 
 impl Problem {
-    fn hint(&self) -> Option<String> {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Missing {
                 similar: Some(name),

@@ -23,6 +23,7 @@ mod local;
 mod manifests;
 mod pip;
 mod root;
+mod select;
 mod worktrees;
 
 #[cfg(test)]
@@ -47,8 +48,9 @@ use local::Copier;
 
 pub use error::{Error, Problem, RootProblem};
 pub use fetch::ssh::Options as SshOptions;
-pub use fetch::{Again, Sources};
+pub use fetch::{Added, Again, Sources, add};
 pub use root::ContextRoot;
+pub use select::{SelectError, Selected, Selection, resolve, select};
 
 /// What `$WORKSPACE` is in the image.
 const WORKSPACE: &str = "/workspace";

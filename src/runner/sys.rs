@@ -4,12 +4,13 @@
 //! started again, before anything of the program ran in it, and what it forks.
 #![expect(
     unsafe_code,
-    reason = "fork, execve, unshare, signal dispositions and filters have no safe interface"
+    reason = "fork, execve, unshare, signal dispositions, filters and other processes' memory have no safe \
+              interface"
 )]
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::process::Pid;
@@ -165,6 +166,26 @@ pub(super) fn set_host_name(name: &str) -> io::Result<()> {
 
 /// Installs a filter for system calls. Needs `CAP_SYS_ADMIN` or no-new-privileges.
 pub(super) fn install_filter(program: &BpfProgram) -> io::Result<()> {
+    seccomp(program, 0).map(drop)
+}
+
+/// Installs a filter whose notices arrive at the descriptor, until the last process under it has ended.
+pub(super) fn install_listener(program: &BpfProgram) -> io::Result<OwnedFd> {
+    let killable =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let fd = match seccomp(program, killable) {
+        // Before Linux 5.19 a signal makes the call start anew, and be told of twice.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            seccomp(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        }
+        result => result,
+    }?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn seccomp(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let mut instructions: Vec<libc::sock_filter> = program
         .iter()
         .map(|i| libc::sock_filter {
@@ -183,13 +204,356 @@ pub(super) fn install_filter(program: &BpfProgram) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const program,
         )
     };
-    if done == 0 {
+    outcome(done)
+}
+
+fn outcome(done: libc::c_long) -> io::Result<libc::c_long> {
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(done)
+    }
+}
+
+/// Sets the loopback interface of this network namespace up.
+pub(super) fn raise_loopback() -> io::Result<()> {
+    // SAFETY: the structure is valid with all bits zero, and lives through the call; the name is shorter than
+    // its place; the descriptor is new and ours.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(socket);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+            *to = from.cast_signed();
+        }
+        let up = libc::IFF_UP | libc::IFF_RUNNING;
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(up).map_err(io::Error::other)?;
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// A system call that waits for an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Notice {
+    /// Names the call as long as it waits.
+    pub(super) id: u64,
+    /// Who called, in this process's pid namespace.
+    pub(super) thread: i32,
+    /// Which call.
+    pub(super) number: libc::c_long,
+    /// As the kernel got them.
+    pub(super) arguments: [u64; 6],
+}
+
+/// What a call gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// This value.
+    Value(i64),
+    /// This error.
+    Error(rustix::io::Errno),
+    /// Whatever the kernel says.
+    Continue,
+}
+
+/// The next notice; `None` if the call that was told of does not wait any more. Blocks only if none was told.
+pub(super) fn receive_notice(listener: &OwnedFd) -> io::Result<Option<Notice>> {
+    #[repr(C)]
+    struct Padded {
+        notice: libc::seccomp_notif,
+        // A younger kernel may have more to say.
+        room: [u8; 256],
+    }
+    // SAFETY: all of it is integers, for which zero is a value; the kernel asks for zeros.
+    let mut padded: Padded = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes a notice, which there is room for.
+    let done = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_RECV,
+            &raw mut padded,
+        )
+    };
+    match outcome(done.into()) {
+        Ok(_) => {
+            let notice = padded.notice;
+            Ok(Some(Notice {
+                id: notice.id,
+                thread: notice.pid.cast_signed(),
+                number: notice.data.nr.into(),
+                arguments: notice.data.args,
+            }))
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers a call. One that does not wait any more needs no answer.
+pub(super) fn answer_notice(listener: &OwnedFd, id: u64, answer: Answer) {
+    let mut response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: 0,
+        flags: 0,
+    };
+    match answer {
+        Answer::Value(value) => response.val = value,
+        Answer::Error(error) => response.error = -error.raw_os_error(),
+        // The flag is the lowest bit.
+        Answer::Continue => response.flags = 1,
+    }
+    // SAFETY: the kernel reads a response, and writes none.
+    unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND,
+            &raw mut response,
+        )
+    };
+}
+
+/// Whether a call still waits. Only then is what was found by its thread's number that thread's.
+pub(super) fn is_waiting(listener: &OwnedFd, id: u64) -> bool {
+    // SAFETY: the kernel reads the number.
+    let done = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
+            &raw const id,
+        )
+    };
+    done == 0
+}
+
+/// Answers a call by a descriptor of its own for what `fd` names.
+pub(super) fn answer_descriptor(
+    listener: &OwnedFd,
+    id: u64,
+    fd: &OwnedFd,
+    close_on_exec: bool,
+) -> io::Result<()> {
+    /// Adds the descriptor and answers with its number, or does neither.
+    const SECCOMP_ADDFD_FLAG_SEND: u32 = 1 << 1;
+    let mut request = libc::seccomp_notif_addfd {
+        id,
+        flags: SECCOMP_ADDFD_FLAG_SEND,
+        srcfd: fd.as_raw_fd().cast_unsigned(),
+        newfd: 0,
+        newfd_flags: if close_on_exec {
+            libc::O_CLOEXEC.cast_unsigned()
+        } else {
+            0
+        },
+    };
+    // SAFETY: the kernel reads a request.
+    let done = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ADDFD,
+            &raw mut request,
+        )
+    };
+    outcome(done.into()).map(drop)
+}
+
+/// Wakes those that wait for an answer on the processor that answers, where the kernel can: both then take
+/// turns, and neither waits for another processor.
+pub(super) fn answer_on_same_processor(listener: &OwnedFd) {
+    const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: libc::c_ulong = 1;
+    // SAFETY: the flags are a number.
+    unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+            SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP,
+        )
+    };
+}
+
+/// Reads another process's memory; gives how much of it is there.
+pub(super) fn read_memory(thread: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let ours = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let theirs = remote(address, buffer.len())?;
+    // The last argument lies on the stack, where a narrow zero is not zero all over.
+    // SAFETY: the kernel writes into the buffer, which is ours and as long as it says; the other address is
+    // only looked at in the other process.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_process_vm_readv,
+            thread,
+            &raw const ours,
+            1_usize,
+            &raw const theirs,
+            1_usize,
+            0_usize,
+        )
+    };
+    usize::try_from(outcome(done)?).map_err(io::Error::other)
+}
+
+/// Writes all of `bytes` into another process's memory.
+pub(super) fn write_memory(thread: i32, address: u64, bytes: &[u8]) -> io::Result<()> {
+    let ours = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let theirs = remote(address, bytes.len())?;
+    // SAFETY: the kernel reads the bytes, and writes in the other process only.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_process_vm_writev,
+            thread,
+            &raw const ours,
+            1_usize,
+            &raw const theirs,
+            1_usize,
+            0_usize,
+        )
+    };
+    if usize::try_from(outcome(done)?).is_ok_and(|written| written == bytes.len()) {
         Ok(())
     } else {
-        Err(io::Error::last_os_error())
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
     }
+}
+
+fn remote(address: u64, length: usize) -> io::Result<libc::iovec> {
+    let address =
+        usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+    Ok(libc::iovec {
+        iov_base: ptr::without_provenance_mut(address),
+        iov_len: length,
+    })
+}
+
+/// What the file system calls a file for as long as it exists: unlike the number of its inode, no later file
+/// gets the same.
+pub(super) fn file_handle(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+    /// `MAX_HANDLE_SZ` of linux/exportfs.h.
+    const ROOM: u8 = 128;
+    #[repr(C)]
+    struct Handle {
+        length: u32,
+        kind: i32,
+        bytes: [u8; ROOM as usize],
+    }
+    let mut handle = Handle {
+        length: ROOM.into(),
+        kind: 0,
+        bytes: [0; ROOM as usize],
+    };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the kernel writes at most `length` bytes, and the number of the mount.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    outcome(done)?;
+    let length = usize::from(u8::try_from(handle.length).unwrap_or(ROOM).min(ROOM));
+    let mut name = handle.kind.to_ne_bytes().to_vec();
+    name.extend_from_slice(&handle.bytes[..length]);
+    Ok(name)
+}
+
+/// The soft and hard limit of a process's resident memory, which no kernel since 2.6 heeds.
+pub(super) fn resident_limit(process: i32) -> io::Result<(u64, u64)> {
+    let mut limit = [0_u64; 2];
+    // SAFETY: the kernel writes both numbers.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            process,
+            libc::RLIMIT_RSS,
+            ptr::null::<u64>(),
+            &raw mut limit,
+        )
+    };
+    outcome(done).map(|_| (limit[0], limit[1]))
+}
+
+/// Sets what [`resident_limit`] gives.
+pub(super) fn set_resident_limit(process: i32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = [soft, hard];
+    // SAFETY: the kernel reads both numbers.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            process,
+            libc::RLIMIT_RSS,
+            &raw const limit,
+            ptr::null_mut::<u64>(),
+        )
+    };
+    outcome(done).map(drop)
+}
+
+/// The bytes that `stat` gives of a file, with another owner.
+pub(super) fn status(fd: &OwnedFd, (uid, gid): (u32, u32)) -> io::Result<Vec<u8>> {
+    // SAFETY: all of it is integers, for which zero is a value.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the structure that it shares with the C library on the architectures that the
+    // filters are made for.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_newfstatat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut stat,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    outcome(done)?;
+    (stat.st_uid, stat.st_gid) = (uid, gid);
+    let first = (&raw const stat).cast::<u8>();
+    // SAFETY: the structure was zeroed as a whole, so all of its bytes are initialised; they are copied while it
+    // lives.
+    Ok(unsafe { std::slice::from_raw_parts(first, size_of::<libc::stat>()) }.to_vec())
+}
+
+/// The bytes that `statx` gives of a file, with another owner.
+pub(super) fn extended_status(
+    fd: &OwnedFd,
+    flags: libc::c_int,
+    mask: u32,
+    (uid, gid): (u32, u32),
+) -> io::Result<Vec<u8>> {
+    /// Where the owner is in the kernel's structure, after the mask, the block size, eight bytes of attributes
+    /// and the number of links.
+    const OWNER: usize = 20;
+    let mut bytes = vec![0_u8; 256];
+    // SAFETY: the kernel's structure has 256 bytes.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags | libc::AT_EMPTY_PATH,
+            mask,
+            bytes.as_mut_ptr(),
+        )
+    };
+    outcome(done)?;
+    bytes[OWNER..OWNER + 4].copy_from_slice(&uid.to_ne_bytes());
+    bytes[OWNER + 4..OWNER + 8].copy_from_slice(&gid.to_ne_bytes());
+    Ok(bytes)
 }

@@ -1,0 +1,11 @@
+# What is made in a directory with setgid has its group.
+write("/base/group/file")
+os.mkdir("/base/group/dir")
+write("/base/group/dir/file")
+os.symlink("x", "/base/group/link")
+write("/base/group/given")
+os.chown("/base/group/given", 0, 0)
+os.mkdir("/groups")
+os.chown("/groups", 5, 6)
+os.chmod("/groups", 0o2755)
+write("/groups/file")
