@@ -191,9 +191,9 @@ pub(crate) struct Build {
     #[arg(long, hide = true)]
     cache_repo: Option<String>,
 
-    /// Give steps a secret: RUN by `--mount=type=secret`; pip gets `pip.conf` and `netrc`
-    #[arg(long = "secret", value_name = "id=ID,src=FILE", value_parser = secret)]
-    secrets: Vec<(String, PathBuf)>,
+    /// Not supported yet
+    #[arg(long, hide = true)]
+    secret: Vec<String>,
 
     /// Add a label to the image's config
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
@@ -303,26 +303,6 @@ pub(crate) struct Doctor {
     pub(crate) json: bool,
 }
 
-/// `id=ID,src=FILE`; an empty text among them is not there.
-fn secret(text: &str) -> Result<(String, PathBuf), String> {
-    let (mut id, mut source) = (None, None);
-    for part in text.split(',') {
-        match part.split_once('=') {
-            Some(("id", value)) if !value.is_empty() => id = Some(value.to_owned()),
-            Some(("src" | "source", value)) if !value.is_empty() => {
-                source = Some(PathBuf::from(value));
-            }
-            Some(("type", "file")) => {}
-            _ => return Err(format!("`{part}` is neither `id=ID` nor `src=FILE`")),
-        }
-    }
-    match (id, source) {
-        (Some(_), Some(path)) if !path.is_file() => Err(format!("`{}` is no file", path.display())),
-        (Some(id), Some(path)) => Ok((id, path)),
-        _ => Err("write `id=ID,src=FILE`".to_owned()),
-    }
-}
-
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -360,6 +340,7 @@ impl Build {
         for (given, name) in [
             (self.push, "--push"),
             (self.cache_repo.is_some(), "--cache-repo"),
+            (!self.secret.is_empty(), "--secret"),
         ] {
             if given {
                 return Err(OptionsError::NotYet(name.to_owned()));
@@ -412,7 +393,6 @@ impl Build {
                 insecure: self.insecure.clone(),
                 jobs: usize::from(self.jobs),
             },
-            secrets: self.secrets.clone(),
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),
             format: match self.format {

@@ -104,11 +104,9 @@ fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
     }
     lines.push(format!("digest   {}", image.manifest.digest));
     lines.push(format!("base     {}", outcome.plan.base));
-    for entry in &outcome.entries {
-        let Some(layer) = &entry.layer else { continue };
-        let size = indicatif::DecimalBytes(layer.descriptor.size);
-        let words = entry.created_by.lines().next().unwrap_or_default();
-        lines.push(format!("layer    {size:>10}  {words}"));
+    for new in &outcome.layers {
+        let size = indicatif::DecimalBytes(new.layer.descriptor.size);
+        lines.push(format!("layer    {size:>10}  {}", new.created_by));
     }
     lines.push(format!(
         "size     {} in {} layers",

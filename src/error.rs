@@ -1,10 +1,7 @@
 //! The error of a build: one variant a stage. Messages are the stages' own.
 
-use crate::context::SelectError;
 use crate::progress::Cancelled;
-use crate::{
-    base, buildfile, context, dockerfile, image, net, output, rootfs, runner, step, store,
-};
+use crate::{base, buildfile, context, image, net, output, rootfs, runner, step, store};
 
 /// Why a build, or another command, failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,72 +33,7 @@ pub enum Error {
     #[error(transparent)]
     Options(#[from] OptionsError),
     #[error(transparent)]
-    Instruction(#[from] InstructionError),
-    #[error(transparent)]
     Cancelled(#[from] Cancelled),
-}
-
-/// An instruction of `cmds` that cannot be carried out.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InstructionError {
-    /// It makes no sense with the values that its variables have.
-    #[error("`{key}`, line {}", source.line)]
-    Evaluate {
-        /// `cmds.pre` or `cmds.post`.
-        key: String,
-        /// What is wrong.
-        source: dockerfile::Error,
-    },
-    /// Its files cannot be found.
-    #[error("failed to carry out `{instruction}`")]
-    Select {
-        /// As the history has it.
-        instruction: String,
-        /// What is wrong.
-        source: SelectError,
-    },
-    /// What it adds cannot be fetched.
-    #[error("failed to carry out `{instruction}`")]
-    Fetch {
-        /// As the history has it.
-        instruction: String,
-        /// What is wrong.
-        source: context::Problem,
-    },
-    /// A repository without its history cannot have one.
-    #[error(
-        "`ADD --keep-git-dir` is not supported: repositories are fetched without their history"
-    )]
-    KeepGitDir,
-    /// A repository is not at the commit that it should be.
-    #[error("`{url}` is at the commit `{found}`, not at `{expected}`")]
-    Commit {
-        /// Masked.
-        url: String,
-        /// What `--checksum` says.
-        expected: String,
-        /// What it is.
-        found: String,
-    },
-    /// A step asks for a secret that nobody gave.
-    #[error("there is no secret `{0}`")]
-    NoSecret(String),
-}
-
-impl InstructionError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Evaluate { source, .. } => source.hint(),
-            Self::Select { source, .. } => source.hint(),
-            Self::Fetch { source, .. } => source.hint(),
-            Self::KeepGitDir => Some("clone in a `RUN`, or use `repositories`".to_owned()),
-            Self::Commit { .. } => {
-                Some("check `--checksum`, and the branch or tag behind `#`".to_owned())
-            }
-            Self::NoSecret(id) => Some(format!("give it with `--secret id={id},src=FILE`")),
-        }
-    }
 }
 
 /// A request that cannot be met, found before anything was done.
@@ -165,6 +97,9 @@ pub enum OptionsError {
     /// Nothing to run.
     #[error("the image has neither an entrypoint nor a command, and none was given")]
     NoCommand,
+    /// An image whose commands run as somebody else than root.
+    #[error("the image runs as the user `{0}`, which is not supported yet")]
+    User(String),
     /// A mount that is not `HOST:IMAGE[:ro]`.
     #[error(
         "`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, both absolute, and not `/` in the image"
@@ -194,6 +129,7 @@ impl OptionsError {
             Self::Proxy(error) => error.hint(),
             Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
             Self::NoCommand => "give a command after the image",
+            Self::User(_) => "use another container runtime for this image",
             Self::SameOutput(_) => "give each a path of its own, such as `-o oci-archive:PATH`",
             Self::WorkDir { .. } => {
                 "make the directory first, or choose another one with `--work-dir DIR`"
@@ -224,7 +160,6 @@ impl Error {
             Self::Output(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Options(error) => error.hint().map(str::to_owned),
-            Self::Instruction(error) => error.hint(),
             Self::Image(_) | Self::Io(_) | Self::Cancelled(_) => None,
         }
     }

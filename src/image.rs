@@ -9,17 +9,14 @@ use serde_json::{Map, Value, json};
 
 use crate::base::{Base, Source};
 use crate::digest::DiffId;
-use crate::dockerfile;
 use crate::manifest::{Descriptor, Layer, Manifest, Platform, media_type};
 use crate::store::{self, Store};
 
 /// What the image says beside its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// All of the environment, expanded, in order: the base's and the build file's.
+    /// All of the environment, expanded, in order.
     pub env: Vec<(String, String)>,
-    /// What that, and instructions, make of the base's config.
-    pub config: dockerfile::Config,
     /// The entrypoint's words.
     pub entrypoint: Vec<String>,
     /// Where a command starts.
@@ -44,12 +41,12 @@ pub enum Format {
     Docker,
 }
 
-/// An entry of the history that was made here.
+/// A layer that was made here, with what its history entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its layer; absent if only the config changed, or nothing.
-    pub layer: Option<Layer>,
-    /// Its `created_by`.
+pub struct NewLayer {
+    /// The layer.
+    pub layer: Layer,
+    /// The history entry's `created_by`.
     pub created_by: String,
 }
 
@@ -93,20 +90,20 @@ pub enum Error {
     },
 }
 
-/// Puts the layers of `entries`, and `settings`, on top of `base`.
+/// Puts `layers` and `settings` on top of `base`.
 pub fn append(
     base: &Base,
-    entries: &[Entry],
+    layers: &[NewLayer],
     settings: &Settings,
     store: &Store,
 ) -> Result<Image, Error> {
     let all: Vec<Layer> = base
         .layers
         .iter()
-        .chain(entries.iter().filter_map(|entry| entry.layer.as_ref()))
+        .chain(layers.iter().map(|new| &new.layer))
         .map(|layer| translate(layer, settings.format))
         .collect::<Result<_, _>>()?;
-    let config = config(base, entries, settings);
+    let config = config(base, layers, settings);
     let (manifest_type, config_type) = match settings.format {
         Format::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
         Format::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
@@ -242,7 +239,7 @@ pub fn env(config: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-fn config(base: &Base, entries: &[Entry], settings: &Settings) -> Value {
+fn config(base: &Base, layers: &[NewLayer], settings: &Settings) -> Value {
     let created = timestamp(settings.created);
     let mut document = base.config.as_object().cloned().unwrap_or_default();
     // They describe the container that the base was committed from.
@@ -262,17 +259,21 @@ fn config(base: &Base, entries: &[Entry], settings: &Settings) -> Value {
         base.platform.architecture.clone().into(),
     );
 
-    let mut document = Value::Object(document);
-    dockerfile::Config {
-        entrypoint: settings.entrypoint.clone(),
-        working_dir: settings.working_dir.clone(),
-        ..settings.config.clone()
-    }
-    .write(&mut document);
-    let document = document.as_object_mut().expect("it was made one");
-    let runtime = object(document, "config");
+    let runtime = object(&mut document, "config");
+    let env: Vec<String> = settings
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    runtime.insert("Env".to_owned(), env.into());
+    runtime.insert("Entrypoint".to_owned(), settings.entrypoint.clone().into());
+    runtime.insert("WorkingDir".to_owned(), settings.working_dir.clone().into());
+    // As in a Dockerfile: a new entrypoint does not take the base's command for its arguments.
+    runtime.remove("Cmd");
     // It names the image that the base was committed from.
     runtime.remove("Image");
+    // Meant for whoever builds upon the base, and not for those who build upon this image.
+    runtime.remove("OnBuild");
     if !settings.labels.is_empty() {
         let labels = object(runtime, "Labels");
         for (name, value) in &settings.labels {
@@ -281,29 +282,21 @@ fn config(base: &Base, entries: &[Entry], settings: &Settings) -> Value {
     }
 
     let mut history = base_history(base);
-    history.extend(entries.iter().map(|entry| {
-        let mut line = json!({
-            "created": created,
-            "created_by": entry.created_by,
-            "comment": "pyats-image-build",
-        });
-        if entry.layer.is_none() {
-            line["empty_layer"] = true.into();
-        }
-        line
+    history.extend(layers.iter().map(|new| {
+        json!({ "created": created, "created_by": new.created_by, "comment": "pyats-image-build" })
     }));
     document.insert("history".to_owned(), history.into());
     let diff_ids: Vec<DiffId> = base
         .layers
         .iter()
-        .chain(entries.iter().filter_map(|entry| entry.layer.as_ref()))
+        .chain(layers.iter().map(|new| &new.layer))
         .map(|layer| layer.diff_id)
         .collect();
     document.insert(
         "rootfs".to_owned(),
         json!({ "type": "layers", "diff_ids": diff_ids }),
     );
-    Value::Object(std::mem::take(document))
+    Value::Object(document)
 }
 
 /// The base's history, with one entry a layer even where the base has none.

@@ -7,7 +7,7 @@
 //! [`store::Store`], which is an OCI image layout.
 //!
 //! ```text
-//! cli -> assemble -> dockerfile -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
+//! cli -> assemble -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
 //! shared, lower:     registry -> store -> manifest -> digest     net -> progress, secret
 //! ```
 //!
@@ -16,7 +16,6 @@
 //!
 //! | module | from | to |
 //! |---|---|---|
-//! | [`dockerfile`] | the instructions of `cmds` | what is to be run and copied, and what the config says; pure |
 //! | [`buildfile`] | YAML text | a typed [`buildfile::BuildFile`]; past it nobody sees YAML |
 //! | [`context`] | build file | the staged files: `image/workspace`, `image/venv` |
 //! | [`base`] | a reference and a platform | config and layers in the store |
@@ -42,14 +41,6 @@
 //! }
 //! ```
 //!
-//! # Owners
-//!
-//! On the rung `userns-single` no file can have an owner but the calling user. What layers say of owners, and
-//! what steps ask for, is kept beside: files and directories carry [`layer::OWNER_ATTRIBUTE`], which the kernel
-//! copies and moves with them; links, pipes and devices are listed by path ([`layer::RecordedOwners`]). Pid 1
-//! of a step takes down its calls of chown(2), and can answer its questions ([`runner::Owners`]); a layer has
-//! the owners that the other rungs give.
-//!
 //! # Same input, same digest
 //!
 //! Layers that are made here are sorted, have numeric owners, whole seconds, and no access times. Files of
@@ -63,7 +54,6 @@ pub mod base;
 pub mod buildfile;
 pub mod context;
 pub mod digest;
-pub mod dockerfile;
 pub mod error;
 pub mod image;
 pub mod layer;

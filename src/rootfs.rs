@@ -122,13 +122,7 @@ pub fn unpack(
 ) -> Result<Rootfs, Error> {
     let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
     let chain = ChainId::of(&diff_ids).ok_or(Error::NoLayers)?;
-    let variant = if owners_are_recorded(rung) {
-        // Trees of the first version have no attributes.
-        format!("{rung}-2")
-    } else {
-        rung.to_string()
-    };
-    let kept = store.rootfs_path(&chain, &variant);
+    let kept = store.rootfs_path(&chain, &rung.to_string());
     let in_place = |directory: &Path| Rootfs {
         path: directory.join("rootfs"),
         owners: owners_are_recorded(rung).then(|| directory.join("owners")),

@@ -10,9 +10,9 @@ use crate::error::{Error, OptionsError};
 use crate::image::{self, Image};
 use crate::manifest::{Index, Platform, REF_NAME};
 use crate::progress::Progress;
-use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
+use crate::runner::{self, Command, Mount, Outcome, Rung};
 use crate::store::{Scratch, Store};
-use crate::{assemble, layer, net, registry, rootfs, step};
+use crate::{assemble, net, registry, rootfs, step};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -123,6 +123,10 @@ fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
 /// Runs the command to its end.
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let (image, _, store) = find(&options.image, &options.store, progress)?;
+    let user = image.text("User");
+    if !matches!(user.split(':').next(), Some("" | "root" | "0")) {
+        return Err(OptionsError::User(user.to_owned()).into());
+    }
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner)?;
     rootfs::sweep(rung, &store.scratch_root())?;
@@ -132,10 +136,6 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         let command = Command {
             rootfs: rootfs::writable(rung, &[base.path], scratch.path(), progress)?,
             mounts: options.volumes.clone(),
-            tmpfs: Vec::new(),
-            user: image.text("User").to_owned(),
-            network: true,
-            placement: None,
             argv,
             env: environment(options, &image),
             cwd: options
@@ -148,12 +148,6 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             ca_bundle: None,
             interactive: options.interactive,
             inherit_output: true,
-            owners: base.owners.map(|known| Owners {
-                attribute: layer::OWNER_ATTRIBUTE.to_owned(),
-                known: Some(known),
-                record: scratch.path().join("owners"),
-                emulate: true,
-            }),
         };
         Ok(runner::run(
             rung,

@@ -8,8 +8,7 @@ use fs_err as fs;
 use crate::support::repository;
 
 /// The stages, in order: each may import those before it, and all that is shared.
-const STAGES: [&str; 9] = [
-    "dockerfile",
+const STAGES: [&str; 8] = [
     "buildfile",
     "context",
     "base",

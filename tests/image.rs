@@ -26,7 +26,6 @@ fn files_packages_and_settings_arrive() {
         r#"
 tag: image:1
 python: 3.11
-system-packages: []
 files:
   - tree
   - sub/renamed.txt: tree/data.txt
@@ -114,7 +113,7 @@ fn run_has_dockers_meanings() {
     let bench = Bench::current();
     bench.write(
         "build.yaml",
-        "tag: image:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1', A: image}\n",
+        "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1', A: image}\n",
     );
     bench.run(["build.yaml", "--base", &base]).line();
     let note = bench.write("note.txt", "mounted");
@@ -174,7 +173,7 @@ fn a_step_sees_nothing_of_the_host() {
     let bench = Bench::current();
     bench.write(
         "build.yaml",
-        "tag: image:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1'}\n",
+        "tag: image:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\n",
     );
     bench.run(["build.yaml", "--base", &base]).line();
     let home = bench.root().join("home").display().to_string();

@@ -7,8 +7,6 @@ mod support;
 mod architecture;
 /// What is refused, with which words and which exit status.
 mod bad_input;
-/// Instructions of `cmds` and Debian packages.
-mod cmds;
 /// The support code itself: a test that cannot fail is a defect.
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.

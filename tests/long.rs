@@ -145,7 +145,7 @@ fn prepare(user: User) -> Option<Bench> {
     bench.write_wheel(&["--noise", "24000000"]);
     bench.write(
         "build.yaml",
-        "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [pib_hello-1.0-py3-none-any.whl]\n\
+        "tag: image:1\npython: 3.11\nfiles: [pib_hello-1.0-py3-none-any.whl]\n\
          packages: ['${WORKSPACE}/pib_hello-1.0-py3-none-any.whl']\nenv: {PIP_NO_INDEX: '1'}\n",
     );
     bench.path("out");
@@ -229,7 +229,7 @@ fn builds_all_of_pyats(user: User) {
     );
     bench.write(
         "build.yaml",
-        "tag: pyats:1\npython: 3.11\nsystem-packages: []\nfiles: [job.py, script.py]\npackages: ['pyats[full]']\n",
+        "tag: pyats:1\npython: 3.11\nfiles: [job.py, script.py]\npackages: ['pyats[full]']\n",
     );
     let log = bench.path("log");
     let errors = fs::File::create(&log).expect("ours").into_parts().0;

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::support::{Bench, Docker, have, serve_base, skopeo_copy, skopeo_inspect, verify};
 
-const BUILD: &str = "tag: from-the-file:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1'}\nlabels: {a: file, b: file}\n";
+const BUILD: &str =
+    "tag: from-the-file:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\nlabels: {a: file, b: file}\n";
 
 #[test]
 fn every_kind_of_output_holds_the_same_image() {

@@ -20,7 +20,7 @@ fn the_same_build_gives_the_same_digest_on_every_rung() {
         bench.write("jobs/job.py", "print('job')\n");
         bench.write(
             "build.yaml",
-            "tag: repro:1\npython: 3.11\nsystem-packages: []\nfiles: [jobs, pib_hello-1.0-py3-none-any.whl]\n\
+            "tag: repro:1\npython: 3.11\nfiles: [jobs, pib_hello-1.0-py3-none-any.whl]\n\
              packages: ['${WORKSPACE}/pib_hello-1.0-py3-none-any.whl']\nenv: {PIP_NO_INDEX: '1', A: b}\n",
         );
         let out = bench.path("out");
@@ -64,7 +64,7 @@ fn an_unchanged_build_gives_back_the_very_same_bytes_of_layers() {
     let bench = Bench::current();
     bench.write(
         "build.yaml",
-        "tag: repro:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1'}\n",
+        "tag: repro:1\npython: 3.11\nenv: {PIP_NO_INDEX: '1'}\n",
     );
     let layers = |name: &str| {
         let out = bench.path(name);

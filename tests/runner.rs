@@ -286,17 +286,12 @@ fn command(rootfs: RootFs) -> Command {
     Command {
         rootfs,
         mounts: vec![],
-        tmpfs: vec![],
-        user: String::new(),
-        network: true,
-        placement: None,
         argv: vec![],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         cwd: "/".into(),
         ca_bundle: None,
         interactive: false,
         inherit_output: false,
-        owners: None,
     }
 }
 

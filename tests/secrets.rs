@@ -27,7 +27,7 @@ fn credentials_reach_pip_and_nothing_else() {
         bench.write(
             "build.yaml",
             format!(
-                "tag: image:1\npython: 3.11\nsystem-packages: []\n\
+                "tag: image:1\npython: 3.11\n\
                  packages:\n  - --extra-index-url http://user:%ENV{{LINE}}@{index}/extra/simple\n  - pib-hello\n\
                  pip-config:\n  global:\n    index-url: http://user:pa55-of-conf@{index}/main/simple\n"
             ),
@@ -91,7 +91,7 @@ fn credentials_of_sources_reach_servers_and_nothing_else() {
     bench.write(
         "build.yaml",
         format!(
-            "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles:\n  - {}\n  - {}\n  - {}\nrepositories:\n  \
+            "tag: image:1\npython: 3.11\nfiles:\n  - {}\n  - {}\n  - {}\nrepositories:\n  \
              by-url: {{url: '{}'}}\n  by-ssh: {{url: '{ssh}', ssh_key: '%ENV{{KEY}}'}}\n  \
              by-login:\n    url: {git}\n    credentials: {{username: user, password: '%ENV{{WORD}}'}}\n\
              proxy: {{HTTP_PROXY: 'http://{}', HTTPS_PROXY: 'http://{}'}}\n",
@@ -133,10 +133,7 @@ fn credentials_of_sources_reach_servers_and_nothing_else() {
     }
     // What is refused is told without them, too.
     let wrong = with(web.web.tls_url("private/file"), "user:pa55-wrong");
-    bench.write(
-        "wrong.yaml",
-        format!("python: 3.11\nsystem-packages: []\nfiles: ['{wrong}']\n"),
-    );
+    bench.write("wrong.yaml", format!("python: 3.11\nfiles: ['{wrong}']\n"));
     let mut command = bench.tool(["wrong.yaml", "--base", &base]);
     command.args(["--ca-cert".as_ref(), web.web.authority().as_os_str()]);
     let run = bench.finish(&mut command);

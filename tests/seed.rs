@@ -270,7 +270,7 @@ fn every_other_example_builds() {
         let text = adapted(text, replacements);
         bench.write(
             "build.yaml",
-            format!("tag: other:{number}\npython: 3.11\nsystem-packages: []\n{text}"),
+            format!("tag: other:{number}\npython: 3.11\n{text}"),
         );
         let out = format!("out{number}");
         bench.path(&out);

@@ -305,7 +305,7 @@ fn proxies_lead_pip() {
         bench.write(
             "build.yaml",
             format!(
-                "tag: image:1\npython: 3.11\nsystem-packages: []\npackages: [pib-hello]\n\
+                "tag: image:1\npython: 3.11\npackages: [pib-hello]\n\
                  pip-config: {{global: {{index-url: '{index}'}}}}\n\
                  proxy: {{ALL_PROXY: '{scheme}://{}', NO_PROXY: none.example}}\n",
                 proxy.authority()

@@ -4,27 +4,25 @@ use std::fmt::Write as _;
 
 use fs_err as fs;
 
-use super::layers::Stage;
 use crate::base::Base;
 use crate::context::Context;
-use crate::dockerfile::Kind;
 use crate::error::Error;
 use crate::image::Settings;
-use crate::step::OVERRIDES;
+use crate::step::{OVERRIDES, Step};
 
 /// Writes the `Dockerfile` beside the staged files.
 pub(super) fn write(
     context: &Context,
     base: &Base,
     settings: &Settings,
-    stages: &[Stage],
+    steps: &[Step],
 ) -> Result<(), Error> {
-    let text = dockerfile(base, settings, stages);
+    let text = dockerfile(base, settings, steps);
     Ok(fs::write(context.root.join("Dockerfile"), text)?)
 }
 
-/// The text of the `Dockerfile`. `base` is a reference.
-fn dockerfile(base: &Base, settings: &Settings, stages: &[Stage]) -> String {
+/// The text of the `Dockerfile`. `base` is a reference, `steps` are run in order.
+fn dockerfile(base: &Base, settings: &Settings, steps: &[Step]) -> String {
     let mut text = String::from(
         "# Builds the same image with Docker or Buildah; the context is this file's directory.\n",
     );
@@ -38,44 +36,21 @@ fn dockerfile(base: &Base, settings: &Settings, stages: &[Stage]) -> String {
         line(format_args!("ENV {name}={}", quoted(value)));
     }
     line(format_args!("COPY image /"));
-    // Everything is done as root until an instruction says something else, whoever the base's user is.
-    let of_base = base.config["config"]["User"]
+    // Steps run as root, whoever the base's user is.
+    let user = base.config["config"]["User"]
         .as_str()
         .filter(|user| !user.is_empty());
-    if of_base.is_some() {
+    if user.is_some() {
         line(format_args!("USER root"));
     }
-    let mut user = None;
-    for stage in stages {
-        match stage {
-            Stage::Workspace => {}
-            Stage::Step(step) | Stage::Pip(step) => {
-                if user.is_some() {
-                    line(format_args!("USER root"));
-                }
-                for command in &step.commands {
-                    line(format_args!("RUN {}", json(&with_overrides(command))));
-                }
-                if let Some(user) = &user {
-                    line(format_args!("USER {user}"));
-                }
-            }
-            Stage::Instructions(_, instructions) => {
-                line(format_args!("WORKDIR {}", settings.working_dir));
-                for instruction in &instructions.parsed {
-                    line(format_args!("{}", instruction.source.trim_end()));
-                    if let Kind::User(name) = &instruction.kind {
-                        user = Some(name.clone());
-                    }
-                }
-            }
-        }
+    for command in steps.iter().flat_map(|step| &step.commands) {
+        line(format_args!("RUN {}", json(&with_overrides(command))));
     }
     for (name, value) in &settings.labels {
         line(format_args!("LABEL {}={}", quoted(name), quoted(value)));
     }
-    if let (Some(of_base), None) = (of_base, &user) {
-        line(format_args!("USER {of_base}"));
+    if let Some(user) = user {
+        line(format_args!("USER {user}"));
     }
     line(format_args!("WORKDIR {}", settings.working_dir));
     line(format_args!("ENTRYPOINT {}", json(&settings.entrypoint)));

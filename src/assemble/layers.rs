@@ -1,20 +1,16 @@
 //! The layers that are made here: the steps' and the workspace's, in their order.
 
-use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
-use super::instructions::{Instructor, State};
-use super::{Build, settings};
-use crate::buildfile::{Cmds, Instructions};
+use super::Build;
 use crate::context::{self, Context};
 use crate::error::Error;
-use crate::image::{Entry, Settings};
+use crate::image::{NewLayer, Settings};
 use crate::layer::{self, Times};
-use crate::manifest::Layer;
 use crate::net::StepProxies;
 use crate::rootfs::Rootfs;
 use crate::runner::{Mount, Rung};
@@ -25,84 +21,26 @@ use crate::step::{self, Inputs, Stack, Step};
 /// built in the image, cannot store times before 1980 in any time zone.
 const SETTLED: i64 = 315_619_200;
 
-/// What makes a layer.
-#[derive(Debug, Clone)]
-pub(super) enum Stage {
-    /// Something that is run.
-    Step(Step),
-    /// The same, and it is shown what pip reads.
-    Pip(Step),
-    /// The staged files are copied.
-    Workspace,
-    /// Instructions of the build file's, by the key that holds them.
-    Instructions(&'static str, Instructions),
-}
-
-/// The stages of a build, in order. The workspace's layer lies above the packages', so that a changed test
-/// script rebuilds one small layer, unless pip reads the workspace.
-pub(super) fn stages(build: Build<'_>, context: &Context, settings: &Settings) -> Vec<Stage> {
+/// What is run in the image.
+pub(super) fn steps(build: Build<'_>, context: &Context) -> Vec<Step> {
     let settled = build.options.epoch.unwrap_or(SETTLED);
-    let mut stages = Vec::new();
-    let system = build.buildfile.system_packages.as_deref();
-    if system.is_none_or(|names| !names.is_empty()) {
-        stages.push(Stage::Step(step::system_packages(system)));
-    }
-    stages.push(Stage::Step(step::virtual_environment(settled)));
-    let Cmds { pre, post } = &build.buildfile.cmds;
-    let is_below = lies_below(build, settings);
-    if is_below {
-        stages.push(Stage::Workspace);
-    }
-    if !pre.parsed.is_empty() {
-        stages.push(Stage::Instructions("cmds.pre", pre.clone()));
-    }
+    let mut steps = vec![step::virtual_environment(settled)];
     if !context.requirements.is_empty() {
-        stages.push(Stage::Pip(step::packages(&context.requirements, settled)));
+        steps.push(step::packages(&context.requirements, settled));
     }
-    if !is_below {
-        stages.push(Stage::Workspace);
-    }
-    if !post.parsed.is_empty() {
-        stages.push(Stage::Instructions("cmds.post", post.clone()));
-    }
-    stages
+    steps
 }
 
-/// Whether the workspace lies below the packages: pip reads it, or instructions may.
-fn lies_below(build: Build<'_>, settings: &Settings) -> bool {
-    !build.buildfile.cmds.pre.parsed.is_empty()
-        || context::pip_sees_workspace(build.buildfile, &settings.env)
-}
-
-/// Whether one of the stages installs the Debian package `name`.
-pub(super) fn install(stages: &[Stage], name: &str) -> bool {
-    stages.iter().any(|stage| match stage {
-        Stage::Step(step) if step.name == step::SYSTEM_PACKAGES => {
-            step.commands.iter().flatten().any(|word| word == name)
-        }
-        _ => false,
-    })
-}
-
-/// What is run, in order.
-pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
-    let step = |stage| match stage {
-        Stage::Step(step) | Stage::Pip(step) => Some(step),
-        Stage::Workspace | Stage::Instructions(..) => None,
-    };
-    stages.into_iter().filter_map(step).collect()
-}
-
-/// Goes through the stages. Says in `settings` what instructions made of the config, and what the entrypoint
-/// is.
+/// Runs the steps. The workspace's layer lies above the packages', so that a changed test script rebuilds
+/// one small layer, unless pip reads the workspace.
 pub(super) fn make(
     build: Build<'_>,
     rung: Rung,
     context: &Context,
-    settings: &mut Settings,
-    stages: &[Stage],
+    settings: &Settings,
+    steps: &[Step],
     rootfs: &Rootfs,
-) -> Result<Vec<Entry>, Error> {
+) -> Result<Vec<NewLayer>, Error> {
     let Build {
         options,
         store,
@@ -110,12 +48,13 @@ pub(super) fn make(
         progress,
         ..
     } = build;
+    let proxies = StepProxies::open(build.net, progress)?;
     let inputs = Inputs {
         rung,
         store,
         scratch,
+        env: step::environment(&settings.env, proxies.variables(), options.epoch),
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
-        // pip asks for the owners of many files, and needs none but root.
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),
@@ -125,70 +64,37 @@ pub(super) fn make(
         progress,
     };
     let tree = context.root.join("image");
-    let workspace = layer::write_tree(&tree, &inputs.times, inputs.compression, store)?;
-    let mut mounts = mounts(build, context, lies_below(build, settings))?;
-    let pip_secrets = pip_secrets(build)?;
-    mounts.extend(pip_secrets.mounts);
-    let proxies = StepProxies::open(build.net, progress)?;
-    let instructor = Instructor {
-        build,
-        context,
-        proxies: proxies.variables(),
+    let workspace = NewLayer {
+        layer: layer::write_tree(&tree, &inputs.times, inputs.compression, store)?,
+        created_by: "COPY image/ /".to_owned(),
     };
-    // Everything is done as root until an instruction says something else.
-    let user = std::mem::take(&mut settings.config.user);
-    let mut state = State::new(
-        settings.config.clone(),
-        &settings::arguments(options, build.buildfile)?,
-    );
+    let pip_sees_workspace = context::pip_sees_workspace(build.buildfile, &settings.env);
+    let mounts = mounts(build, context, pip_sees_workspace)?;
 
     let mut stack = Stack::new(rootfs, inputs)?;
-    let mut entries = Vec::new();
-    for (number, stage) in stages.iter().enumerate() {
-        // The virtual environment is made without pip's settings and requirements.
-        let (step, mounts) = match stage {
-            Stage::Step(step) => (step, &[][..]),
-            Stage::Pip(step) => (step, &mounts[..]),
-            Stage::Workspace => {
-                if number + 1 < stages.len() {
-                    stack.push(&tree, &workspace)?;
-                }
-                entries.push(Entry {
-                    layer: Some(workspace.clone()),
-                    created_by: "COPY image/ /".to_owned(),
-                });
-                continue;
-            }
-            Stage::Instructions(key, instructions) => {
-                entries.extend(instructor.carry_out(key, instructions, &mut state, &mut stack)?);
-                continue;
-            }
-        };
+    let mut layers = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        if number == 1 && pip_sees_workspace {
+            stack.push(&tree, &workspace.layer)?;
+            layers.push(workspace.clone());
+        }
         let part = progress.start(step.name);
-        let mut env = step::environment(&state.config().env, proxies.variables(), options.epoch);
-        if matches!(stage, Stage::Pip(_)) {
-            env.extend(pip_secrets.env.iter().cloned());
-        }
-        let layer = stack.run(step, &env, mounts)?;
-        part.finish(size_of(layer.as_ref()));
-        if layer.is_some() {
-            entries.push(Entry {
-                layer,
-                created_by: step.created_by.clone(),
-            });
-        }
+        // The virtual environment is made without pip's settings and requirements.
+        let layer = stack.run(step, if number == 0 { &[] } else { &mounts })?;
+        part.finish(
+            layer
+                .as_ref()
+                .map_or(String::new(), |layer| size(layer.descriptor.size)),
+        );
+        layers.extend(layer.map(|layer| NewLayer {
+            layer,
+            created_by: step.created_by.clone(),
+        }));
     }
-    settings.config = state.config().clone();
-    if settings.config.user.is_empty() {
-        settings.config.user = user;
+    if !layers.contains(&workspace) {
+        layers.push(workspace);
     }
-    settings.entrypoint = settings::entrypoint(|path| stack.has_program(path));
-    Ok(entries)
-}
-
-/// How large a new layer is, for people.
-pub(super) fn size_of(layer: Option<&Layer>) -> String {
-    layer.map_or(String::new(), |layer| size(layer.descriptor.size))
+    Ok(layers)
 }
 
 /// What pip is shown: its settings, and the requirements, with credentials where there are some. Of the
@@ -196,7 +102,7 @@ pub(super) fn size_of(layer: Option<&Layer>) -> String {
 fn mounts(
     build: Build<'_>,
     context: &Context,
-    workspace_is_below: bool,
+    pip_sees_workspace: bool,
 ) -> Result<Vec<Mount>, Error> {
     let scratch = build.scratch;
     let shown = scratch.join("shown");
@@ -216,7 +122,7 @@ fn mounts(
         let staged = step::REQUIREMENTS.trim_start_matches('/');
         fs::copy(context.root.join("image").join(staged), &requirements)?;
     }
-    if !workspace_is_below {
+    if !pip_sees_workspace {
         mount(shown.clone(), step::WORKSPACE);
     } else if context.secret_requirements.is_some() {
         mount(requirements, step::REQUIREMENTS);
@@ -228,35 +134,6 @@ fn mounts(
         mount(pip_conf, &format!("{}/pip.conf", step::VIRTUAL_ENV));
     }
     Ok(mounts)
-}
-
-/// The secrets that pip reads of itself: settings that win over all others, and credentials by machine.
-struct PipSecrets {
-    mounts: Vec<Mount>,
-    env: Vec<(OsString, OsString)>,
-}
-
-fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
-    let mut secrets = PipSecrets {
-        mounts: Vec::new(),
-        env: Vec::new(),
-    };
-    for (id, variable) in [("pip.conf", "PIP_CONFIG_FILE"), ("netrc", "NETRC")] {
-        let given = &build.options.secrets;
-        let Some((_, source)) = given.iter().find(|(known, _)| known == id) else {
-            continue;
-        };
-        let copy = build.scratch.join(format!("secret-{id}"));
-        write_secret(&copy, &fs::read_to_string(source)?)?;
-        let target = format!("/dev/.pyats-image-build/{id}");
-        secrets.env.push((variable.into(), OsString::from(&target)));
-        secrets.mounts.push(Mount {
-            source: copy,
-            target: PathBuf::from(target),
-            read_only: true,
-        });
-    }
-    Ok(secrets)
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), Error> {

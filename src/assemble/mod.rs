@@ -1,7 +1,6 @@
 //! The pipeline: [`build`] names every stage in order and holds no detail.
 
 mod dockerfile;
-mod instructions;
 mod layers;
 mod settings;
 
@@ -15,7 +14,7 @@ use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
 use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
-use crate::image::{self, Entry, Format, Image};
+use crate::image::{self, Format, Image, NewLayer};
 use crate::layer::Compression;
 use crate::manifest::Platform;
 use crate::net;
@@ -70,8 +69,6 @@ pub struct Options {
     pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
     pub registry: registry::Options,
-    /// Secrets that steps may ask for: their ids, and the files that hold them.
-    pub secrets: Vec<(String, PathBuf)>,
     /// Added to the build file's.
     pub labels: Vec<(String, String)>,
     /// Added to the build file's.
@@ -89,8 +86,8 @@ pub struct Outcome {
     pub plan: Plan,
     /// The image; absent after a dry run.
     pub image: Option<Image>,
-    /// The entries of the history that were made here, lowest first.
-    pub entries: Vec<Entry>,
+    /// The layers that were made here, lowest first.
+    pub layers: Vec<NewLayer>,
 }
 
 /// What a build does.
@@ -166,10 +163,10 @@ impl Build<'_> {
         let Self {
             options,
             buildfile,
+            net,
             store,
             scratch,
             progress,
-            ..
         } = self;
         let root = ContextRoot::open(
             options.path.as_deref(),
@@ -178,7 +175,14 @@ impl Build<'_> {
             progress,
         )?;
         let own = [store.root(), scratch];
-        let context = context::stage(buildfile, root.path(), &own, self.sources(), progress)?;
+        let sources = Sources {
+            net,
+            ssh: &options.ssh,
+            store,
+            jobs: options.jobs,
+            again: options.again,
+        };
+        let context = context::stage(buildfile, root.path(), &own, sources, progress)?;
         let base = self.pull()?;
         if base.config["config"]["OnBuild"]
             .as_array()
@@ -187,19 +191,17 @@ impl Build<'_> {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
         let mut settings = settings::settings(options, buildfile, &base)?;
-        let stages = layers::stages(self, &context, &settings);
+        let steps = layers::steps(self, &context);
 
-        let mut entries = Vec::new();
+        let mut layers = Vec::new();
         let mut image = None;
         if let Some(rung) = rung {
             let rootfs = rootfs::unpack(&base.layers, rung, store, progress)?;
-            entries = layers::make(self, rung, &context, &mut settings, &stages, &rootfs)?;
-            image = Some(image::append(&base, &entries, &settings, store)?);
-        } else if layers::install(&stages, "tini") {
-            settings.entrypoint = settings::entrypoint(|path| path == "usr/bin/tini");
+            settings.entrypoint = settings::entrypoint(&rootfs);
+            layers = layers::make(self, rung, &context, &settings, &steps, &rootfs)?;
+            image = Some(image::append(&base, &layers, &settings, store)?);
         }
-        dockerfile::write(&context, &base, &settings, &stages)?;
-        let steps = layers::steps(stages);
+        dockerfile::write(&context, &base, &settings, &steps)?;
         if let Some(image) = &image {
             publish(image, &references, &outputs, store, progress)?;
         }
@@ -215,19 +217,8 @@ impl Build<'_> {
         Ok(Outcome {
             plan,
             image,
-            entries,
+            layers,
         })
-    }
-
-    /// How files of other machines are reached.
-    fn sources(&self) -> Sources<'_> {
-        Sources {
-            net: self.net,
-            ssh: &self.options.ssh,
-            store: self.store,
-            jobs: self.options.jobs,
-            again: self.options.again,
-        }
     }
 
     fn pull(self) -> Result<Base, Error> {

@@ -9,7 +9,6 @@ use fs_err as fs;
 use super::Options;
 use crate::base::{Base, Source};
 use crate::buildfile::{self, BuildFile};
-use crate::dockerfile::Config;
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Settings};
 use crate::manifest::Platform;
@@ -17,6 +16,7 @@ use crate::net::{self, Proxies};
 use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::registry::{InvalidReference, Reference};
+use crate::rootfs::Rootfs;
 use crate::step;
 
 const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
@@ -155,19 +155,8 @@ pub(super) fn settings(
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    let of_base = Config::read(&base.config);
-    let env = buildfile::environment(&env, &buildfile.env)?;
     Ok(Settings {
-        config: Config {
-            env: env.clone(),
-            working_dir: step::WORKSPACE.to_owned(),
-            // As in a Dockerfile, the base's command does not become the arguments of a new entrypoint.
-            cmd: Vec::new(),
-            // Not for those who build upon this image.
-            on_build: Vec::new(),
-            ..of_base
-        },
-        env,
+        env: buildfile::environment(&env, &buildfile.env)?,
         entrypoint: vec![ENTRYPOINT.to_owned()],
         working_dir: step::WORKSPACE.to_owned(),
         labels: [&buildfile.labels[..], &options.labels[..]].concat(),
@@ -179,39 +168,26 @@ pub(super) fn settings(
     })
 }
 
-/// What an ARG of these names has without a default: the platforms, as the reference lists them.
-pub(super) fn arguments(
-    options: &Options,
-    buildfile: &BuildFile,
-) -> Result<Vec<(String, String)>, Error> {
-    let target = platform(options, buildfile)?;
-    let host = Platform::host();
-    let mut arguments = Vec::new();
-    for (prefix, platform) in [("TARGET", target), ("BUILD", host)] {
-        for (name, value) in [
-            ("PLATFORM", platform.to_string()),
-            ("OS", platform.os),
-            ("ARCH", platform.architecture),
-            ("VARIANT", platform.variant.unwrap_or_default()),
-        ] {
-            arguments.push((format!("{prefix}{name}"), value));
-        }
-    }
-    Ok(arguments)
-}
-
 /// `tini` and the script, or the script alone where the image has no `tini`.
-pub(super) fn entrypoint(has_program: impl Fn(&str) -> bool) -> Vec<String> {
-    let tini = [
-        "usr/bin/tini",
-        "bin/tini",
-        "sbin/tini",
-        "usr/local/bin/tini",
-    ]
-    .into_iter()
-    .find(|path| has_program(path));
+pub(super) fn entrypoint(rootfs: &Rootfs) -> Vec<String> {
+    let tini = ["usr/bin/tini", "sbin/tini", "usr/local/bin/tini"]
+        .into_iter()
+        .find(|path| is_program(&rootfs.path, path));
     match tini {
         Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
         None => vec![ENTRYPOINT.to_owned()],
     }
+}
+
+/// Whether `path` is an executable file in the tree at `root`; links count, as long as they stay in it.
+fn is_program(root: &Path, path: &str) -> bool {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = rustix::fs::open(root, flags, Mode::empty()).and_then(|root| {
+        let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(root, path, flags, Mode::empty(), confined)
+    });
+    found.and_then(rustix::fs::fstat).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
+    })
 }

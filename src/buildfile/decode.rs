@@ -66,12 +66,10 @@ impl Decoder<'_, '_> {
                 "repositories" => buildfile.repositories = self.repositories(value),
                 "snapshot" => buildfile.snapshot = self.snapshot(value),
                 "proxy" => buildfile.proxy = self.proxy(value),
-                "system-packages" => buildfile.system_packages = self.system_packages(value),
-                "cmds" => buildfile.cmds = self.cmds(value),
                 "jobfiles" => buildfile.jobfiles = self.jobfiles(value),
                 "labels" => buildfile.labels = self.names(value, key),
                 "annotations" => buildfile.annotations = self.names(value, key),
-                _ => unreachable!("`record` knows no other key"),
+                _ => self.later(name, value),
             }
         }
         buildfile
@@ -99,32 +97,6 @@ impl Decoder<'_, '_> {
         let hint = "write digits and dots, such as `python: 3.11`; `base` chooses any other image";
         self.problem(node.span, "`python` must be a version", hint);
         None
-    }
-
-    /// Names of Debian packages, with the `:architecture` and `=version` that apt takes. The key without
-    /// a value is the key that is not there.
-    fn system_packages(&mut self, node: &Node) -> Option<Vec<String>> {
-        if node.is_null() {
-            return None;
-        }
-        let mut packages = Vec::new();
-        for (node, name) in self.lines(node, "system-packages") {
-            let start = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-            let end = name.find([':', '=']).unwrap_or(name.len());
-            let name_can_have = |c: char| start(c) || "+-.".contains(c);
-            let rest_can_have = |c: char| c.is_ascii_graphic();
-            if name.starts_with(start)
-                && name[..end].chars().all(name_can_have)
-                && name[end..].chars().all(rest_can_have)
-            {
-                packages.push(name.to_owned());
-            } else {
-                let message = "this is not the name of a Debian package";
-                let hint = "write one package an item, such as `- git`";
-                self.problem(node.span, message, hint);
-            }
-        }
-        Some(packages)
     }
 
     fn platform(&mut self, node: &Node) -> Option<Platform> {

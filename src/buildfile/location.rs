@@ -56,9 +56,9 @@ pub struct SshLocation {
 
 /// What is wrong with a location; a message and a hint.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Malformed {
-    pub(crate) message: String,
-    pub(crate) hint: &'static str,
+pub(super) struct Malformed {
+    pub(super) message: String,
+    pub(super) hint: &'static str,
 }
 
 impl Location {
@@ -158,7 +158,7 @@ impl fmt::Display for SshLocation {
 
 impl Source {
     /// Parses an entry of `files`. What has no scheme is a path of this machine.
-    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
+    pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         let Some(scheme) = scheme(text) else {
             return Ok(Self::Local(text.to_owned()));
         };
@@ -202,7 +202,7 @@ impl Source {
 
 impl Origin {
     /// Parses the `url` of a repository, by the rules of `git clone`.
-    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
+    pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         if let Some(scheme) = scheme(text) {
             return match scheme.to_ascii_lowercase().as_str() {
                 "http" | "https" => Ok(Self::Http(location(text)?)),

@@ -5,7 +5,6 @@
 //! that add keys to it). A problem does not end the reading: all that is wrong is reported at once
 //! (`diagnostics`). What the image keeps of the file is made in `mask`.
 
-mod cmds;
 mod decode;
 mod diagnostics;
 mod events;
@@ -13,6 +12,7 @@ mod expand;
 mod files;
 mod interpolate;
 mod json;
+mod later;
 mod location;
 mod mask;
 mod node;
@@ -33,11 +33,9 @@ use regex::Regex;
 pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
 pub use json::json;
-pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
 pub use snapshot::{Snapshot, SnapshotError};
 
-use crate::dockerfile::Instruction;
 use crate::manifest::Platform;
 use crate::secret::Secret;
 use diagnostics::{Problems, render, span};
@@ -70,10 +68,6 @@ pub struct BuildFile {
     pub snapshot: Option<String>,
     /// `proxy`: variables, as typed, and their values, which may hold credentials.
     pub proxy: Vec<(String, Secret)>,
-    /// `system-packages`: names of Debian packages; `None` for the usual ones.
-    pub system_packages: Option<Vec<String>>,
-    /// `cmds`
-    pub cmds: Cmds,
     /// `jobfiles`
     pub jobfiles: JobFiles,
     /// `labels`, in their order.
@@ -116,35 +110,6 @@ pub struct Repository {
     pub no_verify: bool,
     /// For errors: where the entry stands, such as `repositories.suite`.
     pub name: String,
-}
-
-/// `cmds`: Dockerfile instructions. What they say of an `ENTRYPOINT` or a `WORKDIR` yields to the tool.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cmds {
-    /// `pre`: before pip installs the packages.
-    pub pre: Instructions,
-    /// `post`: above everything else.
-    pub post: Instructions,
-}
-
-impl Cmds {
-    /// Whether they ask for nothing: comments are no instructions.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.pre.parsed.is_empty() && self.post.parsed.is_empty()
-    }
-}
-
-/// One text of instructions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Instructions {
-    /// As it was typed, with every `%ENV{NAME}` replaced.
-    pub text: String,
-    /// What is carried out. The `source` of each may be shown.
-    pub parsed: Vec<Instruction>,
-    /// The same instructions with the values of `%ENV{NAME}` masked: what the history tells is made from
-    /// these.
-    pub shown: Vec<Instruction>,
 }
 
 /// `jobfiles`: which files are pyATS jobs.

@@ -52,14 +52,6 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// What ADD names is no place.
-    #[error("`{url}` cannot be used: {reason}")]
-    Url {
-        /// Masked.
-        url: String,
-        /// What is wrong.
-        reason: String,
-    },
     /// There is no such file.
     #[error("`{}` does not exist", path.display())]
     Missing {
@@ -244,9 +236,7 @@ impl Error {
 }
 
 impl Problem {
-    /// What the user can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Missing {
                 similar: Some(name),

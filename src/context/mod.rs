@@ -23,7 +23,6 @@ mod local;
 mod manifests;
 mod pip;
 mod root;
-mod select;
 mod worktrees;
 
 #[cfg(test)]
@@ -48,9 +47,8 @@ use local::Copier;
 
 pub use error::{Error, Problem, RootProblem};
 pub use fetch::ssh::Options as SshOptions;
-pub use fetch::{Added, Again, Sources, add};
+pub use fetch::{Again, Sources};
 pub use root::ContextRoot;
-pub use select::{SelectError, Selected, Selection, resolve, select};
 
 /// What `$WORKSPACE` is in the image.
 const WORKSPACE: &str = "/workspace";

@@ -14,11 +14,13 @@
 //!   being the file. A file that was only linked to is not changed, so its new name is a file.
 
 use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use fs_err as fs;
+
 use crate::layer::node::{Kind, Node, Xattrs};
-use crate::layer::owners::Owners;
 use crate::layer::walk::{self, is_within};
 use crate::layer::writer::{Content, Header, LayerWriter};
 use crate::layer::{Changes, ChangesRequest, Error, leftout, overlay, root, snapshot, whiteout};
@@ -30,7 +32,7 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
     let store = Store::open(&request.store)?;
     let mut changeset = Changeset {
         request,
-        owners: request.owners.as_ref().map(Owners::read).transpose()?,
+        owners: request.owners.as_deref().map(read_owners).transpose()?,
         writer: LayerWriter::new(&store, request.compression)?,
         parents: Vec::new(),
         inodes: HashMap::new(),
@@ -42,14 +44,30 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
         Changes::Overlay { lower, upper } => overlay::visit(lower, upper, &mut changeset)?,
         Changes::Walk { root, snapshot } => visit_walk(root, snapshot, &mut changeset)?,
     }
-    if let Some(owners) = &changeset.owners {
-        owners.write()?;
-    }
     if changeset.is_empty {
         Ok(None)
     } else {
         changeset.writer.complete().map(Some)
     }
+}
+
+/// Owners other than 0:0, by path.
+type Owners = HashMap<Vec<u8>, (u32, u32)>;
+
+fn read_owners(path: &Path) -> Result<Owners, Error> {
+    let mut owners = Owners::new();
+    for record in BufReader::new(fs::File::open(path)?).split(0) {
+        let record = record?;
+        let mut parts = record.splitn(3, |&byte| byte == b' ');
+        let mut id = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
+        let (Some(uid), Some(gid), Some(name)) = (id(), id(), parts.next()) else {
+            return Err(Error::Record {
+                path: path.to_owned(),
+            });
+        };
+        owners.insert(name.to_owned(), (uid, gid));
+    }
+    Ok(owners)
 }
 
 /// Offers all paths of a tree and of its snapshot.
@@ -119,22 +137,10 @@ impl Changeset<'_> {
         if !is_something(after) {
             return before.map_or(Ok(()), |before| self.visit_gone(path, before));
         }
-        self.leave_directories(path);
-        // Where owners are recorded, the file system has but one.
-        let both;
-        let (before, after) = if let Some(owners) = &mut self.owners {
-            let above = self
-                .parents
-                .last()
-                .map(|parent| (parent.node.mode, parent.owner));
-            both = owners.apply(path, before, after, above);
-            (both.0.as_ref(), &both.1)
-        } else {
-            (before, after)
-        };
         if self.is_ignored(path, before.is_some()) {
             return Ok(());
         }
+        self.leave_directories(path);
         if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory
         {
             self.gone = Some(path.to_owned());
@@ -147,7 +153,7 @@ impl Changeset<'_> {
             }
         };
         let is_written = is_changed && !leftout::is_left_out(path);
-        let owner = (after.uid, after.gid);
+        let owner = self.owner(path, before.is_some(), after);
         if is_written {
             self.write_parents()?;
             self.write_entry(path, after, owner, host)?;
@@ -170,9 +176,6 @@ impl Changeset<'_> {
             return Ok(());
         }
         self.gone = Some(path.to_owned());
-        if let Some(owners) = &mut self.owners {
-            owners.forget_all(path);
-        }
         self.leave_directories(path);
         self.write_parents()?;
         self.is_empty = false;
@@ -264,6 +267,13 @@ impl Changeset<'_> {
             is_written: true,
         };
         write_node(&mut self.writer, self.request, &parent, content)
+    }
+
+    fn owner(&self, path: &[u8], was_there: bool, after: &Node) -> (u32, u32) {
+        match &self.owners {
+            Some(owners) if was_there => owners.get(path).copied().unwrap_or((0, 0)),
+            _ => (after.uid, after.gid),
+        }
     }
 }
 

@@ -14,7 +14,6 @@ mod leftout;
 mod malformed;
 mod node;
 mod overlay;
-mod owners;
 mod pax;
 mod root;
 mod settle;
@@ -41,10 +40,6 @@ use crate::layer::writer::{Content, Header, LayerWriter};
 use crate::manifest::Layer;
 use crate::store::Store;
 
-/// The extended attribute that holds `UID:GID` of a file or directory where owners cannot be set. Trees that
-/// are kept in a store have it, and [`ChangesRequest::owners`] says whether it means anything.
-pub const OWNER_ATTRIBUTE: &str = "user.pyats-image-build.owner";
-
 /// Which times the entries of a layer carry, in seconds since 1970.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Times {
@@ -63,8 +58,7 @@ pub struct UnpackRequest {
     pub layers: Vec<(PathBuf, Layer)>,
     /// A directory that exists and is empty.
     pub rootfs: PathBuf,
-    /// A file to be written, where owners cannot be set: those that are not 0:0, as `UID GID PATH\0`. Files
-    /// and directories get [`OWNER_ATTRIBUTE`] as well.
+    /// A file to be written: the owners that are not 0:0, where they could not be set.
     pub owners: Option<PathBuf>,
 }
 
@@ -87,25 +81,14 @@ pub struct ChangesRequest {
     /// Paths (relative to the root) that the runner made to mount upon: neither they nor what is below
     /// them is in the layer, nor a directory that is there for their sake alone.
     pub ignore: Vec<PathBuf>,
-    /// Where owners are recorded instead of set.
-    pub owners: Option<RecordedOwners>,
+    /// What [`UnpackRequest::owners`] wrote.
+    pub owners: Option<PathBuf>,
     /// See [`Times`].
     pub times: Times,
     /// See [`Compression`].
     pub compression: Compression,
     /// The root of the store that takes the blob.
     pub store: PathBuf,
-}
-
-/// The owners of what can have no [`OWNER_ATTRIBUTE`], in files of `UID GID PATH\0`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RecordedOwners {
-    /// Before the step: what [`UnpackRequest::owners`] or an earlier step wrote.
-    pub before: PathBuf,
-    /// What the step changed; need not be there.
-    pub changed: Option<PathBuf>,
-    /// To be written: after the step.
-    pub after: Option<PathBuf>,
 }
 
 /// Where a step's changes are.

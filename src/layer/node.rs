@@ -10,7 +10,7 @@ use fs_err as fs;
 use rustix::fs::{AtFlags, CWD, FileType, Stat};
 use rustix::io::Errno;
 
-use crate::layer::{Error, OWNER_ATTRIBUTE};
+use crate::layer::Error;
 
 /// Extended attributes by name.
 pub(super) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -49,8 +49,6 @@ pub(super) struct Node {
     pub(super) target: Vec<u8>,
     /// Those that layers carry.
     pub(super) xattrs: Xattrs,
-    /// What [`OWNER_ATTRIBUTE`] says, where owners are recorded instead of set.
-    pub(super) recorded: Option<(u32, u32)>,
 }
 
 impl Node {
@@ -64,13 +62,7 @@ impl Node {
         let mut node = Self::of(&stat);
         match node.kind {
             Kind::Symlink => node.target = fs::read_link(path)?.into_os_string().into_vec(),
-            Kind::File | Kind::Directory => {
-                node.xattrs = xattrs(path)?;
-                // Not among those that layers carry.
-                if let Some(owner) = node.xattrs.remove(OWNER_ATTRIBUTE.as_bytes()) {
-                    node.recorded = parse_owner(&owner);
-                }
-            }
+            Kind::File | Kind::Directory => node.xattrs = xattrs(path)?,
             _ => {}
         }
         Ok(Some(node))
@@ -104,7 +96,6 @@ impl Node {
             },
             target: Vec::new(),
             xattrs: Xattrs::new(),
-            recorded: None,
         }
     }
 
@@ -157,26 +148,14 @@ pub(super) fn is_carried(name: &[u8]) -> bool {
     name == b"security.capability"
         || (name.starts_with(b"user.")
             && !name.starts_with(b"user.overlay.")
-            && name != OWNER_ATTRIBUTE.as_bytes()
             && !name.contains(&b'='))
 }
 
-/// The value of [`OWNER_ATTRIBUTE`].
-pub(super) fn owner_value((uid, gid): (u32, u32)) -> String {
-    format!("{uid}:{gid}")
-}
-
-/// The owner that a value of [`OWNER_ATTRIBUTE`] says; `None` if it is none.
-pub(super) fn parse_owner(value: &[u8]) -> Option<(u32, u32)> {
-    let (uid, gid) = std::str::from_utf8(value).ok()?.split_once(':')?;
-    Some((uid.parse().ok()?, gid.parse().ok()?))
-}
-
-/// The carried extended attributes of a file or directory, and [`OWNER_ATTRIBUTE`].
+/// The carried extended attributes of a file or directory.
 fn xattrs(path: &Path) -> Result<Xattrs, Error> {
     let mut found = Xattrs::new();
     for name in xattr_names(path)? {
-        if (is_carried(&name) || name == OWNER_ATTRIBUTE.as_bytes())
+        if is_carried(&name)
             && let Some(value) = xattr(path, &name)?
         {
             found.insert(name, value);

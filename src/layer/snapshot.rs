@@ -11,10 +11,10 @@ use fs_err as fs;
 
 use crate::digest::{Digest, Hashing};
 use crate::layer::Error;
-use crate::layer::node::{self, Kind, Node, Xattrs};
+use crate::layer::node::{Kind, Node, Xattrs};
 use crate::layer::{tree, walk, writer};
 
-const MAGIC: &[u8] = b"pyats-image-builder snapshot 2\n";
+const MAGIC: &[u8] = b"pyats-image-builder snapshot 1\n";
 const END: u64 = u64::MAX;
 /// Longer than any path, target or attribute.
 const MAX_BYTES: u64 = 1 << 20;
@@ -36,11 +36,11 @@ pub(super) fn write(root: &Path, file: &Path) -> Result<(), Error> {
         let (path, mut node) = entry?;
         let host = walk::at(root, &path);
         let mut digest = None;
-        if node.nlink > 1 && matches!(node.kind, Kind::File | Kind::Symlink | Kind::Fifo) {
-            tree::unshare(&host, &node)?;
-            node = Node::read(&host)?.ok_or_else(|| Error::Changed { path: host.clone() })?;
-        }
         if node.kind == Kind::File {
+            if node.nlink > 1 {
+                tree::unshare(&host, &node)?;
+                node = Node::read(&host)?.ok_or_else(|| Error::Changed { path: host.clone() })?;
+            }
             digest = Some(content_digest(&host)?);
         }
         write_record(&mut output, &Record { path, node, digest })?;
@@ -96,8 +96,6 @@ fn write_record(output: &mut impl Write, record: &Record) -> io::Result<()> {
         put_bytes(output, name)?;
         put_bytes(output, value)?;
     }
-    let owner = node.recorded.map(node::owner_value).unwrap_or_default();
-    put_bytes(output, owner.as_bytes())?;
     put_bytes(
         output,
         record.digest.map_or(String::new(), String::from).as_bytes(),
@@ -173,13 +171,11 @@ impl Reader {
             rdev: self.number()?,
             target: self.bytes()?,
             xattrs: Xattrs::new(),
-            recorded: None,
         };
         for _ in 0..self.number()? {
             let name = self.bytes()?;
             node.xattrs.insert(name, self.bytes()?);
         }
-        node.recorded = node::parse_owner(&self.bytes()?);
         let digest = String::from_utf8(self.bytes()?).map_err(io::Error::other)?;
         let digest = match digest.as_str() {
             "" => None,

@@ -12,9 +12,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::layer::node::{self, Kind, Node};
+use crate::layer::node::{Kind, Node};
 use crate::layer::walk::{self, Walk};
-use crate::layer::{Error, OWNER_ATTRIBUTE, root, writer};
+use crate::layer::{Error, root, writer};
 
 /// Copies a tree with everything that a layer can carry; hard links become files of their own.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
@@ -142,11 +142,6 @@ fn describe(path: &Path, node: &Node) -> Result<(), Error> {
     if node.kind != Kind::Symlink {
         rustix::fs::chmod(path, Mode::from_raw_mode(node.mode))
             .map_err(Error::file("set the mode of", path))?;
-    }
-    if let Some(owner) = node.recorded {
-        let value = node::owner_value(owner);
-        rustix::fs::lsetxattr(path, OWNER_ATTRIBUTE, value.as_bytes(), XattrFlags::empty())
-            .map_err(Error::file("record the owner of", path))?;
     }
     for (name, value) in &node.xattrs {
         rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())

@@ -23,7 +23,7 @@ use crate::layer::node;
 use crate::layer::root::{self, Root};
 use crate::layer::stream;
 use crate::layer::whiteout::{self, Meaning};
-use crate::layer::{Error, OWNER_ATTRIBUTE, UnpackRequest, Unpacked};
+use crate::layer::{Error, UnpackRequest, Unpacked};
 use crate::manifest::Layer;
 
 /// Unpacks, verifying digests, sizes and diffIDs.
@@ -383,19 +383,8 @@ impl Tree {
         if self.sets_owners {
             let (uid, gid) = ids(entry);
             rustix::fs::fchown(fd, uid, gid).map_err(|error| owner_failure(entry, error))?;
-            return Ok(());
         }
-        let recorded = if (entry.uid, entry.gid) == (0, 0) {
-            rustix::fs::fremovexattr(fd, OWNER_ATTRIBUTE)
-        } else {
-            let value = node::owner_value((entry.uid, entry.gid));
-            rustix::fs::fsetxattr(fd, OWNER_ATTRIBUTE, value.as_bytes(), XattrFlags::empty())
-        };
-        match recorded {
-            // A file system without attributes; the file of owners says it as well.
-            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
-            Err(error) => Err(call("record the owner of")(error)),
-        }
+        Ok(())
     }
 
     fn remember(&mut self, entry: &Entry, inode: u64) {

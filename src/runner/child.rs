@@ -9,7 +9,7 @@ use rustix::termios::OptionalActions;
 use rustix::thread::UnshareFlags;
 
 use super::wire::{Channel, Job, Note, Spec};
-use super::{Call, Failure, MARKER, Outcome, Rung, ids, init, mounts, owners, probe, sys};
+use super::{Call, Failure, MARKER, Outcome, Rung, ids, init, mounts, probe, sys};
 
 /// See [`super::child`].
 pub(super) fn take_over() -> Option<Call> {
@@ -73,16 +73,10 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         .map_err(|error| Failure::new("prctl(PR_SET_DUMPABLE)", error))?;
     match spec.job {
         Job::Run(command) => {
-            if !command.network {
-                unshare(UnshareFlags::NEWNET, "CLONE_NEWNET")?;
-                sys::raise_loopback()
-                    .map_err(|error| Failure::new("ioctl(SIOCSIFFLAGS)", error))?;
-            }
             let terminal = Terminal::of(&stdio);
             first_process(channel, |channel| {
-                let owners = owners::Prepared::open(spec.rung, &command)?;
                 mounts::enter(spec.rung, &command)?;
-                init::run(spec.rung, &command, stdio, owners, channel)
+                init::run(spec.rung, &command, stdio, channel)
             })?;
             terminal.restore();
             Ok(None)

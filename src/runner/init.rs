@@ -5,23 +5,17 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::identity::Identity;
-use super::owners::{Prepared, Recorder};
-use super::seccomp::Told;
 use super::wire::{Channel, Note};
-use super::{
-    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Placement, Rung, files, seccomp,
-    sys,
-};
+use super::{CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, seccomp, sys};
 
 /// Docker's default capabilities.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -47,92 +41,47 @@ pub(super) fn run(
     rung: Rung,
     command: &Command,
     stdio: Vec<OwnedFd>,
-    owners: Option<Prepared>,
     channel: &Channel,
 ) -> Result<Outcome, Failure> {
     let child_signal = sys::child_signal().map_err(|error| Failure::new("signalfd", error))?;
     let (report, reporter) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| Failure::new("pipe2", error))?;
-    let (ours, theirs) = Channel::both().map_err(|error| Failure::new("socketpair", error))?;
-    let told = match &command.owners {
-        Some(settings) if owners.is_some() && settings.emulate => Told::Everything,
-        Some(_) if owners.is_some() => Told::Owners,
-        _ => Told::Nothing,
-    };
     let Some(main) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
-        drop((report, ours));
-        let failure = start(rung, command, &stdio, told, &theirs);
+        drop(report);
+        let failure = start(rung, command, &stdio);
         let _ = serde_json::to_writer(fs_err::File::from_parts(reporter.into(), "pipe"), &failure);
         sys::exit(1);
     };
-    drop((reporter, stdio, theirs));
-    let mut report = Some(std::fs::File::from(report));
-    let listener = ours
-        .receive_descriptors()
-        .map_err(|error| Failure::new("recvmsg", error))?;
-    let mut recorder = match (owners, listener.into_iter().next()) {
-        (Some(owners), Some(listener)) => Some(Recorder::new(owners, listener, &command.rootfs)?),
-        // A command that did not get so far says why.
-        _ => None,
-    };
-    let outcome = reap(main, &child_signal, channel, &mut report, recorder.as_mut())?;
-    // What was killed is not what anybody asked for.
-    if let (Some(recorder), Outcome::Exited(_)) = (recorder, outcome) {
-        recorder.complete()?;
+    drop((reporter, stdio));
+    let report = io::read_to_string(std::fs::File::from(report))
+        .map_err(|error| Failure::new("read", error))?;
+    if let Ok(failure) = serde_json::from_str(&report) {
+        return Err(failure);
     }
-    Ok(outcome)
+    reap(main, &child_signal, channel)
 }
 
-/// Waits for the command, and for the orphans that it makes; sends it the signals that the program asks for, and
-/// answers its calls.
-fn reap(
-    main: Pid,
-    child_signal: &OwnedFd,
-    channel: &Channel,
-    report: &mut Option<std::fs::File>,
-    mut recorder: Option<&mut Recorder>,
-) -> Result<Outcome, Failure> {
+/// Waits for the command, and for the orphans that it makes; sends it the signals that the program asks for.
+fn reap(main: Pid, child_signal: &OwnedFd, channel: &Channel) -> Result<Outcome, Failure> {
     loop {
         while let Some((pid, status)) = rustix::process::wait(WaitOptions::NOHANG)
             .map_err(|error| Failure::new("wait", error))?
         {
             if pid == main {
-                failed_start(report)?;
                 return Ok(outcome(status));
             }
         }
-        let mut fds = vec![
+        let mut fds = [
             PollFd::new(child_signal, PollFlags::IN),
             PollFd::new(channel, PollFlags::IN),
         ];
-        if let Some(report) = report.as_ref() {
-            fds.push(PollFd::new(report, PollFlags::IN));
-        }
-        let reporting = fds.len() > 2;
-        if let Some(recorder) = &recorder {
-            fds.push(PollFd::new(recorder.listener(), PollFlags::IN));
-        }
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::new("poll", error)),
         }
-        let is_ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
-        let (child, told, reported) = (is_ready(0), is_ready(1), reporting && is_ready(2));
-        let asked = fds
-            .get(2 + usize::from(reporting))
-            .map_or(PollFlags::empty(), PollFd::revents);
-        drop(fds);
+        let (child, told) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         if child {
             let _ = rustix::io::read(child_signal, &mut [0; 128]);
-        }
-        if reported {
-            failed_start(report)?;
-        }
-        match &mut recorder {
-            Some(recorder) if asked.contains(PollFlags::IN) => recorder.serve()?,
-            // Nobody is left who could ask.
-            Some(_) if !asked.is_empty() => recorder = None,
-            _ => {}
         }
         if told {
             let signal = match channel.receive() {
@@ -147,15 +96,6 @@ fn reap(
     }
 }
 
-/// Why the command was not started, if it was not. Asked when its process has become the command, or ended.
-fn failed_start(report: &mut Option<std::fs::File>) -> Result<(), Failure> {
-    let Some(report) = report.take() else {
-        return Ok(());
-    };
-    let report = io::read_to_string(report).map_err(|error| Failure::new("read", error))?;
-    serde_json::from_str(&report).map_or(Ok(()), Err)
-}
-
 fn outcome(status: WaitStatus) -> Outcome {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(status), _) => Outcome::Exited(status),
@@ -164,35 +104,15 @@ fn outcome(status: WaitStatus) -> Outcome {
 }
 
 /// Becomes the command. Returns only if that failed, and ends by itself when it is the command's fault.
-fn start(
-    rung: Rung,
-    command: &Command,
-    stdio: &[OwnedFd],
-    told: Told,
-    listener: &Channel,
-) -> Failure {
-    match prepare(rung, command, stdio, told, listener) {
+fn start(rung: Rung, command: &Command, stdio: &[OwnedFd]) -> Failure {
+    match prepare(rung, command, stdio) {
         Ok((argv, env)) => {
-            let (status, message) = match &command.placement {
-                None => execute(command, &argv, &env),
-                Some(placement) => match place(placement) {
-                    Ok(()) => sys::exit(0),
-                    Err(error) => (1, format!("{error}\n")),
-                },
-            };
+            let (status, message) = execute(command, &argv, &env);
             let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
             sys::exit(status)
         }
         Err(failure) => failure,
     }
-}
-
-/// Puts files into the root file system. Pid 1 has to see what this process asks it for, as it sees it of a
-/// program; nothing here is secret.
-fn place(placement: &Placement) -> Result<(), String> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
-        .map_err(|error| error.to_string())?;
-    files::place(placement)
 }
 
 type Strings = Vec<CString>;
@@ -201,16 +121,13 @@ fn prepare(
     rung: Rung,
     command: &Command,
     stdio: &[OwnedFd],
-    told: Told,
-    listener: &Channel,
 ) -> Result<(Strings, Strings), Failure> {
     let argv = command
         .argv
         .iter()
         .map(|word| string(word))
         .collect::<Result<_, _>>()?;
-    let identity = Identity::look_up(&command.user)?;
-    let env = environment(command, &identity.home)
+    let env = environment(command)
         .iter()
         .map(|(name, value)| {
             let mut variable = name.clone();
@@ -236,12 +153,7 @@ fn prepare(
     }
     rustix::process::chdir(Path::new("/").join(&command.cwd))
         .map_err(|error| Failure::new(format!("chdir({})", command.cwd.display()), error))?;
-    let given = restrict(rung, told)?;
-    let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
-    listener
-        .send_descriptors(&given)
-        .map_err(|error| Failure::new("sendmsg", error))?;
-    identity.assume()?;
+    restrict(rung)?;
     sys::restore_signals();
     Ok((argv, env))
 }
@@ -250,13 +162,9 @@ fn string(word: &OsStr) -> Result<CString, Failure> {
     CString::new(word.as_bytes()).map_err(|error| Failure::new("execve", error))
 }
 
-/// All of the step's environment: that of the command, and `HOME` and where the CA bundle is if the command
-/// does not say.
-fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
+/// All of the step's environment: that of the command, and where the CA bundle is if the command does not say.
+fn environment(command: &Command) -> Vec<(OsString, OsString)> {
     let mut env = command.env.clone();
-    if !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".into(), home.into()));
-    }
     if command.ca_bundle.is_some() {
         let bundle = Path::new("/dev").join(PRIVATE).join(CA_BUNDLE);
         for variable in CA_VARIABLES {
@@ -271,8 +179,8 @@ fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
 /// Gives up, for good, all that Docker does not give a container by default.
 ///
 /// Where privilege is left the filter has to come while it is there. Where only one id exists the filter comes
-/// last, since it answers `capset` with success and does nothing. Gives where calls are told of, if they are.
-pub(super) fn restrict(rung: Rung, told: Told) -> Result<Option<OwnedFd>, Failure> {
+/// last, since it answers `capset` with success and does nothing.
+pub(super) fn restrict(rung: Rung) -> Result<(), Failure> {
     let filter = |error| Failure::new("seccomp", error);
     let [allowed, unknown] = seccomp::docker().map_err(filter)?;
     let install = |program| sys::install_filter(program).map_err(filter);
@@ -280,17 +188,11 @@ pub(super) fn restrict(rung: Rung, told: Told) -> Result<Option<OwnedFd>, Failur
         drop_capabilities()?;
         rustix::thread::set_no_new_privs(true)
             .map_err(|error| Failure::new("prctl(PR_SET_NO_NEW_PRIVS)", error))?;
-        let fake = seccomp::fake(told).map_err(filter)?;
-        [allowed, unknown, fake].iter().try_for_each(install)?;
-        if told == Told::Nothing {
-            return Ok(None);
-        }
-        let tell = seccomp::tell(told).map_err(filter)?;
-        sys::install_listener(&tell).map(Some).map_err(filter)
+        let fake = seccomp::fake().map_err(filter)?;
+        [allowed, unknown, fake].iter().try_for_each(install)
     } else {
         [allowed, unknown].iter().try_for_each(install)?;
-        drop_capabilities()?;
-        Ok(None)
+        drop_capabilities()
     }
 }
 

@@ -13,13 +13,10 @@
 
 mod child;
 mod failure;
-mod files;
-mod identity;
 mod ids;
 mod init;
 mod lines;
 mod mounts;
-mod owners;
 mod parent;
 mod place;
 mod probe;
@@ -40,7 +37,6 @@ use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
-pub use self::files::{FILES, Placement};
 
 /// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
 const MARKER: &str = "pyats-image-build: runner";
@@ -121,16 +117,6 @@ pub struct Mount {
     pub read_only: bool,
 }
 
-/// An empty file system in memory that a step sees.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Tmpfs {
-    /// In the root file system, absolute; made if it is not there.
-    #[serde(with = "wire::path")]
-    pub target: PathBuf,
-    /// In bytes; without it, half of the memory.
-    pub size: Option<u64>,
-}
-
 /// One command to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Command {
@@ -138,17 +124,9 @@ pub struct Command {
     pub rootfs: RootFs,
     /// In order.
     pub mounts: Vec<Mount>,
-    /// Made before the mounts.
-    pub tmpfs: Vec<Tmpfs>,
     /// The program, looked up in the `PATH` of `env`, and its arguments.
     pub argv: Vec<OsString>,
-    /// Puts files into the root file system, in place of running a program.
-    pub placement: Option<Placement>,
-    /// `USER[:GROUP]`, by name or number, of the root file system; empty for root.
-    pub user: String,
-    /// Whether it has a network: the host's, or else a loopback interface of its own.
-    pub network: bool,
-    /// All of its environment, but for `HOME`, which without an entry here is what `/etc/passwd` says.
+    /// All of its environment.
     pub env: Vec<(OsString, OsString)>,
     /// In the root file system; made if it is not there.
     #[serde(with = "wire::path")]
@@ -161,30 +139,6 @@ pub struct Command {
     /// Whether the step writes to the caller's standard output and error itself, on the caller's terminal if
     /// that is one, instead of line by line through the callback.
     pub inherit_output: bool,
-    /// On [`Rung::UsernsSingle`]: what becomes of the owners that the command sets. With `None` they are
-    /// forgotten. The other rungs set them.
-    pub owners: Option<Owners>,
-}
-
-/// Where owners are kept that no file can have, since one id is all there is.
-///
-/// The kernel would refuse them; so they are taken down, and each file is as after a chown(2) by root in
-/// everything else: without setuid, setgid and capabilities, and copied up in an overlay.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Owners {
-    /// The extended attribute of files and directories that holds `UID:GID`, in `user.`. Files without it are
-    /// root's. Steps can see it, and may set it: that gives away no more than they have.
-    pub attribute: String,
-    /// Owners of what can have no attribute, as `UID GID PATH\0`: those of the tree before the step.
-    #[serde(with = "wire::maybe_path")]
-    pub known: Option<PathBuf>,
-    /// The same for what the step changed. Made if it is not there, else added to; written when the command
-    /// ended.
-    #[serde(with = "wire::path")]
-    pub record: PathBuf,
-    /// Whether the command gets owners and identity back as it set them, and files that it makes as another
-    /// user are that user's. Every such call then takes some microseconds.
-    pub emulate: bool,
 }
 
 /// How a command ended.
@@ -338,8 +292,8 @@ pub fn isolation(rung: Rung) -> &'static str {
              its subordinate ids."
         }
         Rung::UsernsSingle => {
-            "Steps use the host's network; all their users are the calling user. Changes of owner are \
-             recorded for the image, and changes of identity only pretended."
+            "Steps use the host's network; all their users are the calling user, and changes of owner \
+             or identity are only pretended."
         }
     }
 }
@@ -351,10 +305,8 @@ pub fn isolation(rung: Rung) -> &'static str {
 pub fn mount_points(command: &Command) -> Vec<PathBuf> {
     let own = ["dev", "proc", "sys", "etc/resolv.conf", "etc/hosts"].map(Path::new);
     let mounts = command.mounts.iter().map(|mount| mount.target.as_path());
-    let tmpfs = command.tmpfs.iter().map(|tmpfs| tmpfs.target.as_path());
     own.into_iter()
         .chain(mounts)
-        .chain(tmpfs)
         .chain([command.cwd.as_path()])
         .map(place::inside)
         .flat_map(|path| path.ancestors().map(Path::to_owned).collect::<Vec<_>>())

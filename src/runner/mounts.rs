@@ -83,9 +83,6 @@ pub(super) fn enter(rung: Rung, command: &Command) -> Result<(), Failure> {
         mount_bind(name(&source), name(&place::file(&root, target, false)?))
             .map_err(|error| failure("mount(MS_BIND)", target, error))?;
     }
-    for tmpfs in &command.tmpfs {
-        memory(&root, tmpfs)?;
-    }
     for mount in &command.mounts {
         bind(&root, mount)?;
     }
@@ -266,17 +263,6 @@ fn mask(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
         mount_bind("/dev/null", name(&fd)).map_err(io::Error::from)
     }
     .map_err(|error| failure("mount", path, error))
-}
-
-fn memory(root: &OwnedFd, wanted: &super::Tmpfs) -> Result<(), Failure> {
-    let path = place::inside(&wanted.target);
-    let target = place::directory(root, &path)?;
-    let size = wanted
-        .size
-        .map_or(String::new(), |size| format!(",size={size}"));
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    tmpfs(name(&target), flags, &format!("mode=1777{size}"))
-        .map_err(|error| failure("mount(tmpfs)", &path, error))
 }
 
 fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {

@@ -38,7 +38,7 @@ pub(super) fn run(
     let (pipe, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
     rustix::io::ioctl_fionbio(&pipe, true).map_err(broken)?;
     let null = fs_err::File::open("/dev/null").map_err(Error::helper)?;
-    let mut helper = Helper::start(rung, Job::Run(Box::new(command.clone())))?;
+    let mut helper = Helper::start(rung, Job::Run(command.clone()))?;
     let stdin = if command.interactive {
         rustix::stdio::stdin()
     } else {

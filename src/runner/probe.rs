@@ -9,7 +9,6 @@ use rustix::mount::MountFlags;
 use rustix::process::WaitOptions;
 
 use super::failure::Failure;
-use super::seccomp::Told;
 use super::wire::Job;
 use super::{Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys};
 
@@ -78,17 +77,12 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
     let command = Command {
         rootfs: RootFs::Directory(root),
         mounts: vec![],
-        tmpfs: vec![],
-        user: String::new(),
-        network: true,
-        placement: None,
         argv: vec![OsString::from("/nothing")],
         env: vec![],
         cwd: PathBuf::from("/"),
         ca_bundle: None,
         interactive: false,
         inherit_output: false,
-        owners: None,
     };
     mounts::enter(rung, &command)?;
     if rung != Rung::UsernsSingle {
@@ -106,7 +100,7 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
     }
     // A process of its own, as for a step: the filter must not bind pid 1.
     let Some(child) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
-        let status = i32::from(init::restrict(rung, Told::Owners).is_err());
+        let status = i32::from(init::restrict(rung).is_err());
         sys::exit(status);
     };
     let status = rustix::process::waitpid(Some(child), WaitOptions::empty())

@@ -68,27 +68,13 @@ pub(super) fn docker() -> io::Result<[BpfProgram; 2]> {
     ])
 }
 
-/// What is told of rather than answered with 0 where only one id exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Nothing.
-    Nothing,
-    /// Changes of owners.
-    Owners,
-    /// Changes of owners and identity, questions for both, and what makes files.
-    Everything,
-}
-
-/// Answers 0 to calls that change identity or owners, and to the making of device nodes, but for what is told.
-pub(super) fn fake(told: Told) -> io::Result<BpfProgram> {
-    let owners = [CHOWN, CHOWN_HERE].concat();
-    let mut faked: Rules = [libc::SYS_capset].map(|nr| (nr, vec![])).into();
-    if told == Told::Nothing {
-        faked.extend(owners.iter().map(|nr| (*nr, vec![])));
-    }
-    if told != Told::Everything {
-        faked.extend(SET_IDS.iter().map(|nr| (*nr, vec![])));
-    }
+/// Answers 0 to calls that change identity or owners, and to the making of device nodes.
+pub(super) fn fake() -> io::Result<BpfProgram> {
+    let mut faked: Rules = FAKED
+        .iter()
+        .chain(FAKED_HERE)
+        .map(|nr| (*nr, vec![]))
+        .collect();
     let device = |argument| -> io::Result<Vec<SeccompRule>> {
         let format = Cmp::MaskedEq(u64::from(libc::S_IFMT));
         [libc::S_IFCHR, libc::S_IFBLK]
@@ -100,33 +86,6 @@ pub(super) fn fake(told: Told) -> io::Result<BpfProgram> {
     #[cfg(target_arch = "x86_64")]
     faked.insert(libc::SYS_mknod, device(1)?);
     compile(faked, SeccompAction::Allow, errno(0))
-}
-
-/// Tells the listener of calls, and lets it answer; to be installed by [`super::sys::install_listener`].
-pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
-    let mut rules: Rules = CHOWN
-        .iter()
-        .chain(CHOWN_HERE)
-        .map(|nr| (*nr, vec![]))
-        .collect();
-    if told == Told::Everything {
-        let whole = [SET_IDS, GET, GET_HERE, CREATE, CREATE_HERE].concat();
-        rules.extend(whole.into_iter().map(|nr| (nr, vec![])));
-        let create = u64::try_from(libc::O_CREAT).map_err(io::Error::other)?;
-        let creates = |argument| rule(argument, Len::Dword, Cmp::MaskedEq(create), create);
-        rules.insert(libc::SYS_openat, vec![creates(2)?]);
-        #[cfg(target_arch = "x86_64")]
-        rules.insert(libc::SYS_open, vec![creates(1)?]);
-    }
-    // The crate knows of no notifications: another result, which no filter here has, stands for them.
-    let mut program = compile(rules, SeccompAction::Allow, SeccompAction::Trace(0))?;
-    let returns = u16::try_from(libc::BPF_RET | libc::BPF_K).map_err(io::Error::other)?;
-    for instruction in &mut program {
-        if instruction.code == returns && instruction.k == libc::SECCOMP_RET_TRACE {
-            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
-        }
-    }
-    Ok(program)
 }
 
 fn rule(argument: u8, len: Len, compare: Cmp, value: u64) -> io::Result<SeccompRule> {
@@ -151,37 +110,17 @@ fn compile(rules: Rules, others: SeccompAction, these: SeccompAction) -> io::Res
 /// The first number that [`ALLOWED`]'s authors had not seen.
 const FIRST_UNKNOWN: c_long = 463;
 
-const CHOWN: &[c_long] = &[libc::SYS_fchown, libc::SYS_fchownat];
-#[cfg(target_arch = "x86_64")]
-const CHOWN_HERE: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown];
-#[cfg(target_arch = "aarch64")]
-const CHOWN_HERE: &[c_long] = &[];
-
 #[rustfmt::skip]
-const SET_IDS: &[c_long] = &[
-    libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setresuid,
-    libc::SYS_setresgid, libc::SYS_setfsuid, libc::SYS_setfsgid, libc::SYS_setgroups,
+const FAKED: &[c_long] = &[
+    libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid,
+    libc::SYS_setregid, libc::SYS_setresuid, libc::SYS_setresgid, libc::SYS_setfsuid, libc::SYS_setfsgid,
+    libc::SYS_setgroups, libc::SYS_capset,
 ];
 
-#[rustfmt::skip]
-const GET: &[c_long] = &[
-    libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getresuid,
-    libc::SYS_getresgid, libc::SYS_getgroups, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx,
-];
 #[cfg(target_arch = "x86_64")]
-const GET_HERE: &[c_long] = &[libc::SYS_stat, libc::SYS_lstat];
+const FAKED_HERE: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(target_arch = "aarch64")]
-const GET_HERE: &[c_long] = &[];
-
-/// `open` and `openat` make files by a flag.
-const CREATE: &[c_long] = &[libc::SYS_mkdirat, libc::SYS_symlinkat, libc::SYS_mknodat];
-#[cfg(target_arch = "x86_64")]
-#[rustfmt::skip]
-const CREATE_HERE: &[c_long] = &[
-    libc::SYS_creat, libc::SYS_mkdir, libc::SYS_symlink, libc::SYS_mknod,
-];
-#[cfg(target_arch = "aarch64")]
-const CREATE_HERE: &[c_long] = &[];
+const FAKED_HERE: &[c_long] = &[];
 
 /// Docker's list, without the calls that it allows by their arguments ([`docker`]) or for capabilities that a
 /// step has not; `chroot` is here because a step has `CAP_SYS_CHROOT`.

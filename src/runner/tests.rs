@@ -6,17 +6,12 @@ fn command() -> Command {
     Command {
         rootfs: RootFs::Directory("/rootfs".into()),
         mounts: vec![],
-        tmpfs: vec![],
-        user: String::new(),
-        network: true,
-        placement: None,
         argv: vec!["true".into()],
         env: vec![],
         cwd: "/".into(),
         ca_bundle: None,
         interactive: false,
         inherit_output: false,
-        owners: None,
     }
 }
 

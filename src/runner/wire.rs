@@ -28,7 +28,7 @@ pub(super) struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
     /// Run a command; three descriptors come along.
-    Run(Box<Command>),
+    Run(Command),
     /// Answer a call.
     Call { task: String },
     /// Try the rung, with a file system in memory mounted upon this directory.
@@ -67,12 +67,6 @@ impl Channel {
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Self(ours), theirs.into()))
-    }
-
-    /// Both ends of one.
-    pub(super) fn both() -> io::Result<(Self, Self)> {
-        let (one, other) = UnixStream::pair()?;
-        Ok((Self(one), Self(other)))
     }
 
     /// The helper's end, taken from its standard input; `None` if that is no socket.

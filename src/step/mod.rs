@@ -14,7 +14,7 @@ use std::slice;
 
 use fs_err as fs;
 
-use crate::runner::{Mount, Outcome, Placement, Tmpfs};
+use crate::runner::Outcome;
 use crate::secret::{self, Secret};
 use crate::{layer, progress, rootfs, runner};
 
@@ -25,7 +25,6 @@ pub const VIRTUAL_ENV: &str = "/venv";
 /// Where the requirements are in the image.
 pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
 
-const INSTALL: &str = include_str!("packages.sh");
 const SETTLE: &str = include_str!("settle.py");
 const UPGRADE_PIP: &str = include_str!("upgrade_pip.py");
 
@@ -43,55 +42,6 @@ pub struct Step {
     pub commands: Vec<Vec<String>>,
 }
 
-/// One thing that is done in a sandbox of its own.
-#[derive(Debug, Clone, Default)]
-pub struct Task {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// Files that are put into the tree, in place of running a program.
-    pub placement: Option<Placement>,
-    /// All of its environment, see [`runner::Command::env`].
-    pub env: Vec<(OsString, OsString)>,
-    /// `USER[:GROUP]`; empty for root.
-    pub user: String,
-    /// Where a program starts; empty for the root.
-    pub cwd: PathBuf,
-    /// Whether it is kept from the network.
-    pub is_offline: bool,
-    /// Whether it gets owners and identity back as it set them where only one id exists: see
-    /// [`runner::Owners::emulate`].
-    pub emulate: bool,
-    /// What it is shown.
-    pub mounts: Vec<Mount>,
-    /// Empty file systems in memory.
-    pub tmpfs: Vec<Tmpfs>,
-    /// How messages show it, if not by its words.
-    pub shown: Option<String>,
-    /// What its output shows as stars, line by line.
-    pub hidden: Vec<Secret>,
-}
-
-impl Task {
-    /// A line of its output without what is hidden.
-    fn hide(&self, line: &str) -> String {
-        let mut line = line.to_owned();
-        for secret in &self.hidden {
-            if !secret.reveal().is_empty() {
-                line = line.replace(secret.reveal(), "***");
-            }
-        }
-        line
-    }
-
-    /// As people would type it, credentials masked.
-    fn shown(&self) -> String {
-        match &self.shown {
-            Some(text) => secret::mask(text),
-            None => display(&self.argv),
-        }
-    }
-}
-
 /// Why a step did not yield a layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -100,7 +50,7 @@ pub enum Error {
     #[error("step `{step}` failed: `{command}` {}", how(*.outcome))]
     Failed {
         /// The step's name.
-        step: String,
+        step: &'static str,
         /// The command, credentials masked.
         command: String,
         /// Its status.
@@ -114,7 +64,7 @@ pub enum Error {
     #[error("step `{step}` could not be run")]
     Sandbox {
         /// The step's name.
-        step: String,
+        step: &'static str,
         /// What the runner says.
         source: runner::Error,
     },
@@ -148,14 +98,9 @@ impl Error {
                 "its disk is full: make room, or choose another place with `--store DIR` or `--work-dir DIR`"
                     .to_owned(),
             ),
-            Self::Failed { step, .. } if step == "virtual environment" => Some(
+            Self::Failed { step: "virtual environment", .. } => Some(
                 "the base needs a Python with `venv` and `ensurepip`, such as `python:3.11-slim` has; on \
                  Debian both are in the package `python3-venv`"
-                    .to_owned(),
-            ),
-            Self::Failed { step, .. } if step == SYSTEM_PACKAGES => Some(
-                "check the names in `system-packages`, and that the package server can be reached; \
-                 `system-packages: []` installs none"
                     .to_owned(),
             ),
             Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("No matching distribution")) => {
@@ -173,35 +118,6 @@ impl Error {
             Self::Layer(source) => source.hint(),
             _ => None,
         }
-    }
-}
-
-/// The name of the step that installs Debian packages.
-pub const SYSTEM_PACKAGES: &str = "system packages";
-
-/// The Debian packages of an image that asks for none by name: what a job reaches its devices with, and an
-/// init.
-pub const USUAL_PACKAGES: [&str; 4] = ["iputils-ping", "openssh-client", "telnet", "tini"];
-
-/// Installs Debian packages. `None` stands for [`USUAL_PACKAGES`]; those of them that the base's suite
-/// lacks are left out.
-#[must_use]
-pub fn system_packages(names: Option<&[String]>) -> Step {
-    let asked = if names.is_some() { "named" } else { "usual" };
-    let names = names.map_or_else(|| argv(&USUAL_PACKAGES), <[String]>::to_vec);
-    Step {
-        name: SYSTEM_PACKAGES,
-        created_by: format!(
-            "apt-get install -y --no-install-recommends {}",
-            names.join(" ")
-        ),
-        commands: vec![
-            [
-                argv(&["sh", "-c", INSTALL, "system-packages", asked]),
-                names,
-            ]
-            .concat(),
-        ],
     }
 }
 
@@ -301,15 +217,17 @@ pub fn environment(
     env
 }
 
-/// An image's environment as a process in it gets it: with a `PATH`.
+/// An image's environment as a process in it gets it: with `PATH` and `HOME`.
 #[must_use]
 pub fn with_defaults(image: &[(String, String)]) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = image
         .iter()
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
-    if !image.iter().any(|(set, _)| set == "PATH") {
-        env.push(("PATH".into(), DEFAULT_PATH.into()));
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", "/root")] {
+        if !image.iter().any(|(set, _)| set == name) {
+            env.push((name.into(), value.into()));
+        }
     }
     env
 }

@@ -343,12 +343,6 @@ impl Store {
         self.root.join("sources").join(key.hex())
     }
 
-    /// Where caches of steps (`RUN --mount=type=cache`) are kept.
-    #[must_use]
-    pub fn caches_path(&self) -> PathBuf {
-        self.root.join("caches")
-    }
-
     /// Where scratch folders and temporary files are made, unless the user chose another place.
     #[must_use]
     pub fn scratch_root(&self) -> PathBuf {

@@ -27,20 +27,6 @@ LEFT_OUT = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/
             "usr/share/lintian/", "usr/share/gcc/")
 # Packages still ship /bin and its kin; the directories are links into /usr, as on an installed system.
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-# As in the slim images.
-SOURCES = """\
-Types: deb
-URIs: http://deb.debian.org/debian
-Suites: {release} {release}-updates
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: http://deb.debian.org/debian-security
-Suites: {release}-security
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-"""
 
 
 def main(archives, layout, *lists):
@@ -72,12 +58,9 @@ def package(path, layer, tree, status):
     with tarfile.open(fileobj=io.BytesIO(output("dpkg-deb", "--fsys-tarfile", path))) as archive:
         for info in archive:
             name = merged(info.name)
-            if not name or name in MERGED:
+            if not name or name in MERGED or (name + "/").startswith(LEFT_OUT):
                 continue
-            # dpkg knows of what is left out, or a package of nothing else would seem to be gone.
             listed.append("/" + name)
-            if (name + "/").startswith(LEFT_OUT):
-                continue
             # A directory that several packages ship belongs to the first.
             if info.isdir() and (name in layer or name in tree):
                 continue
@@ -116,8 +99,6 @@ def finish(tree, status):
     file(layer, "etc/profile", read(tree, "usr/share/base-files/profile"))
     authorities = sorted(name for name in tree if name.startswith("usr/share/ca-certificates/mozilla/")
                          and name.endswith(".crt"))
-    prefix = len("usr/share/ca-certificates/")
-    file(layer, "etc/ca-certificates.conf", "".join(name[prefix:] + "\n" for name in authorities))
     file(layer, "etc/ssl/certs/ca-certificates.crt", "".join(read(tree, name) for name in authorities))
     for name, target in (("awk", "mawk"), ("which", "which.debianutils")):
         link(layer, f"etc/alternatives/{name}", f"/usr/bin/{target}")
@@ -127,9 +108,6 @@ def finish(tree, status):
     file(layer, "var/lib/dpkg/available", "")
     # Says that names in the database may carry an architecture.
     file(layer, "var/lib/dpkg/info/format", "1\n")
-    release = read(tree, "etc/os-release" if "etc/os-release" in tree and tree["etc/os-release"][1]
-                   else "usr/lib/os-release").split("VERSION_CODENAME=")[1].split()[0]
-    file(layer, "etc/apt/sources.list.d/debian.sources", SOURCES.format(release=release))
     # A whiteout, as real images have them: nobody reports bugs from here.
     file(layer, "usr/share/.wh.bug", "")
     return layer

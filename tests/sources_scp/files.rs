@@ -140,10 +140,7 @@ fn another_user_fetches_as_well() {
         }
         let me = succeed(Command::new("id").arg("-un"));
         let url = format!("scp://{}@{}{}", me.trim(), server.host(), tree.display());
-        bench.write(
-            "build.yaml",
-            format!("python: 3.11\nsystem-packages: []\nfiles: ['{url}']\n"),
-        );
+        bench.write("build.yaml", format!("python: 3.11\nfiles: ['{url}']\n"));
         let base = bench.path("base");
         succeed(
             Command::new("cp")

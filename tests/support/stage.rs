@@ -50,10 +50,7 @@ impl<'a> Stage<'a> {
 
     /// The command for a build file with this `text` (and a tag).
     pub(crate) fn command(&self, text: &str) -> Command {
-        self.bench.write(
-            "build.yaml",
-            format!("tag: x\nsystem-packages: []\n{text}\n"),
-        );
+        self.bench.write("build.yaml", format!("tag: x\n{text}\n"));
         let context = self.bench.path("context");
         if context.exists() {
             fs::remove_dir_all(&context).expect("it is ours");

@@ -410,7 +410,17 @@ fn problems_of_jobfiles_and_names_are_shown() {
 }
 
 #[test]
-fn everything_is_told_at_once() {
+fn what_comes_later_is_refused_by_name() {
+    assert_snapshot!(bad("cmds: {pre: RUN x}\nsystem-packages: [git]\n"), @r#"
+    build.yaml:1:1: `cmds` is not supported yet
+      1 | cmds: {pre: RUN x}
+        | ^^^^
+      hint: use a `base` that was prepared this way
+    build.yaml:2:1: `system-packages` is not supported yet
+      2 | system-packages: [git]
+        | ^^^^^^^^^^^^^^^
+      hint: write `system-packages: []`, or use a `base` that has them
+    "#);
     assert_snapshot!(bad("repositories:\n  /a:\n    commit_id: [x]\n    requirements_file: maybe\n    credentials: {user: x}\nproxy: {PROXY: x}\ncmds: RUN x\nsystem-packages: [Git, 'a b']\n"), @r#"
     build.yaml:2:3: the destination `/a` is absolute
       2 |   /a:
@@ -444,6 +454,10 @@ fn everything_is_told_at_once() {
       7 | cmds: RUN x
         |       ^^^^^
       hint: write `name: value` lines, indented below the key
+    build.yaml:8:1: `system-packages` is not supported yet
+      8 | system-packages: [Git, 'a b']
+        | ^^^^^^^^^^^^^^^
+      hint: write `system-packages: []`, or use a `base` that has them
     build.yaml:8:19: this is not the name of a Debian package
       8 | system-packages: [Git, 'a b']
         |                   ^^^

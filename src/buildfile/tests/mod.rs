@@ -1,7 +1,6 @@
 //! What is read from a build file. What is said about a wrong one is in `messages`, and what others
 //! say about the same text in `oracles`; files of other programs are in `foreign`.
 
-mod cmds;
 mod foreign;
 mod locations;
 mod messages;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::buildfile::{BuildFile, FileEntry, Malformed, Origin, Repository, Source};
+use crate::buildfile::{BuildFile, FileEntry, Origin, Repository, Source};
 use crate::digest::Digest;
 use crate::net;
 use crate::progress::{Part, Progress};
@@ -138,85 +138,6 @@ pub(super) fn all(
         fetched.entries.insert(name.to_owned(), entry);
     }
     Ok(fetched)
-}
-
-/// What [`add`] fetched; it is there for as long as the value lives.
-#[derive(Debug)]
-pub struct Added(Entry);
-
-impl Added {
-    /// The file, or the directory of a repository.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0.path
-    }
-
-    /// The id of a repository's commit.
-    #[must_use]
-    pub fn commit(&self) -> Option<&str> {
-        self.0.validator["commit"].as_str()
-    }
-
-    /// When the server says that the file changed last, in seconds since 1970.
-    #[must_use]
-    pub fn modified(&self) -> Option<i64> {
-        let text = self.0.validator["last_modified"].as_str()?;
-        let time = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-        Some(time.timestamp())
-    }
-
-    /// Keeps it in the store for the next build.
-    pub fn complete(self) -> Result<(), store::Error> {
-        if self.0.fresh {
-            self.0.kept.replace(&self.0.path, &self.0.validator)?;
-        }
-        Ok(())
-    }
-}
-
-/// Fetches what ADD names: a file (`sha256` is its digest, if that is known), or the commit or name behind
-/// the `#` of a repository. `into` is a path that does not exist.
-pub fn add(
-    url: &str,
-    is_repository: bool,
-    sha256: Option<&str>,
-    into: &Path,
-    sources: Sources<'_>,
-    progress: &Progress,
-) -> Result<Added, Problem> {
-    let malformed = |malformed: Malformed| Problem::Url {
-        url: crate::secret::mask(url),
-        reason: malformed.message,
-    };
-    let entry = if is_repository {
-        let (url, commit) = match url.split_once('#') {
-            Some((url, name)) => (url, Some(name.to_owned()).filter(|name| !name.is_empty())),
-            None => (url, None),
-        };
-        let repository = Repository {
-            destination: String::new(),
-            origin: Origin::parse(url).map_err(malformed)?,
-            commit,
-            requirements: false,
-            ssh_key: None,
-            credentials: None,
-            no_verify: false,
-            name: "ADD".to_owned(),
-        };
-        Wanted::Repository(&repository).fetch(sources, into, progress)?
-    } else {
-        let url = match sha256 {
-            Some(sha256) => format!("{}#sha256={sha256}", url.split('#').next().unwrap_or(url)),
-            None => url.to_owned(),
-        };
-        let file = FileEntry {
-            destination: None,
-            source: Source::parse(&url).map_err(malformed)?,
-            name: "ADD".to_owned(),
-        };
-        Wanted::File(&file).fetch(sources, into, progress)?
-    };
-    Ok(Added(entry))
 }
 
 /// Fetches in threads. Gives the results in order, up to the first failure and with it.

@@ -581,11 +581,7 @@ fn times_and_owners_are_those_that_were_asked_for() {
     let mut change = Change::new(base);
     let owners = change.path("owners");
     fs::write(&owners, b"33 34 usr/lib/x\x005 6 usr/lib\0").unwrap();
-    change.request.owners = Some(RecordedOwners {
-        before: owners,
-        changed: None,
-        after: None,
-    });
+    change.request.owners = Some(owners);
     change.request.times = Times {
         fixed_under: vec!["venv".into()],
         fixed: 315_619_200,
