@@ -62,14 +62,10 @@ fn many_small_files_arrive() {
     let (workspace, said) = setup.stage(&[&setup.url("tree")], &[]);
     let first = began.elapsed();
     assert_eq!(listing(&workspace.join("tree")), listing(&tree));
-    let began = Instant::now();
-    setup.stage(&[&setup.url("tree")], &[]);
-    let again = began.elapsed();
     assert!(first < Duration::from_secs(60), "{said}");
-    assert!(
-        again < first,
-        "the second build took {again:?}, the first {first:?}"
-    );
+    // The second build reads the tree's sizes and times, and nothing else.
+    let (_, said) = setup.stage(&[&setup.url("tree")], &[]);
+    assert!(said.contains("unchanged"), "{said}");
 }
 
 /// The largest resident set that a process had so far, in KiB.
