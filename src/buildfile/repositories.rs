@@ -4,23 +4,8 @@ use super::Repository;
 use super::location::{self, Malformed, Origin};
 use super::node::Node;
 use super::shape::Decoder;
+use crate::net::PROXY_VARIABLES;
 use crate::secret::Secret;
-
-/// The keys of `proxy`, in the order in which messages name them.
-const PROXIES: [&str; 12] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "FTP_PROXY",
-    "SOCKS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "ftp_proxy",
-    "socks_proxy",
-    "all_proxy",
-    "no_proxy",
-];
 
 /// The keys of an entry of `repositories`, in the order in which messages name them.
 const REPOSITORY: [&str; 6] = [
@@ -135,7 +120,7 @@ impl Decoder<'_, '_> {
 
     /// Reads `proxy`: variables and their values.
     pub(super) fn proxy(&mut self, node: &Node) -> Vec<(String, Secret)> {
-        let record = self.record(node, "proxy", &PROXIES);
+        let record = self.record(node, "proxy", &PROXY_VARIABLES);
         record
             .into_iter()
             .filter_map(|(name, value)| {

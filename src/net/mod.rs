@@ -53,6 +53,7 @@ pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use fault::host;
 pub(crate) use netrc::lookup as netrc;
+pub(crate) use proxy::PROXY_VARIABLES;
 pub(crate) use retry::{Retry, is_passing, retry_after};
 pub(crate) use words::words;
 

@@ -10,14 +10,20 @@ use reqwest::Url;
 use super::no_proxy::NoProxy;
 use crate::secret::Secret;
 
-/// The variables that are read, by the names that messages use.
-const NAMES: [&str; 6] = [
+/// The variables that are read; of two that differ in nothing but case the later one wins.
+pub(crate) const PROXY_VARIABLES: [&str; 12] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "FTP_PROXY",
     "SOCKS_PROXY",
     "ALL_PROXY",
     "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "socks_proxy",
+    "all_proxy",
+    "no_proxy",
 ];
 
 /// Proxies by scheme, and the machines that are reached without one.
@@ -80,19 +86,19 @@ impl Proxies {
 
     /// From the environment of this process, where small letters win, as everywhere.
     pub fn from_env() -> Result<Self, InvalidProxy> {
-        let value = |name: String| {
-            let value = std::env::var(&name).ok()?;
-            Some((name, Secret::new(value)))
+        let value = |name: &&str| {
+            let value = std::env::var(name).ok()?;
+            Some(((*name).to_owned(), Secret::new(value)))
         };
-        let small = NAMES.iter().map(|name| name.to_ascii_lowercase());
-        let names = NAMES.map(str::to_owned).into_iter().chain(small);
-        Self::new(&names.filter_map(value).collect::<Vec<_>>())
+        Self::new(&PROXY_VARIABLES.iter().filter_map(value).collect::<Vec<_>>())
     }
 
     /// These, but for what `variables` say.
     pub fn with(mut self, variables: &[(String, Secret)]) -> Result<Self, InvalidProxy> {
         for (name, value) in variables {
-            let known = NAMES.iter().find(|known| known.eq_ignore_ascii_case(name));
+            let known = PROXY_VARIABLES
+                .iter()
+                .find(|known| known.eq_ignore_ascii_case(name));
             let (Some(&variable), value) = (known, value.reveal().trim()) else {
                 continue;
             };
@@ -127,19 +133,23 @@ impl Proxies {
     /// a program knows the other name. `relay` is the URL of the HTTP proxy that stands for a SOCKS one.
     pub(super) fn variables(&self, relay: Option<&Secret>) -> Vec<(String, Secret)> {
         let all = self.all.as_ref().or(self.socks.as_ref());
-        let by_http = |own: &Option<Proxy>| match (relay, own.as_ref().or(all)) {
+        let url = |proxy: Option<&Proxy>| proxy.map(|proxy| proxy.url.clone());
+        let by_http = |scheme: &str, own: &Option<Proxy>| match (relay, self.by_scheme(scheme)) {
             (Some(relay), Some(proxy)) if proxy.is_socks() => Some(relay.clone()),
-            _ => own.as_ref().map(|proxy| proxy.url.clone()),
+            _ => url(own.as_ref()),
         };
-        let others = [self.ftp.as_ref(), self.socks.as_ref(), all];
-        let proxies = [by_http(&self.http), by_http(&self.https)]
-            .into_iter()
-            .chain(others.map(|proxy| proxy.map(|proxy| proxy.url.clone())));
+        let proxies = [
+            by_http("http", &self.http),
+            by_http("https", &self.https),
+            url(self.ftp.as_ref()),
+            url(self.socks.as_ref()),
+            url(all),
+        ];
         let except = self.except.text();
         let except = (!except.is_empty()).then(|| Secret::new(except));
-        NAMES
+        PROXY_VARIABLES
             .into_iter()
-            .zip(proxies.chain([except]))
+            .zip(proxies.into_iter().chain([except]))
             .filter_map(|(name, value)| Some((name, value?)))
             .flat_map(|(name, value)| {
                 [
@@ -152,9 +162,8 @@ impl Proxies {
 
     /// Whether a SOCKS proxy is to lead what speaks HTTP.
     pub(super) fn lead_http_by_socks(&self) -> bool {
-        let all = self.all.as_ref().or(self.socks.as_ref());
-        let mut both = [&self.http, &self.https].into_iter();
-        both.any(|own| own.as_ref().or(all).is_some_and(Proxy::is_socks))
+        let mut schemes = ["http", "https"].into_iter();
+        schemes.any(|scheme| self.by_scheme(scheme).is_some_and(Proxy::is_socks))
     }
 
     /// The proxy for a URL.
@@ -168,14 +177,19 @@ impl Proxies {
     /// `scheme`, such as `http`, `ftp`, `ssh` or `git`.
     #[must_use]
     pub fn find(&self, scheme: &str, host: &str, port: u16) -> Option<&Proxy> {
+        self.by_scheme(scheme)
+            .filter(|_| !self.except.holds(host, port))
+    }
+
+    /// The proxy for a scheme, wherever it leads.
+    fn by_scheme(&self, scheme: &str) -> Option<&Proxy> {
         let (all, socks) = (self.all.as_ref(), self.socks.as_ref());
-        let proxy = match scheme {
+        match scheme {
             "http" => self.http.as_ref().or(all).or(socks),
             "https" => self.https.as_ref().or(all).or(socks),
             "ftp" | "ftps" => self.ftp.as_ref().or(socks).or(all),
             _ => socks.or(all),
-        };
-        proxy.filter(|_| !self.except.holds(host, port))
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 //! No URL is ever part of an error: those of blobs carry signatures, and others may carry passwords.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -32,28 +31,9 @@ pub enum Error {
         /// The machinery's own words.
         reason: String,
     },
-    /// The file of `--ca-cert` holds no certificate.
-    #[error("`{path}` holds no certificate in PEM form")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// No connection came about.
-    #[error("`{host}` cannot be reached: {fault}")]
-    Unreachable {
-        /// The host that was spoken to, with its port if it is not the usual one.
-        host: String,
-        /// Why.
-        fault: Fault,
-    },
-    /// The connection broke.
-    #[error("the connection to `{host}` broke: {reason}")]
-    Broken {
-        /// The host that was spoken to.
-        host: String,
-        /// How.
-        reason: String,
-    },
+    /// No answer, not the whole of it, or one that leads elsewhere.
+    #[error(transparent)]
+    Net(net::Error),
     /// The registry refused.
     #[error("`{host}` answered {status} for `{what}`{}", quoted(.said))]
     Refused {
@@ -87,14 +67,6 @@ pub enum Error {
     NoToken {
         /// The host of the token server.
         host: String,
-    },
-    /// A redirect that is not followed.
-    #[error("`{host}` redirects {reason}")]
-    Redirect {
-        /// The host that was spoken to.
-        host: String,
-        /// What is wrong with the redirect.
-        reason: &'static str,
     },
     /// The registry lied, or something between us and it changed the bytes.
     #[error("`{host}` sent other bytes for `{expected}`: `{found}`")]
@@ -142,16 +114,16 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let host_of = |what: &str| what.split('/').next().unwrap_or_default().to_owned();
         Some(match self {
-            Self::Unreachable { fault: Fault::Certificate(_), .. } => {
+            Self::Net(net::Error::Unreachable { fault: Fault::Certificate(_), .. }) => {
                 "if the certificate is right, name its authority with `--ca-cert FILE` or in `SSL_CERT_FILE`".to_owned()
             }
-            Self::Unreachable { host, fault: Fault::NotTls } => {
+            Self::Net(net::Error::Unreachable { host, fault: Fault::NotTls }) => {
                 format!("if the registry is to be trusted without TLS, allow it with `--insecure-registry {host}`")
             }
-            Self::Unreachable { fault: Fault::Lookup(_), .. } => {
+            Self::Net(net::Error::Unreachable { fault: Fault::Lookup(_), .. }) => {
                 "check the registry's name in the reference, and the network; a proxy is taken from `HTTPS_PROXY`".to_owned()
             }
-            Self::Unreachable { .. } | Self::Broken { .. } => {
+            Self::Net(net::Error::Unreachable { .. } | net::Error::Broken { .. }) => {
                 "check that the registry runs and that the network lets it be reached; a proxy is taken from `HTTPS_PROXY`".to_owned()
             }
             Self::Refused { status, what, .. } => match status.as_u16() {
@@ -181,8 +153,8 @@ impl Error {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Unreachable { fault, .. } => !fault.is_lasting(),
-            Self::Broken { .. } => true,
+            Self::Net(net::Error::Unreachable { fault, .. }) => !fault.is_lasting(),
+            Self::Net(net::Error::Broken { .. }) => true,
             Self::Refused { status, .. } => is_passing(*status),
             _ => false,
         }
@@ -191,10 +163,9 @@ impl Error {
     /// How often it is worth trying all in all.
     pub(super) fn attempts(&self) -> u32 {
         match self {
-            Self::Broken { .. } => 5,
+            Self::Net(error) => error.attempts(),
             Self::Refused { status, .. } if is_passing(*status) => 5,
-            Self::Unreachable { fault, .. } if fault.is_lasting() => 1,
-            Self::Unreachable { .. } | Self::Damaged { .. } | Self::Size { .. } => 2,
+            Self::Damaged { .. } | Self::Size { .. } => 2,
             _ => 1,
         }
     }
@@ -210,6 +181,12 @@ impl Error {
     /// A request that got no answer, or not the whole of it.
     pub(super) fn unanswered(url: &Url, error: &reqwest::Error) -> Self {
         net::Error::unanswered(url, error).into()
+    }
+
+    /// An answer that ended too early.
+    pub(super) fn broken(url: &Url, reason: String) -> Self {
+        let host = host(url);
+        Self::Net(net::Error::Broken { host, reason })
     }
 
     /// An answer that is a refusal; its body is read for the registry's own words.
@@ -232,10 +209,7 @@ impl From<net::Error> for Error {
             net::Error::Cancelled(cancelled) => Self::Cancelled(cancelled),
             net::Error::Io(error) => Self::Io(error),
             net::Error::Setup { reason } => Self::Setup { reason },
-            net::Error::Certificate { path } => Self::Certificate { path },
-            net::Error::Unreachable { host, fault } => Self::Unreachable { host, fault },
-            net::Error::Broken { host, reason } => Self::Broken { host, reason },
-            net::Error::Redirect { host, reason } => Self::Redirect { host, reason },
+            error => Self::Net(error),
         }
     }
 }

@@ -110,10 +110,7 @@ impl Client {
             // The next attempt begins anew.
             download.writer = None;
             let reason = format!("it has nothing after {from} bytes");
-            return Err(Error::Broken {
-                host: host(response.url()),
-                reason,
-            });
+            return Err(Error::broken(response.url(), reason));
         }
         if !resumes(&response, from) {
             download.restart()?;
@@ -191,10 +188,7 @@ impl Download<'_> {
                 "it ended after {} of {} bytes",
                 self.received, self.blob.size
             );
-            return Err(Error::Broken {
-                host: host(url),
-                reason,
-            });
+            return Err(Error::broken(url, reason));
         }
         let writer = self.writer.take().expect("an attempt begins with a writer");
         writer.complete_as(self.blob).map_err(|error| match error {

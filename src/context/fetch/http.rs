@@ -78,17 +78,6 @@ fn digest_of(location: &Location) -> Result<Option<String>, Problem> {
     Ok(Some(digest.to_ascii_lowercase()))
 }
 
-/// Those of the URL; a password that it leaves out, or all of it, is looked for in `~/.netrc`.
-fn credentials(location: &Location) -> Result<Option<(String, Secret)>, Problem> {
-    let own = location.credentials();
-    if location.url().password().is_some() {
-        return Ok(own);
-    }
-    let host = location.url().host_str().unwrap_or_default();
-    let user = own.as_ref().map(|(user, _)| user.as_str());
-    Ok(net::netrc(host, user)?.or(own))
-}
-
 /// A file on its way.
 struct Download<'a> {
     location: &'a Location,
@@ -116,7 +105,7 @@ impl<'a> Download<'a> {
     fn start(location: &'a Location, into: &Path, fetch: Fetch<'a>) -> Result<Self, Problem> {
         Ok(Self {
             location,
-            credentials: credentials(location)?,
+            credentials: super::credentials(location)?,
             fetch,
             file: fs::OpenOptions::new()
                 .write(true)

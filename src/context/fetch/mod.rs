@@ -23,10 +23,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::buildfile::{BuildFile, FileEntry, Origin, Repository, Source};
+use crate::buildfile::{BuildFile, FileEntry, Location, Origin, Repository, Source};
 use crate::digest::Digest;
 use crate::net;
 use crate::progress::{Part, Progress};
+use crate::secret::Secret;
 use crate::store::{self, Scratch, Store};
 
 use super::error::{Error, Problem};
@@ -138,6 +139,17 @@ pub(super) fn all(
         fetched.entries.insert(name.to_owned(), entry);
     }
     Ok(fetched)
+}
+
+/// The credentials of a URL; a password that it leaves out, or all of it, is looked for in `~/.netrc`.
+fn credentials(location: &Location) -> Result<Option<(String, Secret)>, net::NetrcError> {
+    let own = location.credentials();
+    if location.url().password().is_some() {
+        return Ok(own);
+    }
+    let host = location.url().host_str().unwrap_or_default();
+    let user = own.as_ref().map(|(user, _)| user.as_str());
+    Ok(net::netrc(host, user)?.or(own))
 }
 
 /// Fetches in threads. Gives the results in order, up to the first failure and with it.

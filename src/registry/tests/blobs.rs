@@ -85,7 +85,10 @@ fn an_endless_cutter_is_given_up() {
         reply.raw("200 OK", &["Content-Length: 10000"], &content[..5000]);
     });
     let error = fetch(&client(), &server, &blob(&bytes)).unwrap_err();
-    assert!(matches!(error, Error::Broken { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Net(net::Error::Broken { .. })),
+        "{error}"
+    );
     assert_eq!(server.requests().len(), 5);
 }
 
@@ -186,7 +189,10 @@ fn a_body_of_another_length_is_refused_at_once() {
     // Without a length, the end of the connection is the end of the body.
     let server = Server::start(|_, reply| reply.raw("200 OK", &[], b"short"));
     let error = fetch(&client(), &server, &blob(&noise(50_000))).unwrap_err();
-    assert!(matches!(error, Error::Broken { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Net(net::Error::Broken { .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -294,10 +300,10 @@ fn nobody_at_home_is_said_plainly() {
     assert!(
         matches!(
             &error,
-            Error::Unreachable {
+            Error::Net(net::Error::Unreachable {
                 fault: Fault::Refused,
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -309,10 +315,10 @@ fn nobody_at_home_is_said_plainly() {
     assert!(
         matches!(
             &error,
-            Error::Unreachable {
+            Error::Net(net::Error::Unreachable {
                 fault: Fault::Lookup(_),
                 ..
-            }
+            })
         ),
         "{error:?}"
     );

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::server::{Reply, Request, Server};
 use super::{Place, blob, client, fetch, noise, reference};
+use crate::net;
 use crate::progress::Progress;
 use crate::registry::{Client, Error};
 
@@ -162,7 +163,10 @@ fn a_circle_of_redirects_ends() {
         reply.send("302 Found", &[&format!("Location: {}x", request.path)], b"");
     });
     let error = fetch(&client(), &server, &blob(b"x")).unwrap_err();
-    assert!(matches!(error, Error::Redirect { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Net(net::Error::Redirect { .. })),
+        "{error}"
+    );
     assert!(server.requests().len() <= 20);
 }
 

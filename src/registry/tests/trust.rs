@@ -48,7 +48,7 @@ fn redirects_do_not_lead_down_to_plain_http() {
     let client = client();
     let hop = |from: &str, to: &'static str| {
         let to = next_hop(&url(from), Some(&HeaderValue::from_static(to)))?;
-        let refused = || Error::Redirect {
+        let refused = || net::Error::Redirect {
             host: String::new(),
             reason: "",
         };
@@ -57,20 +57,20 @@ fn redirects_do_not_lead_down_to_plain_http() {
     };
     assert!(matches!(
         hop("https://a.example/", "http://localhost:631/"),
-        Err(Error::Redirect { .. })
+        Err(Error::Net(net::Error::Redirect { .. }))
     ));
     assert!(hop("https://127.0.0.1:1/", "http://localhost:2/").is_ok());
     assert!(matches!(
         hop("https://a.example/", "http://a.example/"),
-        Err(Error::Redirect { .. })
+        Err(Error::Net(net::Error::Redirect { .. }))
     ));
     assert!(matches!(
         hop("https://a.example/", "ftp://a.example/"),
-        Err(Error::Redirect { .. })
+        Err(Error::Net(net::Error::Redirect { .. }))
     ));
     assert!(matches!(
         hop("https://a.example/", "http://"),
-        Err(Error::Redirect { .. })
+        Err(Error::Net(net::Error::Redirect { .. }))
     ));
     assert_eq!(
         hop("https://a.example/x", "/y").unwrap(),
@@ -131,10 +131,10 @@ fn plain_http_where_tls_should_be_is_recognised() {
     assert!(
         matches!(
             error,
-            Error::Unreachable {
+            Error::Net(net::Error::Unreachable {
                 fault: Fault::NotTls,
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -232,16 +232,19 @@ fn certificates_are_verified_by_the_system_and_by_the_file_given() {
     assert!(
         matches!(
             &error,
-            Error::Unreachable {
+            Error::Net(net::Error::Unreachable {
                 fault: Fault::Certificate(_),
                 ..
-            }
+            })
         ),
         "{error:?}"
     );
     assert!(error.hint().unwrap().contains("--ca-cert"));
     assert_eq!(ask(Some(&certificate)).unwrap(), 200);
-    assert!(matches!(ask(Some(&config)), Err(Error::Certificate { .. })));
+    assert!(matches!(
+        ask(Some(&config)),
+        Err(Error::Net(net::Error::Certificate { .. }))
+    ));
     // As everywhere on this machine, TLS is used but not verified; the answer is the registry's own.
     let reference = format!("127.0.0.1:{port}/nothing").parse().unwrap();
     let error = client()

@@ -10,7 +10,7 @@ use url::Url;
 use super::Problem;
 use super::packet::{self, FLUSH};
 use crate::buildfile::{Location, Repository, SshLocation};
-use crate::context::fetch::{Fetch, ssh};
+use crate::context::fetch::{self, Fetch, ssh};
 use crate::net::{self, Trust};
 use crate::secret::Secret;
 
@@ -284,21 +284,15 @@ impl Write for Stream {
     }
 }
 
-/// Those of the build file; else those of the URL; else, or if that has no password, those of `~/.netrc`.
+/// Those of the build file; else those of the URL or of `~/.netrc`.
 fn credentials(
     location: &Location,
     repository: &Repository,
 ) -> Result<Option<(String, Secret)>, net::NetrcError> {
-    if let Some(credentials) = &repository.credentials {
-        return Ok(Some(credentials.clone()));
+    match &repository.credentials {
+        Some(credentials) => Ok(Some(credentials.clone())),
+        None => fetch::credentials(location),
     }
-    let own = location.credentials();
-    if location.url().password().is_some() {
-        return Ok(own);
-    }
-    let host = location.url().host_str().unwrap_or_default();
-    let user = own.as_ref().map(|(user, _)| user.as_str());
-    Ok(net::netrc(host, user)?.or(own))
 }
 
 /// `path` as one word of a shell; also of the C shell, which expands `!` within quotes.
