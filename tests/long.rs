@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
-use crate::support::{Bench, User, is_root, serve_base, verify};
+use crate::support::{Bench, User, is_root, resident, serve_base, verify};
 
 /// How often each signal is sent in each phase.
 const TIMES: u32 = 10;
@@ -244,7 +244,7 @@ fn builds_all_of_pyats(user: User) {
     let status = loop {
         largest = largest.max(
             processes()
-                .filter_map(|process| resident(process, &tool))
+                .filter_map(|process| resident_of(process, &tool))
                 .max()
                 .unwrap_or(0),
         );
@@ -293,12 +293,8 @@ fn report(user: User, largest: u64, phases: &str) {
 }
 
 /// The largest resident set that a process had so far, in KiB, if it runs the program.
-fn resident(process: u32, program: &Path) -> Option<u64> {
+fn resident_of(process: u32, program: &Path) -> Option<u64> {
     let runs = fs::read_link(format!("/proc/{process}/exe")).ok()?;
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let size = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    let size = resident(process)?;
     (runs == program).then_some(size)
 }

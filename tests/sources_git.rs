@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::support::{Bench, GitRepository, Run, Stage, Tree, git_clone};
+use crate::support::{Bench, GitRepository, Run, Stage, Tree, base_layout, git_clone};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -64,6 +64,14 @@ impl Suite {
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("ours");
         Tree::of(&path)
     }
+}
+
+/// A bench, and the folder whose repositories are served; or the test is skipped.
+fn begin() -> Option<(Bench, PathBuf)> {
+    base_layout()?;
+    let bench = Bench::current();
+    let folder = bench.root().join("served");
+    Some((bench, folder))
 }
 
 /// A build file with `repositories`, the text below that key.

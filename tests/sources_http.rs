@@ -2,7 +2,9 @@
 
 use fs_err as fs;
 
-use crate::support::{Bench, Proxy, Stage, Web, base_layout, free_ports, serve_base, verify};
+use crate::support::{
+    Bench, Proxy, Stage, Web, base_layout, free_ports, serve_base, verify, without_proxies,
+};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -314,10 +316,7 @@ fn proxies_lead_pip() {
         let before = proxy.log().len();
         let mut command = bench.tool(["build.yaml", "-v", "--base", &base, "-o", "oci-dir:out"]);
         command.arg("--ca-cert").arg(web.authority());
-        for name in ["HTTP_PROXY", "HTTPS_PROXY"] {
-            command.env_remove(name);
-            command.env_remove(name.to_ascii_lowercase());
-        }
+        without_proxies(&mut command);
         let run = bench.finish(&mut command);
         run.line();
         assert!(proxy.log().len() > before, "{index} by {scheme}");

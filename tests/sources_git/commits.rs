@@ -6,16 +6,14 @@ use std::fmt::Write as _;
 use fs_err as fs;
 use serde_json::json;
 
-use super::{FAILED, Suite, USAGE, record, refused, same_tree, stage};
-use crate::support::{Bench, GitDaemon, GitProtocol, GitRepository, Tree, base_layout, git_clone};
+use super::{FAILED, Suite, USAGE, begin, record, refused, same_tree, stage};
+use crate::support::{GitDaemon, GitProtocol, GitRepository, Tree, git_clone};
 
 #[test]
 fn every_name_of_a_commit() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     // The same name for a tag and a branch: git takes the tag.
     suite.repository.git(&["tag", "both", &suite.first]);
@@ -62,11 +60,9 @@ fn every_name_of_a_commit() {
 
 #[test]
 fn names_that_are_wrong() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     GitRepository::new(folder.join("empty.git"));
     let blob = suite.repository.blob(b"just a file");
@@ -123,11 +119,9 @@ fn names_that_are_wrong() {
 
 #[test]
 fn ambiguous_abbreviations() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let repository = GitRepository::new(folder.join("many.git"));
     repository.commits("main", 2000, |number| {
         vec![("100644".to_owned(), "n".to_owned(), number.to_string())]
@@ -156,11 +150,9 @@ fn ambiguous_abbreviations() {
 
 #[test]
 fn one_commit_moves_little() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let repository = GitRepository::new(folder.join("long.git"));
     let tip = repository.commits("main", 5000, |number| {
         // Lines that do not compress well, of one of fifty files.
@@ -201,11 +193,9 @@ fn one_commit_moves_little() {
 
 #[test]
 fn what_did_not_change_is_not_moved_again() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     let mut big = String::new();
     for number in 0..20_000 {

@@ -6,21 +6,20 @@ use std::process::Command;
 
 use fs_err as fs;
 
-use super::{FAILED, Suite, USAGE, build_file, refused, same_tree, stage, succeeded, try_stage};
-use crate::support::{
-    Bench, GitDaemon, GitProtocol, GitRepository, Stage, base_layout, is_root, succeed,
+use super::{
+    FAILED, Suite, USAGE, begin, build_file, refused, same_tree, stage, succeeded, try_stage,
 };
+use crate::support::{GitDaemon, GitProtocol, GitRepository, Stage, is_root, succeed};
 
 /// Mode, name and id.
 type Entry<'a> = (&'a str, &'a str, &'a str);
 
 #[test]
 fn hostile_trees_stay_inside() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let repository = GitRepository::new(bench.root().join("hostile.git"));
+    };
+    let repository = GitRepository::new(folder.join("hostile.git"));
     let blob = repository.blob(b"planted");
     let target = repository.blob(
         bench
@@ -90,11 +89,10 @@ fn hostile_trees_stay_inside() {
 
 #[test]
 fn what_is_not_fetched_is_said() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let repository = GitRepository::new(bench.root().join("parts.git"));
+    };
+    let repository = GitRepository::new(folder.join("parts.git"));
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
     let id = "1111111111111111111111111111111111111111";
     repository.commit(
@@ -136,17 +134,15 @@ fn what_is_not_fetched_is_said() {
 
 #[test]
 fn neither_umask_nor_configuration_matter() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let suite = Suite::new(&bench.root().join("served"));
+    };
+    let suite = Suite::new(&folder);
     let expected = suite.tree(&bench);
     let config = "[core]\n\tautocrlf = true\n\tsymlinks = false\n\tfileMode = false\n\tattributesFile = ~/attributes\n\
                   [init]\n\ttemplateDir = ~/template\n[url \"/nowhere/\"]\n\tinsteadOf = /\n";
     fs::write(bench.root().join("home/.gitconfig"), config).expect("ours");
     fs::write(bench.root().join("home/attributes"), "* text eol=crlf\n").expect("ours");
-    let folder = bench.root().join("served");
     let daemon = GitDaemon::start(&folder, GitProtocol::Current);
     for url in [
         daemon.url("suite.git"),
@@ -172,11 +168,13 @@ fn neither_umask_nor_configuration_matter() {
 
 #[test]
 fn a_repository_of_somebody_else() {
-    if !is_root() || base_layout().is_none() {
+    if !is_root() {
         return;
     }
-    let bench = Bench::current();
-    let suite = Suite::new(&bench.root().join("served"));
+    let Some((bench, folder)) = begin() else {
+        return;
+    };
+    let suite = Suite::new(&folder);
     let path = suite.repository.path().display().to_string();
     succeed(Command::new("chown").args(["-R", "nobody", &path]));
     let entry = format!("  suite: {{url: '{path}'}}\n");
@@ -194,11 +192,10 @@ fn a_repository_of_somebody_else() {
 
 #[test]
 fn a_path_that_is_taken() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let suite = Suite::new(&bench.root().join("served"));
+    };
+    let suite = Suite::new(&folder);
     let url = suite.repository.path().display();
     let two = format!("  a: {{url: '{url}'}}\n  a/x: {{url: '{url}'}}\n");
     let workspace = stage(&bench, &two);

@@ -5,19 +5,18 @@ use std::process::Command;
 use fs_err as fs;
 use serde_json::json;
 
-use super::{FAILED, Suite, build_file, record, refused, same_tree, stage, succeeded, try_stage};
+use super::{
+    FAILED, Suite, begin, build_file, record, refused, same_tree, stage, succeeded, try_stage,
+};
 use crate::support::{
-    Bench, GitDaemon, GitProtocol, GitWeb, Proxy, Sshd, Stage, Web, base_layout, git_clone, keygen,
-    ssh_folder, succeed,
+    GitDaemon, GitProtocol, GitWeb, Proxy, Sshd, Stage, Web, git_clone, keygen, ssh_folder, succeed,
 };
 
 #[test]
 fn every_way_leads_to_the_same_tree() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     let expected = suite.tree(&bench);
     let daemon = GitDaemon::start(&folder, GitProtocol::Current);
@@ -44,11 +43,9 @@ fn every_way_leads_to_the_same_tree() {
 
 #[test]
 fn by_http() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     let expected = suite.tree(&bench);
     let Some(server) = GitWeb::start(&folder) else {
@@ -95,11 +92,9 @@ fn by_http() {
 
 #[test]
 fn certificates_are_verified_but_for_one_repository() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     Suite::new(&folder);
     let Some(server) = GitWeb::start(&folder) else {
         return;
@@ -125,11 +120,9 @@ fn certificates_are_verified_but_for_one_repository() {
 
 #[test]
 fn credentials_by_http() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     Suite::new(&folder);
     let Some(server) = GitWeb::start(&folder) else {
         return;
@@ -190,11 +183,9 @@ fn credentials_by_http() {
 
 #[test]
 fn credentials_stay_at_home() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     Suite::new(&folder);
     let Some(server) = GitWeb::start(&folder) else {
         return;
@@ -217,11 +208,9 @@ fn credentials_stay_at_home() {
 
 #[test]
 fn by_ssh() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     let expected = suite.tree(&bench);
     let path = suite.repository.path().display().to_string();
@@ -261,11 +250,9 @@ fn by_ssh() {
 
 #[test]
 fn keys_of_the_build_file() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     let suite = Suite::new(&folder);
     let Some(server) = Sshd::start(&[]) else {
         return;
@@ -324,11 +311,10 @@ fn keys_of_the_build_file() {
 
 #[test]
 fn host_keys_are_checked() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let suite = Suite::new(&bench.root().join("served"));
+    };
+    let suite = Suite::new(&folder);
     let Some(server) = Sshd::start_for(&bench, &[]) else {
         return;
     };
@@ -351,11 +337,9 @@ fn host_keys_are_checked() {
 
 #[test]
 fn by_a_proxy() {
-    if base_layout().is_none() {
+    let Some((bench, folder)) = begin() else {
         return;
-    }
-    let bench = Bench::current();
-    let folder = bench.root().join("served");
+    };
     Suite::new(&folder);
     let daemon = GitDaemon::start(&folder, GitProtocol::Current);
     let (Some(server), Some(http), Some(socks)) =

@@ -1,13 +1,13 @@
 //! The long tests: much, and many.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
 
 use super::{Setup, listing};
-use crate::support::{sha256, succeed};
+use crate::support::{peak, sha256, succeed};
 
 /// The largest resident set that the tool may have while it fetches, in KiB.
 const MEMORY: u64 = 60 * 1024;
@@ -21,21 +21,7 @@ fn a_large_file_arrives_in_little_memory() {
     let script = "import random, sys\nwith open(sys.argv[1], 'wb') as file:\n    \
                   for number in range(2048): file.write(random.Random(number).randbytes(1 << 20))\n";
     succeed(Command::new("python3").args(["-c", script]).arg(&path));
-    let mut command = setup.command(&[&setup.url("large")], &[]);
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut largest = 0;
-    let status = loop {
-        largest = largest.max(resident(child.id()).unwrap_or(0));
-        if let Some(status) = child.try_wait().expect("it is our child") {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    assert!(status.success());
+    let largest = peak(&mut setup.command(&[&setup.url("large")], &[]));
     let fetched = setup.bench.path("context/image/workspace/large");
     let digest =
         |path: &Path| sha256(fs::File::open(path).expect("it is there")).expect("readable");
@@ -66,13 +52,4 @@ fn many_small_files_arrive() {
     // The second build reads the tree's sizes and times, and nothing else.
     let (_, said) = setup.stage(&[&setup.url("tree")], &[]);
     assert!(said.contains("unchanged"), "{said}");
-}
-
-/// The largest resident set that a process had so far, in KiB.
-fn resident(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }

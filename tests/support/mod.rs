@@ -28,7 +28,7 @@ pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect,
 pub(crate) use proxies::Proxy;
 pub(crate) use registry::Registry;
 pub(crate) use sshd::{KEYS, Sshd, keygen, ssh_folder};
-pub(crate) use stage::Stage;
+pub(crate) use stage::{Stage, peak, resident, without_proxies};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
 pub(crate) use verify::{Image, check, verify};

@@ -60,10 +60,7 @@ impl<'a> Stage<'a> {
             .bench
             .tool(["build.yaml", "-n", "-k", "-p", "context", "--base"]);
         command.arg(format!("oci:{}", base.display()));
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-            command.env_remove(name);
-            command.env_remove(name.to_ascii_lowercase());
-        }
+        without_proxies(&mut command);
         command.args(&self.options).envs(self.env.iter().cloned());
         command
     }
@@ -97,26 +94,39 @@ impl<'a> Stage<'a> {
 
     /// Stages what has to work; gives the largest resident set that the tool had meanwhile, in KiB.
     pub(crate) fn peak(&self, text: &str) -> u64 {
-        let mut command = self.command(text);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("the tool starts");
-        let status = format!("/proc/{}/status", child.id());
-        let mut peak = 0;
-        loop {
-            // The peak of what has ended cannot be read any more; it only grows until then.
-            peak = peak.max(peak_of(&fs::read_to_string(&status).unwrap_or_default()));
-            if let Some(ended) = child.try_wait().expect("it is our child") {
-                assert!(ended.success());
-                return peak;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        peak(&mut self.command(text))
     }
 }
 
-/// The line `VmHWM` of a process's status, in KiB.
-fn peak_of(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.map_or(0, |number| number.parse().expect("a number"))
+/// Takes the machine's proxies from a command.
+pub(crate) fn without_proxies(command: &mut Command) {
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+        command.env_remove(name);
+        command.env_remove(name.to_ascii_lowercase());
+    }
+}
+
+/// Runs a command that has to work; gives the largest resident set that it had meanwhile, in KiB.
+pub(crate) fn peak(command: &mut Command) -> u64 {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the tool starts");
+    let mut peak = 0;
+    loop {
+        // The peak of what has ended cannot be read any more; it only grows until then.
+        peak = peak.max(resident(child.id()).unwrap_or(0));
+        if let Some(ended) = child.try_wait().expect("it is our child") {
+            assert!(ended.success());
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The largest resident set that a process had so far, in KiB; `None` if it has ended.
+pub(crate) fn resident(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
