@@ -93,8 +93,8 @@ fn main() {
 /// One entry of a table.
 struct Fragment {
     name: String,
-    /// Words behind the name. `owners`: files get owners other than root, or steps ask for owners.
-    /// `differs=REASON`: Buildah would read the text, and do something else.
+    /// Words behind the name. `root`: no user namespace can do the same. `differs=REASON`: Buildah would read
+    /// the text, and do something else.
     marks: Vec<String>,
     text: String,
     /// What stands below `===`: in the table, what Buildah builds instead; in the table of bad input, the error.
@@ -138,12 +138,7 @@ impl Fragment {
 
     /// Whether `rung` can give the layers that the others give.
     fn is_for(&self, rung: Rung) -> bool {
-        let is_marked = |mark: &str| self.marks.iter().any(|known| known == mark);
-        match rung {
-            Rung::Root => true,
-            Rung::UsernsRange => !is_marked("root"),
-            Rung::UsernsSingle => !is_marked("owners") && !is_marked("root"),
-        }
+        rung == Rung::Root || self.marks.iter().all(|mark| mark != "root")
     }
 }
 

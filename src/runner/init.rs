@@ -19,8 +19,7 @@ use super::owners::{Prepared, Recorder};
 use super::seccomp::Told;
 use super::wire::{Channel, Note};
 use super::{
-    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Placement, Rung, files, seccomp,
-    sys,
+    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, files, seccomp, sys,
 };
 
 /// Docker's default capabilities.
@@ -175,7 +174,7 @@ fn start(
         Ok((argv, env)) => {
             let (status, message) = match &command.placement {
                 None => execute(command, &argv, &env),
-                Some(placement) => match place(placement) {
+                Some(placement) => match files::place(placement) {
                     Ok(()) => sys::exit(0),
                     Err(error) => (1, format!("{error}\n")),
                 },
@@ -185,14 +184,6 @@ fn start(
         }
         Err(failure) => failure,
     }
-}
-
-/// Puts files into the root file system. Pid 1 has to see what this process asks it for, as it sees it of a
-/// program; nothing here is secret.
-fn place(placement: &Placement) -> Result<(), String> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
-        .map_err(|error| error.to_string())?;
-    files::place(placement)
 }
 
 type Strings = Vec<CString>;
@@ -241,6 +232,11 @@ fn prepare(
     listener
         .send_descriptors(&given)
         .map_err(|error| Failure::new("sendmsg", error))?;
+    if told != Told::Nothing {
+        // Pid 1 reads from here what it is told of. Nothing is secret that the command will not have, too.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .map_err(|error| Failure::new("prctl(PR_SET_DUMPABLE)", error))?;
+    }
     identity.assume()?;
     sys::restore_signals();
     Ok((argv, env))
