@@ -126,7 +126,7 @@ impl Place {
         };
         copy(&layout, "layout");
         copy(&repository().join("tests/owners"), "programs");
-        copy(Path::new("/proc/self/exe"), "owners");
+        fs::copy("/proc/self/exe", place.path().join("owners")).unwrap();
         Self(place)
     }
 

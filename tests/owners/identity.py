@@ -49,6 +49,18 @@ def app():
     except FileExistsError:
         pass
     is_(os.path.exists("/data/none"), False)
+    # What belongs to root refuses, and what is there is told of first.
+    refused(lambda: os.mkdir("/etc/new"))
+    refused(lambda: os.symlink("x", "/etc/new"))
+    refused(lambda: os.mkfifo("/etc/new"))
+    refused(lambda: write("/etc/new"))
+    refused(lambda: write("/etc/passwd"))
+    sh("mkdir -p /data/mkdir/deep/er")
+    try:
+        os.mkdir("/etc")
+        raise AssertionError("it is there")
+    except FileExistsError:
+        pass
     # A daemon: its parent is gone.
     if os.fork() == 0:
         os.setsid()

@@ -1,18 +1,20 @@
 //! What somebody else than root makes is that one's: pid 1 makes it in the caller's stead, since a file has its
 //! owner from the start, and the caller may be gone right after.
 //!
-//! Only callers that are not root are served; the calls of all others go on as they are.
+//! Only callers that are not root are served; the calls of all others go on as they are. To the kernel all are
+//! root, so it is here that a directory or file refuses whom its mode does not name.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::sys::{self, Answer, Notice};
 use super::caller::{Caller, field};
-use super::{Owner, Recorder, low, number};
+use super::identity::Identity;
+use super::{File, Recorder, low, number};
 
 /// A call that makes something.
 struct Creation {
@@ -66,17 +68,13 @@ impl Creation {
 impl Recorder {
     /// Answers a call that makes something. `None` if it was answered.
     pub(super) fn answer_creation(&mut self, notice: &Notice) -> Result<Option<Answer>, Errno> {
-        let owner = self
-            .identities
-            .of(notice.thread)
-            .map(super::identity::Identity::owner);
-        let (Some(creation), Some(owner)) = (Creation::of(notice), owner) else {
+        let who = self.identities.of(notice.thread).cloned();
+        let who = who.filter(|who| who.owner() != (0, 0));
+        let (Some(creation), Some(who)) = (Creation::of(notice), who) else {
             return Ok(Some(Answer::Continue));
         };
-        if owner == (0, 0) {
-            return Ok(Some(Answer::Continue));
-        }
-        match self.create(notice, &creation, owner) {
+        match self.create(notice, &creation, &who) {
+            Err(Errno::ACCESS) => Err(Errno::ACCESS),
             // The kernel finds out by itself what is in the way.
             Err(_) => Ok(Some(Answer::Continue)),
             Ok(None) => Ok(Some(Answer::Value(0))),
@@ -92,7 +90,7 @@ impl Recorder {
         &mut self,
         notice: &Notice,
         creation: &Creation,
-        owner: Owner,
+        who: &Identity,
     ) -> Result<Option<(OwnedFd, bool)>, Errno> {
         let caller = Caller::new(&self.root, &self.listener, notice);
         let path = caller.path(creation.path)?;
@@ -106,8 +104,27 @@ impl Recorder {
         if matches!(name, b"" | b"." | b"..") {
             return Err(Errno::EXIST);
         }
-        let parent = caller.resolve(creation.directory, parent, true)?;
         let name = OsStr::from_bytes(name);
+        if let What::File(flags, _) = creation.what {
+            let flags = OFlags::from_bits_retain(flags);
+            let follow = !flags.contains(OFlags::NOFOLLOW);
+            // A file that is there is opened by the caller itself, which may have to wait for it.
+            if let Ok(there) = caller.resolve(creation.directory, &path, follow) {
+                let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+                self.admit(
+                    who,
+                    if writes { 2 } else { 4 },
+                    &there,
+                    FileType::RegularFile,
+                )?;
+                return Err(Errno::EXIST);
+            }
+        }
+        let parent = caller.resolve(creation.directory, parent, true)?;
+        if rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Err(Errno::EXIST);
+        }
+        self.admit(who, 3, &parent, FileType::Directory)?;
         let text = match creation.what {
             What::Link(address) => caller.path(address)?,
             _ => vec![],
@@ -118,7 +135,6 @@ impl Recorder {
         let here = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match creation.what {
             What::File(flags, bits) => {
-                // A file that is there is opened by the caller itself, which may have to wait for it.
                 let flags = OFlags::from_bits_retain(flags);
                 let only_new = flags | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(&parent, name, only_new, mode(bits))?;
@@ -137,9 +153,30 @@ impl Recorder {
             }
         }
         let new = rustix::fs::openat(&parent, name, here, Mode::empty())?;
-        let group = self.group_for(&parent, owner.1)?;
-        self.set_owner(&new, Some(owner.0), Some(group))?;
+        let (uid, gid) = who.owner();
+        let group = self.group_for(&parent, gid)?;
+        self.set_owner(&new, Some(uid), Some(group))?;
         Ok(given)
+    }
+
+    /// Refuses somebody whom the mode of a file of the image does not give `wanted`, see [`Identity::may`].
+    fn admit(
+        &self,
+        who: &Identity,
+        wanted: u32,
+        fd: &OwnedFd,
+        kind: FileType,
+    ) -> Result<(), Errno> {
+        let file = File::of(fd)?;
+        if file.kind != kind || file.mount != self.root.mount {
+            return Ok(());
+        }
+        let mode = rustix::fs::fstat(fd)?.st_mode;
+        if who.may(wanted, self.owner(fd, &file)?, mode) {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS)
+        }
     }
 
     /// In a directory with setgid all has the directory's group.

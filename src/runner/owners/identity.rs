@@ -115,11 +115,25 @@ impl Identity {
 
     /// chown(2): root may do everything; an owner may change the group to one of his own.
     pub(super) fn may_chown(&self, owner: Owner, uid: Option<u32>, gid: Option<u32>) -> bool {
-        let in_group = |gid: u32| gid == self.group.file || self.groups.contains(&gid);
         self.user.file == 0
             || (owner.0 == self.user.file
                 && uid.is_none_or(|uid| uid == owner.0)
-                && gid.is_none_or(|gid| gid == owner.1 || in_group(gid)))
+                && gid.is_none_or(|gid| gid == owner.1 || self.is_in(gid)))
+    }
+
+    /// Whether the mode of a file gives the bits of `wanted` (4 to read, 2 to write, 1 to search), see
+    /// `path_resolution(7)`.
+    pub(super) fn may(&self, wanted: u32, owner: Owner, mode: u32) -> bool {
+        let shift = match owner {
+            (uid, _) if uid == self.user.file => 6,
+            (_, gid) if self.is_in(gid) => 3,
+            _ => 0,
+        };
+        self.user.file == 0 || (mode >> shift) & wanted == wanted
+    }
+
+    fn is_in(&self, gid: u32) -> bool {
+        gid == self.group.file || self.groups.contains(&gid)
     }
 }
 
@@ -318,5 +332,19 @@ mod tests {
         assert!(!who.may_chown((7, 3), None, Some(10)));
         assert!(!who.may_chown((8, 9), None, Some(9)));
         assert!(Identity::default().may_chown((7, 3), Some(8), None));
+        // The first class that fits counts, also if another would give more.
+        for (owner, mode, expected) in [
+            ((7, 3), 0o200, true),
+            ((7, 3), 0o022, false),
+            ((8, 9), 0o020, true),
+            ((8, 0), 0o020, true),
+            ((8, 9), 0o202, false),
+            ((8, 3), 0o002, true),
+            ((8, 3), 0o220, false),
+        ] {
+            assert_eq!(who.may(2, owner, mode), expected, "{owner:?} {mode:o}");
+        }
+        assert!(!who.may(3, (7, 3), 0o200));
+        assert!(Identity::default().may(7, (7, 3), 0));
     }
 }
