@@ -115,7 +115,6 @@ pub(super) fn make(
         store,
         scratch,
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
-        // pip asks for the owners of many files, and needs none but root.
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),

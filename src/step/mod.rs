@@ -41,6 +41,8 @@ pub struct Step {
     pub created_by: String,
     /// Run one after the other, each in a sandbox of its own over the same tree.
     pub commands: Vec<Vec<String>>,
+    /// See [`Task::emulate`].
+    pub emulate: bool,
 }
 
 /// One thing that is done in a sandbox of its own.
@@ -210,6 +212,8 @@ pub fn system_packages(names: Option<&[String]>) -> Step {
             ]
             .concat(),
         ],
+        // Packages make accounts, and who adds a line to `/etc/shadow` gives the new file the owner of the old.
+        emulate: true,
     }
 }
 
@@ -224,6 +228,7 @@ pub fn virtual_environment(settled: i64) -> Step {
             argv(&["/venv/bin/python", "-c", UPGRADE_PIP]),
             settle(settled),
         ],
+        emulate: false,
     }
 }
 
@@ -251,6 +256,8 @@ pub fn packages(requirements: &[String], settled: i64) -> Step {
         name: "packages",
         created_by: names.join(" && "),
         commands,
+        // pip asks for the owners of many files, and needs none but root.
+        emulate: false,
     }
 }
 

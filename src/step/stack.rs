@@ -112,6 +112,7 @@ impl<'a> Stack<'a> {
                 argv: argv.clone(),
                 env: env.to_vec(),
                 mounts: mounts.to_vec(),
+                emulate: step.emulate,
                 ..Task::default()
             })
             .collect();
