@@ -105,7 +105,11 @@ impl InstructionError {
             Self::Evaluate { source, .. } => source.hint(),
             Self::Failed { source, .. } => source.hint(),
             Self::Select { source, .. } => source.hint(),
-            Self::Fetch { source, .. } => source.hint(),
+            // What other sources say in the URL.
+            Self::Fetch { source, .. } => {
+                let hint = source.hint();
+                hint.map(|hint| hint.replace("`#sha256=`", "`--checksum`"))
+            }
             Self::KeepGitDir => Some("clone in a `RUN`, or use `repositories`".to_owned()),
             Self::Commit { .. } => {
                 Some("check `--checksum`, and the branch or tag behind `#`".to_owned())

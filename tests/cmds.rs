@@ -1,11 +1,14 @@
 //! Instructions of `cmds` and Debian packages, in whole builds.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use fs_err as fs;
 use serde_json::json;
 
-use crate::support::{Bench, User, is_root, serve_base, verify};
-
-const PACKAGES: &str = "tag: image:1\npython: 3.11\n";
+use crate::support::{
+    Bench, User, base_layout, processes, run_bundle, send, serve_base, umoci_unpack, verify,
+};
 
 /// Instructions of every kind.
 const INSTRUCTIONS: &str = r#"
@@ -49,14 +52,29 @@ cmds:
     USER app
 "#;
 
+/// The time of everything in these images.
+const EPOCH: &str = "1700000000";
+
+/// Builds `build.yaml` in the folder of the bench, gives its digest.
+fn build(bench: &Bench, base: &str, more: &[&str]) -> String {
+    let mut command = bench.tool(["build.yaml", "-v", "--base", base]);
+    let run = bench.finish(command.args(more).env("SOURCE_DATE_EPOCH", EPOCH));
+    let (_, digest) = run.line().split_once('@').expect("reference@digest");
+    digest.to_owned()
+}
+
+/// Runs a command in the image; gives both of its outputs.
+fn in_image(bench: &Bench, command: &str) -> String {
+    let run = bench.run(["run", "-q", "--rm", "image:1", "sh", "-c", command]);
+    format!("{}{}", run.stdout(), run.stderr())
+}
+
 #[test]
 fn instructions_are_carried_out() {
-    if !is_root() {
-        return;
-    }
     let Some((registry, base)) = serve_base() else {
         return;
     };
+    let mut digests = Vec::new();
     for user in User::ALL {
         let Some(bench) = Bench::new(user) else {
             continue;
@@ -66,39 +84,18 @@ fn instructions_are_carried_out() {
         let host = registry.host();
         let port = host.rsplit(':').next().expect("it has a port");
         bench.write("build.yaml", INSTRUCTIONS.replace("REGISTRY", port));
-        let build = || {
-            bench.run([
-                "build.yaml",
-                "-v",
-                "--base",
-                &base,
-                "-o",
-                "oci-dir:out",
-                "--secret",
-                "id=token,src=token",
-            ])
-        };
         bench.path("out");
-        let run = build();
-        run.line();
-        assert!(!run.stderr().contains("pa55"), "{}", run.stderr());
+        let more = ["-o", "oci-dir:out", "--secret", "id=token,src=token"];
+        digests.push(build(&bench, &base, &more));
         let image = verify(&bench.path("out"), "1");
-        for (path, text) in [
-            ("etc/greeting", "hello world, you\n"),
-            ("etc/inline", "hello world\n"),
-            ("etc/where", "/workspace/below\n"),
-            ("workspace/below/copied/note.txt", "a note\n"),
-            ("etc/lines", "1\n"),
-        ] {
-            assert_eq!(cat(&bench, path), text, "{user:?}: {path}");
-        }
+        let files = "cd /etc && cat greeting inline where /workspace/below/copied/note.txt lines";
+        assert_eq!(
+            in_image(&bench, files),
+            "hello world, you\nhello world\n/workspace/below\na note\n1\n",
+            "{user:?}"
+        );
         assert!(image.find("usr/bin/.wh.perl").is_some(), "it was removed");
-        for path in [
-            "memory/gone",
-            "cache/kept",
-            "run/secrets/token",
-            "seen/note.txt",
-        ] {
+        for path in ["memory", "cache", "run/secrets", "seen"] {
             assert!(image.find(path).is_none(), "{path} is in the image");
         }
         let config = &image.config["config"];
@@ -115,51 +112,197 @@ fn instructions_are_carried_out() {
         assert_eq!(config["Healthcheck"]["Interval"], json!(5_000_000_000_u64));
         assert_eq!(image.env("GREETING"), Some("hello world"));
         assert_eq!(image.env("WHO"), None);
-        // The cache is there again.
-        build().line();
-        assert_eq!(cat(&bench, "etc/lines"), "2\n", "{user:?}");
+        if user == User::current() {
+            // The cache is there again.
+            build(&bench, &base, &more);
+            assert_eq!(in_image(&bench, "cat /etc/lines"), "2\n", "{user:?}");
+        }
     }
-}
-
-/// What a file of the image holds.
-fn cat(bench: &Bench, path: &str) -> String {
-    let run = bench.run(["run", "-q", "--rm", "image:1", "cat", &format!("/{path}")]);
-    run.stdout().to_owned()
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
 }
 
 #[test]
 fn the_usual_packages_reach_devices() {
-    if !is_root() {
-        return;
-    }
     let Some((_registry, base)) = serve_base() else {
         return;
+    };
+    let mut digests = Vec::new();
+    for user in User::ALL {
+        let Some(bench) = Bench::new(user) else {
+            continue;
+        };
+        bench.write("build.yaml", "tag: image:1\npython: 3.11\n");
+        bench.path("out");
+        digests.push(build(&bench, &base, &["-o", "oci-dir:out"]));
+        for (command, expected) in [
+            ("ssh -V", "OpenSSH"),
+            ("telnet --version", "telnet"),
+            ("ping -V", "iputils"),
+            ("getcap /usr/bin/ping", "/usr/bin/ping cap_net_raw=ep"),
+        ] {
+            let said = in_image(&bench, command);
+            assert!(said.contains(expected), "{user:?}: {command}: {said}");
+        }
+        if user == User::Root {
+            let bundle = umoci_unpack(&bench, &bench.path("out"), "1", "bundle");
+            let entrypoint = "/workspace/installation/entrypoint.sh";
+            let first = ["/usr/bin/tini", "--", entrypoint, "cat", "/proc/1/comm"];
+            let image = verify(&bench.path("out"), "1");
+            assert_eq!(image.config["config"]["Entrypoint"], json!(&first[..3]));
+            if let Some(output) = run_bundle(&bench, &bundle, &first) {
+                assert_eq!(output, "tini\n");
+            }
+        }
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+}
+
+/// What upsets a builder without privileges: accounts, owners, capabilities, and a change of user.
+const ACCOUNTS: &str = r#"
+tag: image:1
+python: 3.11
+system-packages: []
+cmds:
+  pre: |
+    RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libcap2-bin &&         rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache
+    RUN useradd --create-home app && mkdir /data && touch /data/file && chown -R app: /data
+    RUN printf 'int main(void) { return 0; }' | gcc -x c -o /data/program - &&         cp /usr/bin/true /data/capable && setcap cap_net_bind_service=ep /data/capable
+    RUN su app -c 'id -un >/data/by-app && test "$(stat -c %U:%G /data/file)" = app:app'
+"#;
+
+#[test]
+#[ignore = "long: installs a compiler three times"]
+fn a_compiler_and_accounts_on_every_rung() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let mut digests = Vec::new();
+    for user in User::ALL {
+        let Some(bench) = Bench::new(user) else {
+            continue;
+        };
+        bench.write("build.yaml", ACCOUNTS);
+        bench.path("out");
+        digests.push(build(&bench, &base, &["-o", "oci-dir:out"]));
+        let image = verify(&bench.path("out"), "1");
+        let owner = |path: &str| {
+            let entry = image.find(path).unwrap_or_else(|| panic!("no {path}"));
+            entry.owner
+        };
+        let app = owner("home/app");
+        assert!(app.0 >= 1000, "{app:?}");
+        for path in ["data", "data/file", "data/by-app"] {
+            assert_eq!(owner(path), app, "{user:?}: {path}");
+        }
+        assert_eq!(owner("data/program"), (0, 0));
+        assert_eq!(owner("etc/shadow"), (0, 42), "{user:?}: as in the base");
+        let said = in_image(
+            &bench,
+            "getcap /data/capable; cat /data/by-app; /data/program",
+        );
+        assert_eq!(said, "/data/capable cap_net_bind_service=ep\napp\n");
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+}
+
+#[test]
+fn a_release_past_its_end_gets_its_packages_from_the_archive() {
+    let Some(layout) = base_layout() else {
+        return;
+    };
+    let bench = Bench::current();
+    bench.write(
+        "build.yaml",
+        "tag: image:1\npython: 3.11\nsystem-packages: []\ncmds:\n  pre: |\n             RUN sed -i s/bookworm/buster/g /usr/lib/os-release /etc/apt/sources.list.d/debian.sources\n             RUN echo 'deb http://security.debian.org/ buster/updates main' >/etc/apt/sources.list.d/old.list\n",
+    );
+    bench.path("old");
+    build(
+        &bench,
+        &format!("oci:{}", layout.display()),
+        &["-o", "oci-dir:old"],
+    );
+    bench.write(
+        "build.yaml",
+        "tag: image:2\npython: 3.11\nsystem-packages: [telnet]\n",
+    );
+    let run = bench.run(["build.yaml", "-v", "--base", "oci:old"]);
+    // Where the archive can be reached there is nothing to complain of.
+    let status = run.status();
+    let _ = run.stdout();
+    let log = run.stderr();
+    for line in [
+        "packages come from archive.debian.org, since buster is past its end of life:",
+        "URIs: http://archive.debian.org/debian\n",
+        "URIs: http://archive.debian.org/debian-security\n",
+        "deb http://archive.debian.org/debian-security buster/updates main",
+    ] {
+        assert!(log.contains(line), "`{line}` is missing: {log}");
+    }
+    assert!(!log.contains("buster-updates"), "{log}");
+    if status != Some(0) {
+        assert_eq!(status, Some(1));
+        for words in [
+            "error: the package lists cannot be fetched",
+            "hint: check the names",
+        ] {
+            assert!(log.contains(words), "`{words}` is missing: {log}");
+        }
+    }
+}
+
+#[test]
+fn a_step_ends_with_all_that_it_began() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    // Known by its number.
+    let sleep = format!("sleep {}", 100_000 + std::process::id());
+    let is_asleep = || {
+        let words = sleep.replace(' ', "\0");
+        processes().any(|process| {
+            let line = fs::read_to_string(format!("/proc/{process}/cmdline"));
+            line.is_ok_and(|line| line.trim_end_matches('\0') == words)
+        })
     };
     for user in User::ALL {
         let Some(bench) = Bench::new(user) else {
             continue;
         };
-        bench.write("build.yaml", PACKAGES);
-        bench.run(["build.yaml", "--base", &base]).line();
-        for command in [
-            "ssh -V",
-            "telnet --version",
-            "ping -V",
-            "getcap /usr/bin/ping",
-        ] {
-            let words: Vec<&str> = ["run", "-q", "--rm", "image:1", "sh", "-c", command].into();
-            let run = bench.run(words);
-            let said = format!("{}{}", run.stdout(), run.stderr());
-            let expected = match command {
-                "ssh -V" => "OpenSSH",
-                "telnet --version" => "telnet",
-                "ping -V" => "iputils",
-                _ => "cap_net_raw=ep",
-            };
-            assert!(said.contains(expected), "{user:?}: {command}: {said}");
+        let write = |instruction: &str| {
+            let head = "tag: image:1\npython: 3.11\nsystem-packages: []\ncmds:\n  pre: |\n";
+            bench.write("build.yaml", format!("{head}    {instruction}\n"));
+        };
+        // It is over when its command is over, whatever that has begun, and goes on beginning.
+        write(&format!(
+            "RUN for i in $(seq 100); do {sleep} & done; (while :; do {sleep} & sleep 0.01; done) & true"
+        ));
+        build(&bench, &base, &[]);
+        assert!(!is_asleep(), "{user:?}: something is left of the step");
+        bench.is_deserted("a fork bomb");
+
+        write(&format!("RUN echo it begins; {sleep}"));
+        let path = bench.path("log");
+        let log = fs::File::create(&path).expect("ours").into_parts().0;
+        let mut child = bench
+            .tool(["build.yaml", "-v", "--base", &base])
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let read = || fs::read_to_string(&path).expect("ours");
+        while !is_asleep() {
+            let ended = child.try_wait().expect("ours");
+            assert_eq!(ended, None, "it should wait: {}", read());
+            std::thread::sleep(Duration::from_millis(20));
         }
-        let run = bench.run(["inspect", "image:1"]);
-        assert!(run.stdout().contains("/usr/bin/tini"), "{}", run.stdout());
+        send(&child, "INT");
+        let status = child.wait().expect("ours");
+        assert_eq!(status.code(), Some(130), "{user:?}: {}", read());
+        assert!(!is_asleep(), "{user:?}: the step goes on");
+        bench.is_deserted("an interrupted step");
     }
 }
 

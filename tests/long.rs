@@ -3,12 +3,12 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
-use crate::support::{Bench, User, is_root, resident, serve_base, verify};
+use crate::support::{Bench, User, is_root, processes, resident, send, serve_base, verify};
 
 /// How often each signal is sent in each phase.
 const TIMES: u32 = 10;
@@ -127,7 +127,7 @@ fn survives(signal: &str) {
                 _ => assert_eq!(status.code(), Some(130), "{what}\n{}", read()),
             }
             counted += u32::from(!status.success());
-            nothing_runs_or_is_mounted(&bench, &what);
+            bench.is_deserted(&what);
             let out = bench.path("out");
             if out.exists() {
                 verify(&out, "1");
@@ -150,46 +150,6 @@ fn prepare(user: User) -> Option<Bench> {
     );
     bench.path("out");
     Some(bench)
-}
-
-fn send(child: &Child, signal: &str) {
-    // It may have ended already, which is a moment like any other.
-    let _ = Command::new("kill")
-        .args(["-s", signal, &child.id().to_string()])
-        .stderr(Stdio::null())
-        .status();
-}
-
-/// Holds that soon no process but this one knows a mount in the bench, and none runs there.
-fn nothing_runs_or_is_mounted(bench: &Bench, what: &str) {
-    let root = bench.root().to_str().expect("a plain name").to_owned();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let left: Vec<_> = processes()
-            .filter(|process| {
-                let read = |name: &str| {
-                    fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default()
-                };
-                let directory = fs::read_link(format!("/proc/{process}/cwd")).unwrap_or_default();
-                read("mountinfo").contains(&root)
-                    || read("cmdline").contains(&root)
-                    || directory.starts_with(&root)
-            })
-            .collect();
-        if left.is_empty() {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{what}: these processes are left: {left:?}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").expect("this is Linux").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 #[test]

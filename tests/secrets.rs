@@ -24,31 +24,65 @@ fn credentials_reach_pip_and_nothing_else() {
             continue;
         };
         let index = serve_index(fs::read(bench.write_wheel(&[])).expect("it was just made"));
+        // What the build file may say of the index, and the two secrets that may say it.
+        let address = index.split(':').next().expect("a host");
+        let url = |login: &str| format!("http://{login}{index}/main/simple");
+        let key = |login| format!("pip-config:\n  global:\n    index-url: {}\n", url(login));
+        let (key, id, secret) = match user {
+            User::Root => (key("user:pa55-of-conf@"), "unused", String::new()),
+            User::Subids => (
+                key(""),
+                "netrc",
+                format!("machine {address}\nlogin user\npassword pa55-of-conf\n"),
+            ),
+            User::Plain => (
+                String::new(),
+                "pip.conf",
+                format!("[global]\nindex-url = {}\n", url("user:pa55-of-conf@")),
+            ),
+        };
+        bench.write("secret", secret);
+        bench.write("token", "pa55-of-token\npa55-again\n");
         bench.write(
             "build.yaml",
             format!(
                 "tag: image:1\npython: 3.11\nsystem-packages: []\n\
                  packages:\n  - --extra-index-url http://user:%ENV{{LINE}}@{index}/extra/simple\n  - pib-hello\n\
-                 pip-config:\n  global:\n    index-url: http://user:pa55-of-conf@{index}/main/simple\n"
+                 {key}cmds:\n  post: |\n    RUN --mount=type=secret,id=token,env=WORD,required \
+                 --mount=type=secret,id=token cat /run/secrets/token && echo \"$WORD\" && test -n \"$WORD\"\n"
             ),
         );
         let run = bench.finish(
             bench
                 .tool(["build.yaml", "-v", "-k", "-p", "context", "--base", &base])
                 .args(["-o", "oci-dir:out", "--metadata-file", "metadata"])
+                .args(["--secret", "id=token,src=token"])
+                .arg("--secret")
+                .arg(format!("id={id},src=secret"))
                 .env("LINE", "pa55-of-line"),
         );
         let log = format!("{}{}", run.line(), run.stderr());
+        assert!(log.contains("***"), "the step shows its secrets: {log}");
         let image = verify(&bench.path("out"), "1");
         assert!(image.find("venv/bin/pib-hello").is_some(), "pip was let in");
-        for name in ["workspace/installation/requirements.txt", "venv/pip.conf"] {
-            assert!(image.find(name).is_some(), "{name}");
-        }
+        assert!(image.find("run/secrets").is_none(), "what was mounted upon");
+        let is_given = user != User::Plain;
+        assert_eq!(image.find("venv/pip.conf").is_some(), is_given);
+        let requirements = "workspace/installation/requirements.txt";
+        assert!(image.find(requirements).is_some(), "{requirements}");
         bench.path("context");
         bench.path("metadata");
         fs::write(bench.root().join("log"), log).expect("the bench can be written");
 
-        only_the_users_own_files_hold_secrets(&bench, &[], &["build.yaml"]);
+        let own = [
+            if user == User::Root {
+                "build.yaml"
+            } else {
+                "secret"
+            },
+            "token",
+        ];
+        only_the_users_own_files_hold_secrets(&bench, &[], &own);
     }
 }
 
@@ -200,7 +234,8 @@ fn search(root: &Path, secrets: &regex::bytes::Regex) -> Vec<std::path::PathBuf>
                 let mut plain = Vec::new();
                 if bytes.starts_with(&[0x1f, 0x8b]) {
                     let mut gzip = flate2::read::MultiGzDecoder::new(&bytes[..]);
-                    gzip.read_to_end(&mut plain).expect("blobs are whole");
+                    gzip.read_to_end(&mut plain)
+                        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 }
                 if secrets.is_match(&bytes) || secrets.is_match(&plain) {
                     found.push(path);

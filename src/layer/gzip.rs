@@ -97,6 +97,16 @@ impl<W: Write + Send + 'static> Gzip<W> {
     }
 }
 
+/// The output is dropped with it, and not some time later: the process may be about to end.
+impl<W> Drop for Gzip<W> {
+    fn drop(&mut self) {
+        self.workers.clear();
+        if let Some(collector) = self.collector.take() {
+            let _ = collector.join();
+        }
+    }
+}
+
 impl<W: Write + Send + 'static> Write for Gzip<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         if self.workers.is_empty() {
@@ -172,4 +182,31 @@ fn collect<W: Write>(mut output: W, level: u32, pieces: &[Receiver<Piece>]) -> i
     output.write_all(&crc.sum().to_le_bytes())?;
     output.write_all(&size.to_le_bytes())?;
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    struct Output(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+    impl Write for Output {
+        fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            Ok(buffer.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_output_does_not_outlive_it() {
+        let count = Arc::new(());
+        drop(Gzip::new(Output(count.clone()), 6, 2));
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
 }

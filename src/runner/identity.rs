@@ -25,11 +25,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Looks up a user; the empty text is root.
-    pub(super) fn look_up(user: &str) -> Result<Self, Failure> {
+    /// Looks up a user; the empty text is root. The error is for the user.
+    pub(super) fn look_up(user: &str) -> Result<Self, String> {
         let [passwd, group] = ["/etc/passwd", "/etc/group"].map(read);
         Self::find(user, &passwd, &group)
-            .map_err(|reason| Failure::said(format!("user {user}"), reason))
     }
 
     fn find(text: &str, passwd: &str, group: &str) -> Result<Self, String> {

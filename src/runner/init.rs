@@ -170,46 +170,29 @@ fn start(
     told: Told,
     listener: &Channel,
 ) -> Failure {
-    match prepare(rung, command, stdio, told, listener) {
-        Ok((argv, env)) => {
-            let (status, message) = match &command.placement {
+    if let Err(failure) = connect(stdio) {
+        return failure;
+    }
+    let (status, message) = match Identity::look_up(&command.user) {
+        Ok(identity) => match prepare(rung, command, &identity, told, listener) {
+            Ok((argv, env)) => match &command.placement {
                 None => execute(command, &argv, &env),
                 Some(placement) => match files::place(placement) {
                     Ok(()) => sys::exit(0),
-                    Err(error) => (1, format!("{error}\n")),
+                    Err(error) => (1, error),
                 },
-            };
-            let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
-            sys::exit(status)
-        }
-        Err(failure) => failure,
-    }
+            },
+            Err(failure) => return failure,
+        },
+        Err(error) => (126, error),
+    };
+    let message = format!("{message}\n");
+    let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
+    sys::exit(status)
 }
 
-type Strings = Vec<CString>;
-
-fn prepare(
-    rung: Rung,
-    command: &Command,
-    stdio: &[OwnedFd],
-    told: Told,
-    listener: &Channel,
-) -> Result<(Strings, Strings), Failure> {
-    let argv = command
-        .argv
-        .iter()
-        .map(|word| string(word))
-        .collect::<Result<_, _>>()?;
-    let identity = Identity::look_up(&command.user)?;
-    let env = environment(command, &identity.home)
-        .iter()
-        .map(|(name, value)| {
-            let mut variable = name.clone();
-            variable.push("=");
-            variable.push(value);
-            string(&variable)
-        })
-        .collect::<Result<_, _>>()?;
+/// Gives the process the command's standard input, output and error, and no other file.
+fn connect(stdio: &[OwnedFd]) -> Result<(), Failure> {
     let [input, output, errors] = stdio else {
         return Err(Failure::said(
             "recvmsg",
@@ -221,6 +204,32 @@ fn prepare(
         .and_then(|()| rustix::stdio::dup2_stderr(errors))
         .map_err(|error| Failure::new("dup2", error))?;
     sys::close_on_exec_from(3);
+    Ok(())
+}
+
+type Strings = Vec<CString>;
+
+fn prepare(
+    rung: Rung,
+    command: &Command,
+    identity: &Identity,
+    told: Told,
+    listener: &Channel,
+) -> Result<(Strings, Strings), Failure> {
+    let argv = command
+        .argv
+        .iter()
+        .map(|word| string(word))
+        .collect::<Result<_, _>>()?;
+    let env = environment(command, &identity.home)
+        .iter()
+        .map(|(name, value)| {
+            let mut variable = name.clone();
+            variable.push("=");
+            variable.push(value);
+            string(&variable)
+        })
+        .collect::<Result<_, _>>()?;
     // Out of the caller's session a step cannot type into the caller's terminal.
     if !(command.interactive && rustix::termios::isatty(rustix::stdio::stdin())) {
         rustix::process::setsid().map_err(|error| Failure::new("setsid", error))?;
@@ -319,10 +328,10 @@ fn drop_capabilities() -> Result<(), Failure> {
     rustix::thread::set_capabilities(None, sets).map_err(call("capset"))
 }
 
-/// Executes the program; gives the status and message of a shell if that fails.
+/// Executes the program; gives the status of a shell and a message if that fails.
 fn execute(command: &Command, argv: &[CString], env: &[CString]) -> (i32, String) {
     let Some(program) = command.argv.first() else {
-        return (127, "no command was given\n".into());
+        return (127, "no command was given".into());
     };
     let shown = program.to_string_lossy();
     let mut refused = None;
@@ -345,9 +354,9 @@ fn execute(command: &Command, argv: &[CString], env: &[CString]) -> (i32, String
         }
     }
     match refused {
-        Some(reason) => (126, format!("`{shown}` cannot be executed: {reason}\n")),
-        None if shown.contains('/') => (127, format!("`{shown}` does not exist\n")),
-        None => (127, format!("`{shown}` was not found in `PATH`\n")),
+        Some(reason) => (126, format!("`{shown}` cannot be executed: {reason}")),
+        None if shown.contains('/') => (127, format!("`{shown}` does not exist")),
+        None => (127, format!("`{shown}` was not found in `PATH`")),
     }
 }
 

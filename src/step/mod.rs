@@ -25,9 +25,9 @@ pub const VIRTUAL_ENV: &str = "/venv";
 /// Where the requirements are in the image.
 pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
 
-const INSTALL: &str = include_str!("packages.sh");
+const INSTALL_PACKAGES: &str = include_str!("packages.sh");
 const SETTLE: &str = include_str!("settle.py");
-const UPGRADE_PIP: &str = include_str!("upgrade_pip.py");
+const INSTALL_PIP: &str = include_str!("install_pip.py");
 
 /// The `PATH` of an image that sets none, as Docker has it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -175,6 +175,11 @@ impl Error {
                         .to_owned(),
                 )
             }
+            Self::Failed { tail, .. }
+                if tail.iter().any(|line| line.starts_with("there is no user `") || line.starts_with("there is no group `")) =>
+            {
+                Some("make it before, such as by `RUN useradd NAME`, or use a number".to_owned())
+            }
             Self::Failed { outcome: Outcome::Signalled(9), .. } => {
                 Some("it may have run out of memory".to_owned())
             }
@@ -207,7 +212,7 @@ pub fn system_packages(names: Option<&[String]>) -> Step {
         ),
         commands: vec![
             [
-                argv(&["sh", "-c", INSTALL, "system-packages", asked]),
+                argv(&["sh", "-c", INSTALL_PACKAGES, "system-packages", asked]),
                 names,
             ]
             .concat(),
@@ -224,8 +229,8 @@ pub fn virtual_environment(settled: i64) -> Step {
         name: "virtual environment",
         created_by: format!("python3 -m venv {VIRTUAL_ENV}"),
         commands: vec![
-            argv(&["python3", "-m", "venv", VIRTUAL_ENV]),
-            argv(&["/venv/bin/python", "-c", UPGRADE_PIP]),
+            argv(&["python3", "-m", "venv", "--without-pip", VIRTUAL_ENV]),
+            argv(&["/venv/bin/python", "-c", INSTALL_PIP]),
             settle(settled),
         ],
         emulate: false,

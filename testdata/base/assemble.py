@@ -41,6 +41,18 @@ Suites: {release}-security
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
+# As libpam-runtime makes them on a fresh system.
+PAM = {
+    "common-auth": "auth [success=1 default=ignore] pam_unix.so nullok\n"
+                   "auth requisite pam_deny.so\nauth required pam_permit.so\n",
+    "common-account": "account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n"
+                      "account requisite pam_deny.so\naccount required pam_permit.so\n",
+    "common-password": "password [success=1 default=ignore] pam_unix.so obscure yescrypt\n"
+                       "password requisite pam_deny.so\npassword required pam_permit.so\n",
+    "common-session": "session [default=1] pam_permit.so\nsession requisite pam_deny.so\n"
+                      "session required pam_permit.so\nsession required pam_unix.so\n",
+}
+PAM["common-session-noninteractive"] = PAM["common-session"]
 
 
 def main(archives, layout, *lists):
@@ -122,6 +134,8 @@ def finish(tree, status):
     for name, target in (("awk", "mawk"), ("which", "which.debianutils")):
         link(layer, f"etc/alternatives/{name}", f"/usr/bin/{target}")
         link(layer, f"usr/bin/{name}", f"/etc/alternatives/{name}")
+    for name, rules in PAM.items():
+        file(layer, f"etc/pam.d/{name}", rules)
     link(layer, "usr/bin/python", "python3")
     file(layer, "var/lib/dpkg/status", "\n".join(status))
     file(layer, "var/lib/dpkg/available", "")

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, UNIX_EPOCH};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fs_err as fs;
 
@@ -180,6 +180,34 @@ impl Bench {
         }
     }
 
+    /// Holds that soon no process knows a mount in the bench, and none runs there.
+    pub(crate) fn is_deserted(&self, what: &str) {
+        let root = self.root().to_str().expect("a plain name").to_owned();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left: Vec<_> = processes()
+                .filter(|process| {
+                    let read = |name: &str| {
+                        fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default()
+                    };
+                    let directory =
+                        fs::read_link(format!("/proc/{process}/cwd")).unwrap_or_default();
+                    read("mountinfo").contains(&root)
+                        || read("cmdline").contains(&root)
+                        || directory.starts_with(&root)
+                })
+                .collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{what}: these processes are left: {left:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn list(&self, folder: &str) -> BTreeSet<PathBuf> {
         let entries = fs::read_dir(self.root().join(folder)).expect("the bench's folders stay");
         entries
@@ -246,6 +274,20 @@ impl Drop for Bench {
             );
         }
     }
+}
+
+/// Sends a signal to a process, which may have ended.
+pub(crate) fn send(child: &Child, signal: &str) {
+    let _ = Command::new("kill")
+        .args(["-s", signal, &child.id().to_string()])
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// All that run now.
+pub(crate) fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("this is Linux").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// A run of the tool that has ended. What a test does not ask for must be empty: the output, the

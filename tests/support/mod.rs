@@ -20,7 +20,7 @@ mod verify;
 mod web;
 
 pub(crate) use base::{base_layout, serve_base};
-pub(crate) use bench::{Bench, Run};
+pub(crate) use bench::{Bench, Run, processes, send};
 pub(crate) use docker::Docker;
 pub(crate) use ftpd::Ftpd;
 pub(crate) use git::{GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};

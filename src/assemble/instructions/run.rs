@@ -1,0 +1,189 @@
+//! RUN: what a command sees beside the image.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fs::FlockOperation;
+
+use super::{Instructor, Prepared, copy_plainly, mount};
+use crate::context;
+use crate::digest::Digest;
+use crate::dockerfile::{self, Network, Sharing};
+use crate::error::{Error, InstructionError};
+use crate::runner::{FILES, Item, Placement, Tmpfs};
+use crate::secret::Secret;
+use crate::step::{self, Stack, Task};
+use crate::store::{flock, open_lock};
+
+impl Instructor<'_> {
+    pub(super) fn run(
+        self,
+        run: &dockerfile::Run,
+        stack: &mut Stack<'_>,
+        title: &str,
+    ) -> Result<Prepared, Error> {
+        let mut env = step::with_defaults(&run.env);
+        let mut add = |name: &str, value: &str| {
+            if !env.iter().any(|(known, _)| known == name) {
+                env.push((name.into(), value.into()));
+            }
+        };
+        for (name, value) in self.proxies {
+            add(name, value.reveal());
+        }
+        if let Some(epoch) = self.epoch {
+            add("SOURCE_DATE_EPOCH", &epoch.to_string());
+        }
+        let mut prepared = Prepared::default();
+        let mut task = Task {
+            argv: run.argv.clone(),
+            env,
+            user: run.user.clone(),
+            cwd: PathBuf::from(&run.cwd),
+            is_offline: run.network == Network::None,
+            emulate: true,
+            shown: Some(title.to_owned()),
+            ..Task::default()
+        };
+        if let Some(script) = &run.script {
+            let file = self.scratch_file("script", script.text.as_bytes(), 0o755)?;
+            task.mounts.push(mount(&file, &script.path, true));
+        }
+        for wanted in &run.mounts {
+            match wanted {
+                dockerfile::Mount::Bind {
+                    source,
+                    target,
+                    read_only,
+                } => {
+                    let seen = self.bind(source, *read_only, title)?;
+                    task.mounts.push(mount(&seen, target, *read_only));
+                }
+                dockerfile::Mount::Tmpfs { target, size } => task.tmpfs.push(Tmpfs {
+                    target: PathBuf::from(target),
+                    size: *size,
+                }),
+                dockerfile::Mount::Cache {
+                    id,
+                    target,
+                    read_only,
+                    sharing,
+                    mode,
+                    uid,
+                    gid,
+                } => {
+                    let (folder, lock) = self.cache(id, *sharing)?;
+                    prepared.locks.extend(lock);
+                    let inside = folder.join("content");
+                    if !inside.exists() {
+                        stack.perform(title, &[owned(&folder, None, *mode, (*uid, *gid))])?;
+                    }
+                    task.mounts.push(mount(&inside, target, *read_only));
+                }
+                dockerfile::Mount::Secret {
+                    id,
+                    target,
+                    env,
+                    required,
+                    mode,
+                    uid,
+                    gid,
+                } => {
+                    let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id)
+                    else {
+                        if *required {
+                            return Err(InstructionError::NoSecret(id.clone()).into());
+                        }
+                        continue;
+                    };
+                    let bytes = fs::read(source)?;
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    task.hidden.extend(text.lines().map(Secret::new));
+                    if let Some(variable) = env {
+                        task.env.push((variable.into(), text.into()));
+                    }
+                    if let Some(target) = target {
+                        let mut file = self.scratch_file("secret", &bytes, *mode)?;
+                        if (*uid, *gid) != (0, 0) {
+                            let folder = self.scratch_folder("owned")?;
+                            let owned = owned(&folder, Some(&file), *mode, (*uid, *gid));
+                            stack.perform(title, &[owned])?;
+                            file = folder.join("content");
+                        }
+                        task.mounts.push(mount(&file, target, true));
+                    }
+                }
+            }
+        }
+        prepared.tasks.push(task);
+        Ok(prepared)
+    }
+
+    /// Files of the context for a step to see.
+    fn bind(self, source: &str, read_only: bool, title: &str) -> Result<PathBuf, Error> {
+        let found = context::resolve(self.context, Path::new(source));
+        let found = found.map_err(|source| InstructionError::Select {
+            instruction: title.to_owned(),
+            source,
+        })?;
+        if read_only {
+            return Ok(found);
+        }
+        // What is written there is gone afterwards.
+        let copy = self.scratch_folder("bind")?.join("copy");
+        copy_plainly(&found, &copy)?;
+        Ok(copy)
+    }
+
+    /// The folder of a cache, and the lock that keeps others out for as long as it lives.
+    fn cache(self, id: &str, sharing: Sharing) -> Result<(PathBuf, Option<fs::File>), Error> {
+        let caches = self.sources.store.caches_path();
+        fs::create_dir_all(&caches)?;
+        for number in 0_u32.. {
+            let name = format!("{id}\n{number}");
+            let folder = caches.join(Digest::of(name.as_bytes()).hex());
+            fs::create_dir_all(&folder)?;
+            match sharing {
+                Sharing::Shared => return Ok((folder, None)),
+                Sharing::Locked => {
+                    let lock = open_lock(&folder.join("lock"))?;
+                    let lock = flock(lock, FlockOperation::LockExclusive)?;
+                    return Ok((folder, Some(lock)));
+                }
+                Sharing::Private => {
+                    let lock = open_lock(&folder.join("lock"))?;
+                    let exclusive = FlockOperation::NonBlockingLockExclusive;
+                    if rustix::fs::flock(&lock, exclusive).is_ok() {
+                        return Ok((folder, Some(lock)));
+                    }
+                }
+            }
+        }
+        unreachable!("some folder is free")
+    }
+}
+
+/// Puts `file`, or an empty directory, into a folder of the host under the name `content`, with this owner.
+fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) -> Task {
+    const OUT: &str = "/dev/.pyats-image-build/out";
+    let (root, name) = match file.and_then(|file| Some((file.parent()?, file.file_name()?))) {
+        Some((parent, name)) => (parent, name.to_owned()),
+        None => (folder, OsString::new()),
+    };
+    Task {
+        placement: Some(Placement {
+            items: vec![Item {
+                source: name,
+                target: "content".into(),
+                unpack: false,
+            }],
+            destination: OUT.into(),
+            is_directory: true,
+            owner: format!("{uid}:{gid}"),
+            mode: Some(mode),
+        }),
+        mounts: vec![mount(folder, OUT, false), mount(root, FILES, true)],
+        ..Task::default()
+    }
+}
