@@ -48,6 +48,12 @@ need_compiler() {
 hint: install Rust (the version that Cargo.toml names, or newer), or name a built program in PYATS_IMAGE_BUILD"
 }
 
+# The distribution's OpenSSL is linked if it is there: compiling one takes minutes.
+system_openssl() {
+    [ "$(id -u)" -ne 0 ] || need pkg-config:pkg-config /usr/include/openssl/ssl.h:libssl-dev
+    ! pkg-config --exists openssl 2>/dev/null || export OPENSSL_NO_VENDOR=1
+}
+
 # serve_registry DIRECTORY starts Debian's docker-registry with its data in DIRECTORY on a free port of
 # the loopback interface; sets REGISTRY_PID and REGISTRY_PORT.
 serve_registry() {

@@ -15,13 +15,14 @@ const INSTRUCTIONS: &str = r#"
 tag: image:1
 python: 3.11
 system-packages: []
-files: [note.txt]
+files: [note.txt, pib_hello-1.0-py3-none-any.whl]
+packages: ['${WORKSPACE}/pib_hello-${VERSION}-py3-none-any.whl']
 cmds:
   pre: |
     # A comment, a continuation, and variables.
     ENV GREETING="hello world" \
         OTHER=$PATH
-    ARG WHO=you
+    ARG WHO=you VERSION=1.0
     RUN echo "$GREETING, $WHO" >/etc/greeting && \
         useradd -m app
     WORKDIR below
@@ -80,6 +81,7 @@ fn instructions_are_carried_out() {
             continue;
         };
         bench.write("note.txt", "a note\n");
+        bench.write_wheel(&[]);
         bench.write("token", "pa55-of-token");
         let host = registry.host();
         let port = host.rsplit(':').next().expect("it has a port");
@@ -95,6 +97,7 @@ fn instructions_are_carried_out() {
             "{user:?}"
         );
         assert!(image.find("usr/bin/.wh.perl").is_some(), "it was removed");
+        assert!(image.find("venv/bin/pib-hello").is_some(), "pip knows ARG");
         for path in ["memory", "cache", "run/secrets", "seen"] {
             assert!(image.find(path).is_none(), "{path} is in the image");
         }

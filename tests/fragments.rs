@@ -5,7 +5,7 @@
 //! base from the same context, and must come to the same tree and the same config. What Buildah cannot read,
 //! and the few things in which it is known to differ from the reference or from `BuildKit`, have a
 //! hand-written text beside them that says the same in plainer instructions, which Buildah builds in its
-//! place. `testdata/fragments/bad.txt` holds instructions that must fail, and the words of the error.
+//! place. That takes Buildah a while, so it is one of the long tests. `testdata/fragments/bad.txt` holds instructions that must fail, and the words of the error.
 //!
 //! It has no test harness, since its `main` has to be the runner's helper process as well. Arguments are
 //! parts of names of fragments. With `FRAGMENTS_ORACLE=DIRECTORY` Buildah's images are kept there for the
@@ -68,6 +68,10 @@ const MOST_DIFFERENCES: usize = 10;
 /// Fewer fragments would mean that the table was not read.
 const FEWEST_FRAGMENTS: usize = 150;
 
+/// The two tests.
+const RUNGS: &str = "every_fragment_on_every_rung";
+const ORACLE: &str = "long::every_fragment_in_buildah";
+
 fn main() {
     if let Some(call) = runner::child() {
         rootfs::serve(call);
@@ -80,13 +84,21 @@ fn main() {
             Path::new(&arguments[3]),
             &arguments[4..],
         ),
-        // How nextest asks which tests there are (all of this is one to it), and runs it.
-        Some("--list") if arguments.iter().any(|argument| argument == "--ignored") => {}
-        Some("--list") => println!("every_fragment: test"),
-        Some("every_fragment") => everything(&[]),
+        // How nextest asks which tests there are, and runs one.
+        Some("--list") if arguments.iter().any(|argument| argument == "--ignored") => {
+            println!("{ORACLE}: test");
+        }
+        Some("--list") => println!("{RUNGS}: test\n{ORACLE}: test"),
+        Some(RUNGS) => everything(&User::ALL, false, &[]),
+        Some(ORACLE) => everything(&[User::current()], true, &[]),
         // Options are those of the usual harness, such as the number of its threads.
-        Some(option) if option.starts_with('-') => everything(&[]),
-        _ => everything(&arguments),
+        Some(option) if option.starts_with('-') => {
+            let is_full = arguments
+                .iter()
+                .any(|argument| argument == "--include-ignored");
+            everything(&User::ALL, is_full, &[]);
+        }
+        _ => everything(&User::ALL, true, &arguments),
     }
 }
 
@@ -153,8 +165,8 @@ struct Made {
 
 type Answers = BTreeMap<String, Result<Made, String>>;
 
-/// Every fragment on every rung, and in Buildah.
-fn everything(filter: &[String]) {
+/// Every fragment as each of the users, and perhaps in Buildah.
+fn everything(users: &[User], with_oracle: bool, filter: &[String]) {
     let directory = tempfile::Builder::new()
         .prefix("pib-fragments-")
         .tempdir()
@@ -176,14 +188,17 @@ fn everything(filter: &[String]) {
     let mut answers = Vec::new();
     let mut theirs = None;
     std::thread::scope(|scope| {
-        let oracle = (User::current() == User::Root && have(&["buildah"]))
+        let is_there = with_oracle && User::current() == User::Root && have(&["buildah"]);
+        let oracle = is_there
             .then(|| scope.spawn(|| Buildah::new(place, &base, port).build(&table, filter)));
-        let ours =
-            User::ALL.map(|user| scope.spawn(move || carry_out_as(user, place, port, filter)));
+        let ours: Vec<_> = users
+            .iter()
+            .map(|user| scope.spawn(move || carry_out_as(*user, place, port, filter)))
+            .collect();
         answers.extend(ours.into_iter().filter_map(|ours| ours.join().unwrap()));
         theirs = oracle.map(|oracle| oracle.join().unwrap());
     });
-    if theirs.is_none() {
+    if with_oracle && theirs.is_none() {
         note("only root has Buildah for an oracle");
     }
     let mut failures = bad_input(&Fragment::table(place, "bad.txt"), &answers, filter);

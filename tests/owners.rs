@@ -3,8 +3,7 @@
 //! As root it runs the steps as the two other kinds of user too, upon an overlay and in place. The steps are
 //! programs of `tests/owners/`, which look at what they did themselves; what they look at is the same
 //! everywhere. What recording costs is a test of its own, one of the long ones. There is no test harness,
-//! since `main` has to be the runner's helper process as well. Arguments are parts of names of steps to run,
-//! `RUNGS` and `VARIANTS` in the environment are names of those to run them on.
+//! since `main` has to be the runner's helper process as well. Arguments are parts of names of steps to run.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -64,14 +63,17 @@ const CASES: &[Case] = &[
     ("tools", true),
 ];
 
-/// How trees are written to, and whether answers are emulated.
-const VARIANTS: [(&str, bool, bool); 3] = [
+/// A name, whether trees are written in place, and whether answers are emulated.
+type Variant = (&'static str, bool, bool);
+
+const VARIANTS: [Variant; 3] = [
     ("overlay", false, true),
     ("in-place", true, true),
     ("recorded-only", false, false),
 ];
 
 const SAME: &str = "same_on_every_rung";
+const IN_PLACE: &str = "long::same_in_place_and_without_answers";
 const COST: &str = "long::recording_costs_little";
 
 fn main() {
@@ -83,25 +85,32 @@ fn main() {
         Some("--rung") => as_this_user(
             arguments[1].parse().unwrap(),
             Path::new(&arguments[2]),
-            &arguments[3..],
+            &arguments[3],
+            &arguments[4..],
         ),
         Some("--cost") => {
             cost_for_this_user(arguments[1].parse().unwrap(), Path::new(&arguments[2]));
         }
         // How nextest asks which tests there are, and runs one.
         Some("--list") if arguments.iter().any(|argument| argument == "--ignored") => {
-            println!("{COST}: test");
+            println!("{IN_PLACE}: test\n{COST}: test");
         }
-        Some("--list") => println!("{SAME}: test\n{COST}: test"),
+        Some("--list") => println!("{SAME}: test\n{IN_PLACE}: test\n{COST}: test"),
+        Some(SAME) => everything(&VARIANTS[..1], &[]),
+        Some(IN_PLACE) => everything(&VARIANTS[1..], &[]),
         Some(COST) => cost(),
         // Options are those of the usual harness, such as the number of its threads.
-        Some(SAME) | None => everything(&[]),
-        Some("--include-ignored") => {
-            cost();
-            everything(&[]);
+        Some(option) if option.starts_with('-') => {
+            if arguments
+                .iter()
+                .any(|argument| argument == "--include-ignored")
+            {
+                cost();
+                everything(&VARIANTS, &[]);
+            }
+            everything(&VARIANTS[..1], &[]);
         }
-        Some(option) if option.starts_with('-') => everything(&[]),
-        Some(_) => everything(&arguments),
+        _ => everything(&VARIANTS, &arguments),
     }
 }
 
@@ -157,7 +166,7 @@ impl Place {
     }
 }
 
-fn everything(filter: &[String]) {
+fn everything(variants: &[Variant], filter: &[String]) {
     if User::current() != User::Root {
         skip("only root can compare the rungs");
         return;
@@ -165,10 +174,6 @@ fn everything(filter: &[String]) {
     let place = Place::new();
     let mut results = vec![];
     for user in User::ALL {
-        let rungs = std::env::var("RUNGS").unwrap_or_default();
-        if !rungs.is_empty() && !rungs.contains(user.rung()) {
-            continue;
-        }
         let within = ["in-place", "over", "over/lower", "over/upper", "over/work"];
         let own = place.folder(user, &within);
         let in_place = own.join("in-place");
@@ -191,7 +196,9 @@ fn everything(filter: &[String]) {
         let (uid, gid) = user.ids().unwrap();
         std::os::unix::fs::chown(&sentinel, Some(uid), Some(gid)).unwrap();
         fs::set_permissions(&sentinel, PermissionsExt::from_mode(0o4755)).unwrap();
-        let passed = place.run(user, &[&["--rung".to_owned()], filter].concat());
+        let names = variants.iter().map(|(name, ..)| *name);
+        let names = names.collect::<Vec<_>>().join(",");
+        let passed = place.run(user, &[&["--rung".to_owned(), names], filter].concat());
         let mode = fs::metadata(&sentinel).unwrap().mode() & 0o7777;
         assert_eq!(mode, 0o4755, "{user:?}: the host's file was touched");
         rustix::mount::unmount(&in_place, rustix::mount::UnmountFlags::DETACH).unwrap();
@@ -246,7 +253,7 @@ fn same(results: &[(&str, bool, Steps)]) -> bool {
 }
 
 /// Every variant of one rung.
-fn as_this_user(rung: Rung, own: &Path, filter: &[String]) {
+fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
     let store = Store::open(&own.join("store")).unwrap();
     let layers = base_layers(&own.parent().unwrap().join("layout"), &store);
     let progress = Progress::silent();
@@ -275,9 +282,8 @@ fn as_this_user(rung: Rung, own: &Path, filter: &[String]) {
     );
     let base = rootfs::unpack(&[layers, vec![ground]].concat(), rung, &store, &progress).unwrap();
     for (variant, in_place, emulate) in VARIANTS {
-        let only = std::env::var("VARIANTS").unwrap_or_default();
-        let unwanted = !only.is_empty() && !only.contains(variant);
-        if unwanted || (rung != Rung::UsernsSingle && variant == "recorded-only") {
+        let is_wanted = variants.split(',').any(|name| name == variant);
+        if !is_wanted || (rung != Rung::UsernsSingle && variant == "recorded-only") {
             continue;
         }
         let scratch = if in_place {

@@ -34,6 +34,9 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || need /no/ensurepip:python3-ve
 [ -z "${CI:-}" ] || [ "$(id -u)" -ne 0 ] || need dockerd:docker.io
 [ "$(id -u)" -ne 0 ] || export REQUIRE_ALL=1
 
+# The long tests run with the OpenSSL that is shipped.
+[ -n "$full" ] || system_openssl
+
 # The base is made here, and not by whichever test comes first, so that no test's time includes it.
 bash testdata/base/make.sh >/dev/null
 say "compiling the tests"

@@ -168,7 +168,7 @@ pub(super) fn make(
             }
         };
         let part = progress.start(step.name);
-        let mut env = step::environment(&state.config().env, proxies.variables(), options.epoch);
+        let mut env = step::environment(&state.environment(), proxies.variables(), options.epoch);
         if matches!(stage, Stage::Pip(_)) {
             env.extend(pip_secrets.env.iter().cloned());
         }

@@ -67,6 +67,18 @@ impl State {
         &self.config
     }
 
+    /// The variables that a command sees: those of the config, and the values of ARG that none of them hides.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut env = self.config.env.clone();
+        for (name, value) in &self.args {
+            if let (Some(value), false) = (value, self.variables.contains_key(name)) {
+                env.push((name.clone(), value.clone()));
+            }
+        }
+        env
+    }
+
     /// Takes the next instruction.
     pub fn apply(&mut self, instruction: &Instruction) -> Result<Applied, Error> {
         self.evaluate(instruction).map_err(|problem| Error {
@@ -305,12 +317,6 @@ impl State {
             mounts.push(options.mount(&cwd, &expand)?);
             self.spend(spent.get())?;
         }
-        let mut env = self.config.env.clone();
-        for (name, value) in &self.args {
-            if let (Some(value), false) = (value, self.variables.contains_key(name)) {
-                env.push((name.clone(), value.clone()));
-            }
-        }
         let history = History {
             created_by: format!(
                 "RUN {}{} # buildkit",
@@ -321,7 +327,7 @@ impl State {
         };
         let run = Run {
             argv,
-            env,
+            env: self.environment(),
             cwd,
             user: self.config.user.clone(),
             mounts,

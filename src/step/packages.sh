@@ -61,7 +61,7 @@ if ! update; then
         archive
         update || fail "the package lists cannot be fetched"
     elif grep -qE 'EXPKEYSIG|NO_PUBKEY|not signed|KEYEXPIRED' "$work/update"; then
-        fail "the package lists are not signed by a key that this base trusts today: use a newer base"
+        fail "the package lists are not signed by a key that this base trusts today: use a newer base (\`--base\`), or write \`system-packages: []\`"
     else
         fail "the package lists cannot be fetched"
     fi

@@ -79,6 +79,11 @@ impl State {
     pub(super) fn config(&self) -> &Config {
         self.real.config()
     }
+
+    /// What a command sees now.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        self.real.environment()
+    }
 }
 
 impl Instructor<'_> {
