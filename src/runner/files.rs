@@ -45,6 +45,9 @@ pub struct Placement {
     pub owner: String,
     /// In place of the files' own.
     pub mode: Option<u32>,
+    /// Whether what is there makes no difference: links that lead to the destination are not followed, but
+    /// replaced by directories, and a directory is replaced by a file.
+    pub link: bool,
 }
 
 /// Does it; the error is for the user.
@@ -52,13 +55,13 @@ pub(super) fn place(placement: &Placement) -> Result<(), String> {
     rustix::process::umask(Mode::empty());
     let owner = identity::owner(&placement.owner)?;
     let destination = Path::new(&placement.destination);
-    let is_directory = placement.is_directory || destination.is_dir();
+    let is_directory = placement.is_directory || (!placement.link && destination.is_dir());
     let base = if is_directory {
         destination
     } else {
         destination.parent().unwrap_or(Path::new("/"))
     };
-    make_directories(base, owner).map_err(|error| error.to_string())?;
+    make_directories(base, owner, placement.link).map_err(|error| error.to_string())?;
     let mut placer = Placer {
         placement,
         owner,
@@ -101,6 +104,9 @@ impl Placer<'_> {
         let metadata = fs::symlink_metadata(from)?;
         let kind = metadata.file_type();
         if kind.is_dir() {
+            if self.placement.link {
+                remove_unless_directory(to)?;
+            }
             let is_new = match fs::create_dir(to) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && to.is_dir() => false,
@@ -117,6 +123,7 @@ impl Placer<'_> {
             return Ok(());
         }
         match fs::symlink_metadata(to) {
+            Ok(there) if there.is_dir() && self.placement.link => fs::remove_dir_all(to)?,
             Ok(there) if there.is_dir() => {
                 let reason = "there is a directory where a file is to be put";
                 return Err(io::Error::other(format!("`{}`: {reason}", to.display())));
@@ -161,7 +168,7 @@ impl Placer<'_> {
             return Ok(false);
         };
         let into = Path::new(&self.placement.destination);
-        make_directories(into, self.owner)?;
+        make_directories(into, self.owner, self.placement.link)?;
         archive.set_preserve_permissions(true);
         archive.set_preserve_ownerships(true);
         archive.set_unpack_xattrs(true);
@@ -245,17 +252,30 @@ fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
     Ok(own.map(|name| OsString::from_vec(name.to_vec())).collect())
 }
 
-/// Makes a directory, with those that lead to it, as `mkdir -p` does.
-fn make_directories(path: &Path, owner: (u32, u32)) -> io::Result<()> {
-    if path.is_dir() {
+/// Makes a directory, with those that lead to it, as `mkdir -p` does. With `link`, links are replaced.
+fn make_directories(path: &Path, owner: (u32, u32), link: bool) -> io::Result<()> {
+    if !link && path.is_dir() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        make_directories(parent, owner)?;
+        make_directories(parent, owner, link)?;
+    }
+    if link && !remove_unless_directory(path)? {
+        return Ok(());
     }
     fs::create_dir(path)?;
     chown(path, owner)?;
     fs::set_permissions(path, PermissionsExt::from_mode(0o755))
+}
+
+/// Whether nothing is there, or no longer.
+fn remove_unless_directory(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => Ok(false),
+        Ok(_) => fs::remove_file(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn chown(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {

@@ -74,6 +74,7 @@ impl Instructor<'_> {
                 is_directory,
                 owner: copy.chown.clone().unwrap_or_default(),
                 mode: copy.chmod,
+                link: copy.link,
             }),
             mounts: vec![mount(root, FILES, true)],
             shown: Some(title.to_owned()),

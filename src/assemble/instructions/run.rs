@@ -182,6 +182,7 @@ fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) 
             is_directory: true,
             owner: format!("{uid}:{gid}"),
             mode: Some(mode),
+            link: false,
         }),
         mounts: vec![mount(folder, OUT, false), mount(root, FILES, true)],
         ..Task::default()
