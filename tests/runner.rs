@@ -406,7 +406,7 @@ fn environment(ground: &Ground) {
     command.env.push(("LINE".into(), "a\nb".into()));
     assert_eq!(
         ground.run(&command).lines,
-        ["PATH=/usr/bin:/bin", "EMPTY=", "LINE=a", "b"]
+        ["PATH=/usr/bin:/bin", "EMPTY=", "LINE=a", "b", "HOME=/root"]
     );
 }
 

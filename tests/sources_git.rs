@@ -76,7 +76,7 @@ fn begin() -> Option<(Bench, PathBuf)> {
 
 /// A build file with `repositories`, the text below that key.
 fn build_file(repositories: &str) -> String {
-    format!("python: 3.11\nsystem-packages: []\nrepositories:\n{repositories}")
+    format!("python: 3.11\nrepositories:\n{repositories}")
 }
 
 /// Stages `repositories` and nothing else; the workspace.

@@ -77,7 +77,7 @@ impl Setup {
             .iter()
             .fold(stage, |stage, option| stage.option(*option));
         let files: String = files.iter().flat_map(|file| ["\n  - ", file]).collect();
-        stage.command(&format!("python: 3.11\nsystem-packages: []\nfiles:{files}"))
+        stage.command(&format!("python: 3.11\nfiles:{files}"))
     }
 
     fn run(&self, files: &[&str], more: &[&str]) -> Run {

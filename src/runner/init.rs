@@ -246,6 +246,11 @@ fn prepare(
         rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
             .map_err(|error| Failure::new("prctl(PR_SET_DUMPABLE)", error))?;
     }
+    if command.inherit_output {
+        // Whoever is run for a user is as good as pid 1: orphans are its own, and an init has work.
+        rustix::process::set_child_subreaper(Some(Pid::INIT))
+            .map_err(|error| Failure::new("prctl(PR_SET_CHILD_SUBREAPER)", error))?;
+    }
     identity.assume()?;
     sys::restore_signals();
     Ok((argv, env))
