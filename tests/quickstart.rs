@@ -12,7 +12,7 @@ use crate::support::{
 
 /// Where the tree of this tool's image may differ from what Buildah makes of the same context, as
 /// patterns with reasons.
-const ALLOWED: [(&str, &str); 4] = [
+const ALLOWED: [(&str, &str); 6] = [
     (
         "{dev,proc,sys,run}{,/**}",
         "mount points: Buildah's RUN leaves some of its own in the layer",
@@ -28,6 +28,14 @@ const ALLOWED: [(&str, &str); 4] = [
     (
         "venv/**/*.dist-info/RECORD",
         "lists the bytecode files above",
+    ),
+    (
+        "var/{lib/apt/lists,cache/apt,log}/**",
+        "apt's and dpkg's lists, caches and logs stay out of this tool's layers",
+    ),
+    (
+        "{etc/group-,var/lib/dpkg/status-old,var/cache/ldconfig/aux-cache}",
+        "so do copies of the state before, and the cache of ldconfig",
     ),
 ];
 

@@ -82,3 +82,8 @@ if [ "$asked" = usual ]; then
     set -- $found
 fi
 [ $# -eq 0 ] || apt-get install -y --no-install-recommends "$@"
+# Layers of this tool hold none of this in any case; those of the generated Dockerfile would.
+apt-get clean
+for file in /var/lib/apt/lists/*; do
+    [ ! -f "$file" ] || rm -f "$file"
+done
