@@ -270,7 +270,7 @@ fn a_step_ends_with_all_that_it_began() {
             line.is_ok_and(|line| line.trim_end_matches('\0') == words)
         })
     };
-    for user in User::ALL {
+    for user in [User::current(), User::Plain] {
         let Some(bench) = Bench::new(user) else {
             continue;
         };
@@ -315,13 +315,12 @@ fn what_cannot_be_carried_out_is_told() {
         return;
     };
     let bench = Bench::current();
+    // More of them are in the table of fragments.
     for (instruction, words) in [
         (
             "RUN echo out; exit 7",
             &["`RUN /bin/sh -c echo out; exit 7`", "status 7", "out"][..],
         ),
-        ("COPY none /x", &["the context has no `none`", "hint:"]),
-        ("USER nobody-here\n    RUN true", &["no user `nobody-here`"]),
         (
             "RUN --mount=type=secret,id=s,required true",
             &["no secret `s`", "--secret id=s,src=FILE"],
