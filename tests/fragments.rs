@@ -76,7 +76,11 @@ fn main() {
     if let Some(call) = runner::child() {
         rootfs::serve(call);
     }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    // So nextest runs one test.
+    if arguments.first().is_some_and(|first| first == "--exact") {
+        arguments.remove(0);
+    }
     match arguments.first().map(String::as_str) {
         Some("--rung") => carry_out_all(
             arguments[1].parse().unwrap(),
