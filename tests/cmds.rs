@@ -70,16 +70,22 @@ fn in_image(bench: &Bench, command: &str) -> String {
     format!("{}{}", run.stdout(), run.stderr())
 }
 
+/// Does the same as each of the users; the digests that come of it are equal.
+fn on_every_rung(work: impl Fn(User, &Bench) -> String) {
+    let benches = User::ALL
+        .into_iter()
+        .filter_map(|user| Some((user, Bench::new(user)?)));
+    let mut digests: Vec<_> = benches.map(|(user, bench)| work(user, &bench)).collect();
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+}
+
 #[test]
 fn instructions_are_carried_out() {
     let Some((registry, base)) = serve_base() else {
         return;
     };
-    let mut digests = Vec::new();
-    for user in User::ALL {
-        let Some(bench) = Bench::new(user) else {
-            continue;
-        };
+    on_every_rung(|user, bench| {
         bench.write("note.txt", "a note\n");
         bench.write_wheel(&[]);
         bench.write("token", "pa55-of-token");
@@ -88,11 +94,11 @@ fn instructions_are_carried_out() {
         bench.write("build.yaml", INSTRUCTIONS.replace("REGISTRY", port));
         bench.path("out");
         let more = ["-o", "oci-dir:out", "--secret", "id=token,src=token"];
-        digests.push(build(&bench, &base, &more));
+        let digest = build(bench, &base, &more);
         let image = verify(&bench.path("out"), "1");
         let files = "cd /etc && cat greeting inline where /workspace/below/copied/note.txt lines";
         assert_eq!(
-            in_image(&bench, files),
+            in_image(bench, files),
             "hello world, you\nhello world\n/workspace/below\na note\n1\n",
             "{user:?}"
         );
@@ -117,12 +123,11 @@ fn instructions_are_carried_out() {
         assert_eq!(image.env("WHO"), None);
         if user == User::current() {
             // The cache is there again.
-            build(&bench, &base, &more);
-            assert_eq!(in_image(&bench, "cat /etc/lines"), "2\n", "{user:?}");
+            build(bench, &base, &more);
+            assert_eq!(in_image(bench, "cat /etc/lines"), "2\n", "{user:?}");
         }
-    }
-    digests.dedup();
-    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+        digest
+    });
 }
 
 #[test]
@@ -130,36 +135,31 @@ fn the_usual_packages_reach_devices() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
-    let mut digests = Vec::new();
-    for user in User::ALL {
-        let Some(bench) = Bench::new(user) else {
-            continue;
-        };
+    on_every_rung(|user, bench| {
         bench.write("build.yaml", "tag: image:1\npython: 3.11\n");
         bench.path("out");
-        digests.push(build(&bench, &base, &["-o", "oci-dir:out"]));
+        let digest = build(bench, &base, &["-o", "oci-dir:out"]);
         for (command, expected) in [
             ("ssh -V", "OpenSSH"),
             ("telnet --version", "telnet"),
             ("ping -V", "iputils"),
             ("getcap /usr/bin/ping", "/usr/bin/ping cap_net_raw=ep"),
         ] {
-            let said = in_image(&bench, command);
+            let said = in_image(bench, command);
             assert!(said.contains(expected), "{user:?}: {command}: {said}");
         }
         if user == User::Root {
-            let bundle = umoci_unpack(&bench, &bench.path("out"), "1", "bundle");
+            let bundle = umoci_unpack(bench, &bench.path("out"), "1", "bundle");
             let entrypoint = "/workspace/installation/entrypoint.sh";
             let first = ["/usr/bin/tini", "--", entrypoint, "cat", "/proc/1/comm"];
             let image = verify(&bench.path("out"), "1");
             assert_eq!(image.config["config"]["Entrypoint"], json!(&first[..3]));
-            if let Some(output) = run_bundle(&bench, &bundle, &first) {
+            if let Some(output) = run_bundle(bench, &bundle, &first) {
                 assert_eq!(output, "tini\n");
             }
         }
-    }
-    digests.dedup();
-    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+        digest
+    });
 }
 
 /// What upsets a builder without privileges: accounts, owners, capabilities, and a change of user.
@@ -181,14 +181,10 @@ fn a_compiler_and_accounts_on_every_rung() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
-    let mut digests = Vec::new();
-    for user in User::ALL {
-        let Some(bench) = Bench::new(user) else {
-            continue;
-        };
+    on_every_rung(|user, bench| {
         bench.write("build.yaml", ACCOUNTS);
         bench.path("out");
-        digests.push(build(&bench, &base, &["-o", "oci-dir:out"]));
+        let digest = build(bench, &base, &["-o", "oci-dir:out"]);
         let image = verify(&bench.path("out"), "1");
         let owner = |path: &str| {
             let entry = image.find(path).unwrap_or_else(|| panic!("no {path}"));
@@ -202,13 +198,12 @@ fn a_compiler_and_accounts_on_every_rung() {
         assert_eq!(owner("data/program"), (0, 0));
         assert_eq!(owner("etc/shadow"), (0, 42), "{user:?}: as in the base");
         let said = in_image(
-            &bench,
+            bench,
             "getcap /data/capable; cat /data/by-app; /data/program",
         );
         assert_eq!(said, "/data/capable cap_net_bind_service=ep\napp\n");
-    }
-    digests.dedup();
-    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+        digest
+    });
 }
 
 #[test]

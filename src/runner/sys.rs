@@ -387,13 +387,47 @@ pub(super) fn read_memory(thread: i32, address: u64, buffer: &mut [u8]) -> io::R
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
-    let theirs = remote(address, buffer.len())?;
+    // SAFETY: the kernel writes into the buffer, which is ours and as long as it says.
+    unsafe { move_memory(libc::SYS_process_vm_readv, thread, ours, address) }
+}
+
+/// Writes all of `bytes` into another process's memory.
+pub(super) fn write_memory(thread: i32, address: u64, bytes: &[u8]) -> io::Result<()> {
+    let ours = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the kernel reads the bytes.
+    let written = unsafe { move_memory(libc::SYS_process_vm_writev, thread, ours, address) }?;
+    if written == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
+    }
+}
+
+/// Moves memory between this process and another one, in the direction of `call`; gives how much was moved.
+///
+/// # Safety
+///
+/// `ours` has to be memory that `call` may read, or write to.
+unsafe fn move_memory(
+    call: libc::c_long,
+    thread: i32,
+    ours: libc::iovec,
+    address: u64,
+) -> io::Result<usize> {
+    let address =
+        usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+    let theirs = libc::iovec {
+        iov_base: ptr::without_provenance_mut(address),
+        iov_len: ours.iov_len,
+    };
     // The last argument lies on the stack, where a narrow zero is not zero all over.
-    // SAFETY: the kernel writes into the buffer, which is ours and as long as it says; the other address is
-    // only looked at in the other process.
+    // SAFETY: ours is as the caller promises; the other address is only looked at in the other process.
     let done = unsafe {
         libc::syscall(
-            libc::SYS_process_vm_readv,
+            call,
             thread,
             &raw const ours,
             1_usize,
@@ -403,41 +437,6 @@ pub(super) fn read_memory(thread: i32, address: u64, buffer: &mut [u8]) -> io::R
         )
     };
     usize::try_from(outcome(done)?).map_err(io::Error::other)
-}
-
-/// Writes all of `bytes` into another process's memory.
-pub(super) fn write_memory(thread: i32, address: u64, bytes: &[u8]) -> io::Result<()> {
-    let ours = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
-    let theirs = remote(address, bytes.len())?;
-    // SAFETY: the kernel reads the bytes, and writes in the other process only.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_process_vm_writev,
-            thread,
-            &raw const ours,
-            1_usize,
-            &raw const theirs,
-            1_usize,
-            0_usize,
-        )
-    };
-    if usize::try_from(outcome(done)?).is_ok_and(|written| written == bytes.len()) {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(libc::EFAULT))
-    }
-}
-
-fn remote(address: u64, length: usize) -> io::Result<libc::iovec> {
-    let address =
-        usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
-    Ok(libc::iovec {
-        iov_base: ptr::without_provenance_mut(address),
-        iov_len: length,
-    })
 }
 
 /// What the file system calls a file for as long as it exists: unlike the number of its inode, no later file
