@@ -192,7 +192,8 @@ impl Helper {
             .env_clear()
             .stdin(theirs)
             .stdout(Stdio::null());
-        let child = spawn(&mut command).map_err(Error::helper)?;
+        // A process that another thread forks holds the copy open for writing until it executes its own program.
+        let child = retry(Errno::TXTBSY, || command.spawn()).map_err(Error::helper)?;
         let helper = Self {
             child,
             channel,
@@ -258,23 +259,26 @@ fn own_copy() -> io::Result<OwnedFd> {
     let mut copy = std::fs::File::from(copy);
     io::copy(&mut program, &mut copy)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    // The kernel does not seal pages that it has in hand just then, as a busy machine's has for a while.
+    retry(Errno::BUSY, || {
+        rustix::fs::fcntl_add_seals(&copy, seals).map_err(io::Error::from)
+    })?;
     // A file that is open for writing cannot be executed.
     let readable = fs_err::File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
     Ok(readable.into())
 }
 
-/// A process that another thread forks holds the copy open for writing until it executes its own program.
-fn spawn(command: &mut std::process::Command) -> io::Result<Child> {
+/// Tries what fails for a moment again, a hundred times.
+fn retry<T>(passing: Errno, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..100 {
-        match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+        match work() {
+            Err(error) if error.raw_os_error() == Some(passing.raw_os_error()) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             result => return result,
         }
     }
-    command.spawn()
+    work()
 }
 
 /// Asks a command to end, then makes it.
