@@ -3,17 +3,20 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use pyats_image_builder::assemble::{self, Outcome, Plan};
 use pyats_image_builder::error::{Error, OptionsError};
 use pyats_image_builder::image::Image;
+use pyats_image_builder::net::{self, Proxies};
 use pyats_image_builder::progress::Progress;
+use pyats_image_builder::registry::{Client, Given, Logins, Reference};
 use pyats_image_builder::runner::{self, Outcome as Ended};
-use pyats_image_builder::{output, run};
+use pyats_image_builder::{output, push, run};
 use serde_json::json;
 
-use crate::cli::{self, Build, Doctor, Global, Inspect, Run};
+use crate::cli::{self, Build, Doctor, Global, Inspect, Login, Logout, Push, Run};
 use crate::report::Report;
 
 type Result = std::result::Result<ExitCode, Error>;
@@ -71,6 +74,11 @@ fn plan(plan: &Plan) -> String {
             .iter()
             .map(|reference| format!("tag: {reference}")),
     );
+    lines.extend(
+        plan.pushed
+            .iter()
+            .map(|reference| format!("push: {reference}")),
+    );
     let outputs = plan.outputs.iter();
     lines.extend(outputs.map(|(kind, path)| format!("output: {kind}:{}", path.display())));
     lines.extend(
@@ -91,6 +99,7 @@ fn metadata(outcome: &Outcome, image: &Image) -> serde_json::Value {
         "platform": image.platform(),
         "base": outcome.plan.base,
         "layers": image.layers,
+        "pushed": outcome.plan.pushed.iter().map(Reference::to_string).collect::<Vec<_>>(),
         "outputs": outcome.plan.outputs.iter()
             .map(|(kind, path)| json!({ "kind": kind.to_string(), "path": path })).collect::<Vec<_>>(),
         "context": outcome.plan.context,
@@ -117,6 +126,9 @@ fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
     ));
     for (kind, path) in &outcome.plan.outputs {
         lines.push(format!("output   {kind}:{}", path.display()));
+    }
+    for reference in &outcome.plan.pushed {
+        lines.push(format!("pushed   {reference}"));
     }
     if let Some(context) = &outcome.plan.context {
         lines.push(format!("context  {}", context.display()));
@@ -165,6 +177,100 @@ fn variable(text: &str) -> Option<(String, OsString)> {
     match text.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.into())),
         None => Some((text.to_owned(), std::env::var_os(text)?)),
+    }
+}
+
+pub(crate) fn push(arguments: &Push, global: &Global, progress: &Progress) -> Result {
+    let pushed = push::push(&arguments.options(global)?, progress)?;
+    let digest = pushed.root.digest;
+    if let Some(path) = &arguments.digest_file {
+        output::replace(path, digest.to_string().as_bytes())?;
+    }
+    if let Some(path) = &arguments.metadata_file {
+        let metadata = json!({
+            "references": pushed.references.iter().map(Reference::to_string).collect::<Vec<_>>(),
+            "digest": digest,
+            "mediaType": pushed.root.media_type,
+            "size": pushed.size,
+        });
+        output::replace(
+            path,
+            &serde_json::to_vec_pretty(&metadata).unwrap_or_default(),
+        )?;
+    }
+    let references = pushed.references.iter();
+    let lines = references.map(|reference| format!("{}@{digest}\n", without_digest(reference)));
+    print(&lines.collect::<String>())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn without_digest(reference: &Reference) -> String {
+    let text = reference.to_string();
+    text.split('@').next().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn login(arguments: &Login, report: &Report, progress: &Progress) -> Result {
+    let (mut options, ca_cert) = arguments.options()?;
+    let registry = registry_of(&arguments.registry)?;
+    let given = match options.logins.given.take() {
+        Some(given) if arguments.username.is_none() => given,
+        _ => cli::ask_login(arguments)?,
+    };
+    let (user, password) = (given.user.clone(), given.password.clone());
+    options.logins.given = Some(Given {
+        registry: registry.clone(),
+        ..given
+    });
+    let logins = Logins {
+        given: None,
+        ..options.logins.clone()
+    };
+    let net = net::Client::new(net::Options {
+        ca_cert,
+        certificates: net::certificate_folders(),
+        proxies: Proxies::from_env().map_err(OptionsError::Proxy)?,
+    });
+    Client::new(options, Arc::new(net))
+        .check_login(&registry, progress)
+        .map_err(|source| Error::Login {
+            registry: registry.clone(),
+            source,
+        })?;
+    let place = logins.save(&registry, &user, &password)?;
+    report.tell(&format!("`{user}` is logged in to `{registry}`: {place}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn logout(arguments: &Logout, report: &Report) -> Result {
+    let logins = Logins {
+        authfile: arguments.authfile.clone(),
+        given: None,
+    };
+    let (registry, places) = if arguments.all {
+        ("any registry".to_owned(), logins.remove_all()?)
+    } else {
+        let registry = registry_of(&arguments.registry)?;
+        let places = logins.remove(&registry)?;
+        (format!("`{registry}`"), places)
+    };
+    if places.is_empty() {
+        report.tell(&format!("nobody is logged in to {registry}"));
+    }
+    for place in places {
+        report.tell(&format!("removed from {place}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A registry as logins are kept for it: `https://index.docker.io/v1/` is `docker.io`.
+fn registry_of(text: &str) -> std::result::Result<String, OptionsError> {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    let reference: std::result::Result<Reference, _> = format!("{host}/x/x").parse();
+    match reference {
+        // Without a dot, a port or an upper-case letter it would be a part of a name.
+        Ok(reference) if reference.repository() == "x/x" => Ok(reference.registry().to_owned()),
+        _ => Err(OptionsError::Registry(text.to_owned())),
     }
 }
 

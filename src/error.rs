@@ -3,7 +3,7 @@
 use crate::context::SelectError;
 use crate::progress::Cancelled;
 use crate::{
-    base, buildfile, context, dockerfile, image, net, output, rootfs, runner, step, store,
+    base, buildfile, context, dockerfile, image, net, output, registry, rootfs, runner, step, store,
 };
 
 /// Why a build, or another command, failed.
@@ -31,6 +31,18 @@ pub enum Error {
     Output(#[from] output::Error),
     #[error("the store failed")]
     Store(#[from] store::Error),
+    #[error("failed to push to `{reference}`")]
+    Push {
+        reference: String,
+        source: registry::Error,
+    },
+    #[error("failed to log in to `{registry}`")]
+    Login {
+        registry: String,
+        source: registry::Error,
+    },
+    #[error(transparent)]
+    Logins(#[from] registry::LoginError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -177,6 +189,27 @@ pub enum OptionsError {
     /// No place for the store.
     #[error("there is no place for the store: neither `XDG_CACHE_HOME` nor `HOME` is set")]
     NoStore,
+    /// What is said about registries cannot be read.
+    #[error(transparent)]
+    Policy(registry::PolicyError),
+    /// Half of a login.
+    #[error("`{0}` is set, but `{1}` is not")]
+    HalfLogin(&'static str, &'static str),
+    /// Nobody to ask for a user name or a password.
+    #[error("there is no terminal to ask for the {0}")]
+    NoTerminal(&'static str),
+    /// A name without a place in a registry.
+    #[error("`{0}` says nothing about where to push it")]
+    NoTarget(String),
+    /// A registry that is no host.
+    #[error("`{0}` is not a registry")]
+    Registry(String),
+    /// One login, and tags in several registries.
+    #[error("{0} is a login for one registry, but the image is pushed to several")]
+    SeveralRegistries(&'static str),
+    /// An index of several images keeps its media types.
+    #[error("`{0}` is an index of several images: its media types cannot be changed")]
+    FormatOfIndex(String),
     /// Nothing to run.
     #[error("the image has neither an entrypoint nor a command, and none was given")]
     NoCommand,
@@ -207,6 +240,16 @@ impl OptionsError {
                 "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`"
             }
             Self::Proxy(error) => error.hint(),
+            Self::HalfLogin(..) => "set both, or neither",
+            Self::NoTerminal(_) => "give `--username`, and the password by `--password-stdin`",
+            Self::NoTarget(_) => {
+                "give a reference such as `registry.example.com/team/image:1.0`, by `--tag` for a build"
+            }
+            Self::Registry(_) => {
+                "use a host with an optional port, such as `registry.example.com:5000`"
+            }
+            Self::SeveralRegistries(_) => "keep the logins with `pyats-image-build login`",
+            Self::FormatOfIndex(_) => "leave `--format` out",
             Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
             Self::NoCommand => "give a command after the image",
             Self::SameOutput(_) => "give each a path of its own, such as `-o oci-archive:PATH`",
@@ -219,12 +262,24 @@ impl OptionsError {
             Self::MountSource(_) => {
                 "make it first; the left side of `-v` is a path of this machine"
             }
-            Self::NotYet(_) | Self::Mount(_) => return None,
+            // Its words are made up for each case.
+            Self::Policy(_) | Self::NotYet(_) | Self::Mount(_) => return None,
         })
     }
 }
 
 impl Error {
+    /// A push that failed, unless the user wants to stop.
+    pub(crate) fn push(target: &registry::Reference, source: registry::Error) -> Self {
+        match source {
+            registry::Error::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            source => Self::Push {
+                reference: target.to_string(),
+                source,
+            },
+        }
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -238,6 +293,9 @@ impl Error {
             Self::Layer(error) => error.hint(),
             Self::Output(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Push { source, .. } | Self::Login { source, .. } => source.hint(),
+            Self::Logins(error) => error.hint(),
+            Self::Options(OptionsError::Policy(error)) => error.hint(),
             Self::Options(error) => error.hint().map(str::to_owned),
             Self::Instruction(error) => error.hint(),
             Self::Image(_) | Self::Io(_) | Self::Cancelled(_) => None,

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Base, Source};
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::dockerfile;
 use crate::manifest::{Descriptor, Layer, Manifest, Platform, media_type};
+use crate::registry::Content;
 use crate::store::{self, Store};
 
 /// What the image says beside its layers.
@@ -42,6 +43,16 @@ pub enum Format {
     Oci,
     /// Docker's image manifest version 2, schema 2.
     Docker,
+}
+
+impl Format {
+    /// Of the manifest, and of the config.
+    fn media_types(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+            Self::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+        }
+    }
 }
 
 /// An entry of the history that was made here.
@@ -107,10 +118,7 @@ pub fn append(
         .map(|layer| translate(layer, settings.format))
         .collect::<Result<_, _>>()?;
     let config = config(base, entries, settings);
-    let (manifest_type, config_type) = match settings.format {
-        Format::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
-        Format::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
-    };
+    let (manifest_type, config_type) = settings.format.media_types();
     let config_descriptor = store.put_json(config_type, &config)?;
     let manifest = Manifest {
         schema_version: 2,
@@ -351,27 +359,56 @@ fn annotations(base: &Base, settings: &Settings) -> BTreeMap<String, String> {
     annotations
 }
 
+/// An image under the media types of `format`; `None` for an index. Its blobs are the same.
+pub fn convert(mut content: Content, format: Format) -> Result<Option<Content>, Error> {
+    let [(root, bytes)] = &mut content.documents[..] else {
+        return Ok(None);
+    };
+    let mut manifest: Manifest = serde_json::from_slice(bytes).map_err(|source| {
+        let path = root.digest.to_string();
+        store::Error::Json { path, source }
+    })?;
+    let (manifest_type, config_type) = format.media_types();
+    manifest.media_type = Some(manifest_type.to_owned());
+    config_type.clone_into(&mut manifest.config.media_type);
+    for layer in &mut manifest.layers {
+        layer.media_type = translated(layer, format)?.to_owned();
+    }
+    if format == Format::Docker {
+        // Docker's manifests have no annotations.
+        manifest.annotations.clear();
+    }
+    *bytes = store::json(&manifest);
+    *root = Descriptor::new(manifest_type, Digest::of(bytes), bytes.len() as u64);
+    Ok(Some(content))
+}
+
 /// The same layer under the other format's media type.
 fn translate(layer: &Layer, format: Format) -> Result<Layer, Error> {
-    const PAIRS: [(&str, &str); 3] = [
-        (media_type::OCI_LAYER, media_type::DOCKER_LAYER),
-        (media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP),
-        (media_type::OCI_LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD),
-    ];
-    let given = layer.descriptor.media_type.as_str();
-    let media_type = PAIRS
-        .iter()
-        .find(|(oci, docker)| given == *oci || given == *docker)
-        .map(|(oci, docker)| if format == Format::Oci { *oci } else { *docker })
-        .ok_or_else(|| Error::MediaType {
-            digest: layer.descriptor.digest.to_string(),
-            media_type: given.to_owned(),
-        })?;
+    let media_type = translated(&layer.descriptor, format)?;
     let descriptor = Descriptor::new(media_type, layer.descriptor.digest, layer.descriptor.size);
     Ok(Layer {
         descriptor,
         diff_id: layer.diff_id,
     })
+}
+
+/// The media type of a layer in the other format.
+fn translated(layer: &Descriptor, format: Format) -> Result<&'static str, Error> {
+    const PAIRS: [(&str, &str); 3] = [
+        (media_type::OCI_LAYER, media_type::DOCKER_LAYER),
+        (media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP),
+        (media_type::OCI_LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD),
+    ];
+    let given = layer.media_type.as_str();
+    PAIRS
+        .iter()
+        .find(|(oci, docker)| given == *oci || given == *docker)
+        .map(|(oci, docker)| if format == Format::Oci { *oci } else { *docker })
+        .ok_or_else(|| Error::MediaType {
+            digest: layer.digest.to_string(),
+            media_type: given.to_owned(),
+        })
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC, such as `1980-01-02T00:00:00Z`; the epoch itself for

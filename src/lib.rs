@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
-//! holds this. `assemble` and `run` (a command in a built image) stand above the stages.
+//! holds this. `assemble`, `push` (an image to a registry) and `run` (a command in a
+//! built image) stand above the stages.
 //!
 //! | module | from | to |
 //! |---|---|---|
@@ -71,6 +72,7 @@ pub mod manifest;
 pub mod net;
 pub mod output;
 pub mod progress;
+pub mod push;
 pub mod registry;
 pub mod rootfs;
 pub mod run;

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         cli.global.progress,
         cli.global.quiet,
         cli.build.verbose,
-        cli.command.is_none(),
+        matches!(cli.command, None | Some(Command::Push(_))),
     );
     let interactive = matches!(&cli.command, Some(Command::Run(run)) if run.interactive)
         && std::io::stdin().is_terminal();
@@ -45,9 +45,9 @@ fn main() -> ExitCode {
         Some(Command::Doctor(doctor)) => commands::doctor(doctor),
         Some(Command::Completions { shell }) => commands::completions(*shell),
         Some(Command::Man) => commands::man(),
-        Some(Command::Push(_)) => commands::later("push"),
-        Some(Command::Login(_)) => commands::later("login"),
-        Some(Command::Logout(_)) => commands::later("logout"),
+        Some(Command::Push(push)) => commands::push(push, &cli.global, &progress),
+        Some(Command::Login(login)) => commands::login(login, &report, &progress),
+        Some(Command::Logout(logout)) => commands::logout(logout, &report),
         Some(Command::Cache(_)) => commands::later("cache"),
         Some(Command::Schema(_)) => commands::later("schema"),
     };

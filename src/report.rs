@@ -19,6 +19,8 @@ pub(crate) struct Report {
 
 struct State {
     mode: Mode,
+    /// Whether the user wants to hear of errors only.
+    silent: bool,
     verbose: bool,
     began: Instant,
     parts: HashMap<u64, Part>,
@@ -54,6 +56,7 @@ impl Report {
         };
         let state = State {
             mode,
+            silent: quiet,
             verbose,
             began: Instant::now(),
             parts: HashMap::new(),
@@ -74,6 +77,17 @@ impl Report {
         let state = self.lock();
         if matches!(state.mode, Mode::Tty | Mode::Plain) {
             state.print(text);
+        }
+    }
+
+    /// What came of a command that prints nothing else.
+    pub(crate) fn tell(&self, text: &str) {
+        let state = self.lock();
+        match state.mode {
+            // Without a terminal other commands are quiet about their progress, but not about this.
+            _ if state.silent => {}
+            Mode::Json => state.print(&json!({ "event": "note", "message": text }).to_string()),
+            _ => state.print(text),
         }
     }
 

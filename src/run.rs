@@ -60,6 +60,13 @@ pub fn volume(text: &str) -> Result<Mount, OptionsError> {
     })
 }
 
+/// Whether a name is a layout's or an archive's.
+pub(crate) fn is_outside(name: &str) -> bool {
+    ["oci:", "oci-archive:", "docker-archive:"]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+}
+
 /// Finds an image: a tag or an id (of the manifest or the config) in the store, or a layout or archive. Also
 /// returns its tags, and the store.
 pub fn find(
@@ -68,10 +75,7 @@ pub fn find(
     progress: &Progress,
 ) -> Result<(Image, Vec<String>, Store), Error> {
     let store = Store::open(store)?;
-    let outside = ["oci:", "oci-archive:", "docker-archive:"]
-        .iter()
-        .any(|kind| name.starts_with(kind));
-    if outside {
+    if is_outside(name) {
         let source: Source = name.parse().map_err(OptionsError::Base)?;
         let client = registry::Client::new(
             registry::Options::default(),

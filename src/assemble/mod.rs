@@ -21,7 +21,8 @@ use crate::manifest::Platform;
 use crate::net;
 use crate::output::{self, Kind, Output};
 use crate::progress::Progress;
-use crate::registry;
+use crate::push;
+use crate::registry::{self, Client, Content, Reference};
 use crate::rootfs;
 use crate::runner::{self, Rung};
 use crate::step::Step;
@@ -71,6 +72,8 @@ pub struct Options {
     pub ca_cert: Option<PathBuf>,
     /// How registries are reached.
     pub registry: registry::Options,
+    /// Whether the image is pushed under all of its tags.
+    pub push: Push,
     /// Secrets that steps may ask for: their ids, and the files that hold them.
     pub secrets: Vec<(String, PathBuf)>,
     /// Added to the build file's.
@@ -81,6 +84,18 @@ pub struct Options {
     pub format: Format,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     pub epoch: Option<i64>,
+}
+
+/// Whether an image is pushed once it is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Push {
+    /// It stays here.
+    #[default]
+    No,
+    /// It is, if that is allowed, which is found out first.
+    Checked,
+    /// It is, and nobody is asked before.
+    Unchecked,
 }
 
 /// What came of it.
@@ -103,6 +118,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The tags, completed; the first is the main one.
     pub references: Vec<String>,
+    /// Where it is pushed.
+    pub pushed: Vec<Reference>,
     /// Where it is written, beside the store.
     pub outputs: Vec<(Kind, PathBuf)>,
     /// Where the context is, if it stays.
@@ -120,21 +137,31 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     for file in &options.files {
         output::check_file(file)?;
     }
+    let targets = settings::targets(options, &references)?;
     let net = settings::net(options, &buildfile)?;
+    let registries = Client::new(
+        settings::registry(options, &buildfile, &targets)?,
+        net.clone(),
+    );
     let store = Store::open(&options.store)?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
+    // Nobody wants to learn at the end of a long build that its image goes nowhere.
+    if rung.is_some() && options.push == Push::Checked {
+        push::check(&registries, &targets, progress)?;
+    }
 
     let scratch = Scratch::new_in(&work_dir)?;
     let build = Build {
         options,
         buildfile: &buildfile,
         net: &net,
+        registries: &registries,
         store: &store,
         scratch: scratch.path(),
         progress,
     };
-    let outcome = build.stage_and_assemble(rung, references, outputs);
+    let outcome = build.stage_and_assemble(rung, references, outputs, targets);
     let cleaned = clean(rung, &scratch);
     if options.work_dir.is_some() {
         // Unless another build works in it.
@@ -151,6 +178,7 @@ struct Build<'a> {
     options: &'a Options,
     buildfile: &'a BuildFile,
     net: &'a Arc<net::Client>,
+    registries: &'a Client,
     store: &'a Store,
     scratch: &'a Path,
     progress: &'a Progress,
@@ -163,10 +191,12 @@ impl Build<'_> {
         rung: Option<Rung>,
         references: Vec<String>,
         outputs: Vec<(Kind, PathBuf)>,
+        pushed: Vec<Reference>,
     ) -> Result<Outcome, Error> {
         let Self {
             options,
             buildfile,
+            registries,
             store,
             scratch,
             progress,
@@ -203,11 +233,16 @@ impl Build<'_> {
         let steps = layers::steps(stages);
         if let Some(image) = &image {
             publish(image, &references, &outputs, store, progress)?;
+            if !pushed.is_empty() {
+                let stored = Content::stored(&image.manifest, store)?;
+                push::send(registries, &stored, &pushed, store, progress)?;
+            }
         }
         let plan = Plan {
             base: format!("{}@{}", base.name, base.manifest.digest),
             steps,
             references,
+            pushed,
             outputs,
             context: options.keep_context.then(|| root.path().to_owned()),
             staged: (context.files, context.bytes),
@@ -240,12 +275,11 @@ impl Build<'_> {
         } = self;
         let source = settings::base(options, self.buildfile, progress)?;
         let platform = settings::platform(options, self.buildfile)?;
-        let client = registry::Client::new(options.registry.clone(), self.net.clone());
         Ok(base::pull(
             &source,
             &platform,
             options.pull,
-            &client,
+            self.registries,
             store,
             progress,
         )?)

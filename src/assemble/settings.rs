@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use fs_err as fs;
 
-use super::Options;
+use super::{Options, Push};
 use crate::base::{Base, Source};
 use crate::buildfile::{self, BuildFile};
 use crate::dockerfile::Config;
@@ -16,7 +16,8 @@ use crate::manifest::Platform;
 use crate::net::{self, Proxies};
 use crate::output::{self, Kind};
 use crate::progress::Progress;
-use crate::registry::{InvalidReference, Reference};
+use crate::push;
+use crate::registry::{self, InvalidReference, Reference};
 use crate::step;
 
 const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
@@ -104,8 +105,34 @@ pub(super) fn net(
     let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
     Ok(Arc::new(net::Client::new(net::Options {
         ca_cert: options.ca_cert.clone(),
+        certificates: net::certificate_folders(),
         proxies: proxies.map_err(OptionsError::Proxy)?,
     })))
+}
+
+/// Where the image is pushed.
+pub(super) fn targets(options: &Options, references: &[String]) -> Result<Vec<Reference>, Error> {
+    if options.push == Push::No {
+        return Ok(Vec::new());
+    }
+    if references.is_empty() {
+        return Err(OptionsError::NoTarget("--push".to_owned()).into());
+    }
+    push::references(references)
+}
+
+/// How registries are reached. A login that was given is for where the image is pushed or, if it is not, for
+/// where the base comes from.
+pub(super) fn registry(
+    options: &Options,
+    buildfile: &BuildFile,
+    targets: &[Reference],
+) -> Result<registry::Options, Error> {
+    let from = match base(options, buildfile, &Progress::silent())? {
+        Source::Registry(reference) if targets.is_empty() => vec![reference],
+        _ => targets.to_vec(),
+    };
+    Ok(push::login_for(options.registry.clone(), &from)?)
 }
 
 /// What to build for; an error if this machine cannot run the steps.

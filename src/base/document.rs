@@ -13,7 +13,7 @@ use crate::store::MAX_DOCUMENT;
 /// Documents that are read for one image at most; indexes in indexes are rare, and deep ones hostile.
 const MOST_DOCUMENTS: u32 = 16;
 
-enum Document {
+pub(super) enum Document {
     /// With its media type.
     Manifest(Manifest, &'static str),
     Index(Index),
@@ -134,7 +134,7 @@ pub(super) fn parse_index(name: &str, bytes: &[u8]) -> Result<Index, Error> {
 
 /// Tells a manifest from an index by its shape; a document that has both shapes, or says that it is
 /// the other one, is refused, since two readers would see two images (CVE-2021-41190).
-fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
+pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", &error))?;
     let has = |key: &str| value.get(key).is_some();

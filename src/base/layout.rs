@@ -34,17 +34,7 @@ pub(super) fn import(
     store: &Store,
     progress: &Progress,
 ) -> Result<Descriptor, Error> {
-    for entry in [MARKER, INDEX] {
-        if !layout.has(entry, progress)? {
-            return Err(Error::Kind {
-                path: layout.path().to_owned(),
-                kind: KIND,
-                entry,
-            });
-        }
-    }
-    let index = layout.document(INDEX, progress)?;
-    let index = document::parse_index(name, &index)?;
+    let index = layout.index(name, progress)?;
     let root = pick(layout.path(), &index, tag, platform)?;
     let mut read = |descriptor: &Descriptor| {
         if !store.has(descriptor) {
@@ -76,7 +66,7 @@ pub(super) fn import(
 }
 
 /// The entry with the tag; without one, the only entry, or the one for the platform if none is named.
-fn pick<'a>(
+pub(super) fn pick<'a>(
     path: &Path,
     index: &'a Index,
     tag: Option<&str>,
@@ -147,7 +137,7 @@ fn pick<'a>(
 }
 
 impl Layout {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
             Self::Dir(path) => path,
             Self::Archive(archive) => archive.path(),
@@ -164,8 +154,22 @@ impl Layout {
         }
     }
 
+    /// What a layout names.
+    pub(super) fn index(&self, name: &str, progress: &Progress) -> Result<Index, Error> {
+        for entry in [MARKER, INDEX] {
+            if !self.has(entry, progress)? {
+                return Err(Error::Kind {
+                    path: self.path().to_owned(),
+                    kind: KIND,
+                    entry,
+                });
+            }
+        }
+        document::parse_index(name, &self.document(INDEX, progress)?)
+    }
+
     /// A whole document.
-    fn document(&self, entry: &str, progress: &Progress) -> Result<Vec<u8>, Error> {
+    pub(super) fn document(&self, entry: &str, progress: &Progress) -> Result<Vec<u8>, Error> {
         let absent = || Error::Incomplete {
             path: self.path().to_owned(),
             entry: entry.to_owned(),
@@ -188,7 +192,7 @@ impl Layout {
     }
 
     /// Copies blobs into the store.
-    fn import(
+    pub(super) fn import(
         &self,
         mut missing: HashMap<String, &Descriptor>,
         store: &Store,
@@ -255,7 +259,7 @@ impl Layout {
     }
 }
 
-fn blob_name(digest: &Digest) -> String {
+pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 

@@ -4,6 +4,7 @@
 //! `load` makes the value out of that alone.
 
 mod archive;
+mod content;
 mod docker_archive;
 mod document;
 mod error;
@@ -18,6 +19,7 @@ use crate::progress::Progress;
 use crate::registry;
 use crate::store::Store;
 
+pub use content::content;
 pub use error::Error;
 pub use source::{InvalidPull, InvalidSource, Pull, Source};
 

@@ -4,7 +4,7 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
@@ -33,6 +33,38 @@ pub enum Error {
     Certificate {
         /// The file.
         path: PathBuf,
+    },
+    /// A `*.crt` of `certs.d` holds no certificate.
+    #[error("`{}` holds no certificate in PEM form", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A `*.cert` of `certs.d` is alone.
+    #[error("the client certificate `{}` has no key beside it", path.display())]
+    NoKey {
+        /// The certificate.
+        path: PathBuf,
+    },
+    /// A `*.key` of `certs.d` is alone.
+    #[error("the key `{}` has no client certificate beside it", path.display())]
+    NoCertificate {
+        /// The key.
+        path: PathBuf,
+    },
+    /// A `*.cert` of `certs.d` and its key are not what they should be.
+    #[error("`{}` and the key beside it cannot be used as a client certificate", path.display())]
+    Identity {
+        /// The certificate.
+        path: PathBuf,
+    },
+    /// A host has more client certificates than can be shown to it.
+    #[error("there are two client certificates for one host: `{}` and `{}`", first.display(), second.display())]
+    Identities {
+        /// The one.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
     /// No connection came about.
     #[error("`{host}` cannot be reached: {fault}")]
@@ -76,6 +108,9 @@ pub enum Fault {
     /// The certificate is not trusted.
     #[error("its certificate is not trusted ({0})")]
     Certificate(String),
+    /// The server wants a certificate of the client, or not the one that was shown.
+    #[error("it wants another client certificate, or one at all ({0})")]
+    ClientCertificate(String),
     /// Plain HTTP where TLS should be.
     #[error("it does not speak TLS")]
     NotTls,
@@ -102,6 +137,16 @@ impl Error {
             Self::Setup { .. } => {
                 "install the certificates of your system (`ca-certificates`), or name a file with `--ca-cert` or in `SSL_CERT_FILE`".to_owned()
             }
+            Self::Authority { .. } => "put a file with `-----BEGIN CERTIFICATE-----` there, or remove this one".to_owned(),
+            Self::NoKey { path } => format!(
+                "put it there as `{}`; the certificate of an authority ends with `.crt` instead",
+                named(path, "key")
+            ),
+            Self::NoCertificate { path } => format!("put it there as `{}`", named(path, "cert")),
+            Self::Identity { .. } => {
+                "both have to be in PEM form, the key without a passphrase, and they have to belong together".to_owned()
+            }
+            Self::Identities { .. } => "leave the one that this host wants".to_owned(),
             Self::Certificate { .. } => "give `--ca-cert` a file with `-----BEGIN CERTIFICATE-----`".to_owned(),
             _ => return None,
         })
@@ -110,7 +155,12 @@ impl Error {
     /// How often it is worth trying all in all.
     pub(crate) fn attempts(&self) -> u32 {
         match self {
-            Self::Broken { .. } => 5,
+            // The other faults are such as a handshake that was cut.
+            Self::Broken { .. }
+            | Self::Unreachable {
+                fault: Fault::Other(_),
+                ..
+            } => 5,
             Self::Unreachable { fault, .. } if fault.is_lasting() => 1,
             Self::Unreachable { .. } => 2,
             _ => 1,
@@ -158,9 +208,7 @@ impl Error {
     /// it already showed its certificate.
     pub(super) fn by(self, proxy: Option<&Proxy>) -> Self {
         match (self, proxy) {
-            (Self::Unreachable { host, fault }, Some(proxy))
-                if !matches!(fault, Fault::Certificate(_) | Fault::NotTls) =>
-            {
+            (Self::Unreachable { host, fault }, Some(proxy)) if !fault.is_lasting() => {
                 let (proxy, reason) = (proxy.to_string(), fault.to_string());
                 let fault = Fault::Proxy { proxy, reason };
                 Self::Unreachable { host, fault }
@@ -173,13 +221,21 @@ impl Error {
 impl Fault {
     /// Whether it will be the same in a second.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self, Self::Certificate(_) | Self::NotTls)
+        matches!(
+            self,
+            Self::Certificate(_) | Self::ClientCertificate(_) | Self::NotTls
+        )
     }
 
     fn hint(&self, host: &str) -> Option<String> {
         Some(match self {
             Self::Certificate(_) => {
-                "if the certificate is right, name its authority with `--ca-cert FILE` or in `SSL_CERT_FILE`".to_owned()
+                format!(
+                    "if the certificate is right, name its authority with `--ca-cert FILE` or in `SSL_CERT_FILE`, or put it as `ca.crt` into `/etc/containers/certs.d/{host}`"
+                )
+            }
+            Self::ClientCertificate(_) => {
+                format!("put it as `NAME.cert` with its key `NAME.key` into `/etc/containers/certs.d/{host}`")
             }
             Self::NotTls => format!("write `http://{host}` if there is no TLS, or look at the port"),
             Self::Lookup(_) => {
@@ -194,6 +250,15 @@ impl Fault {
             Self::Other(_) => return None,
         })
     }
+}
+
+/// The name of the file beside `path` that ends with `extension`.
+fn named(path: &Path, extension: &str) -> String {
+    let name = path.with_extension(extension);
+    name.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Host and port of a URL, without anything that could be secret.
@@ -236,9 +301,27 @@ fn tls_fault(error: &reqwest::Error) -> Option<Fault> {
     let error = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())?;
     Some(match error {
         rustls::Error::InvalidCertificate(reason) => Fault::Certificate(distrust(reason)),
+        rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
+            Fault::ClientCertificate(format!("{alert:?}"))
+        }
         rustls::Error::InvalidMessage(_) => Fault::NotTls,
         other => Fault::Other(printable(&other.to_string())),
     })
+}
+
+/// Whether a server says it of the client's certificate (RFC 8446, section 6.2).
+fn is_about_us(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+    )
 }
 
 fn distrust(reason: &rustls::CertificateError) -> String {

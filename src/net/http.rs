@@ -1,4 +1,5 @@
-//! HTTP requests: one pool of connections for each degree of trust, and redirects that are looked at.
+//! HTTP requests: one pool of connections for each degree of trust, more for hosts with certificates of
+//! their own, and redirects that are looked at.
 //!
 //! Credentials go to the origin that they are for and nowhere else, so redirects are followed here and
 //! not in the HTTP library.
@@ -6,12 +7,12 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
+use super::certificates::{Certificates, OfHosts};
 use super::fault::host;
-use super::{Client, Error, Fault, Response};
+use super::{Body, Client, Error, Fault, Response};
 use crate::progress::Progress;
 use crate::secret::Secret;
 
@@ -19,9 +20,9 @@ use crate::secret::Secret;
 const MOST_REDIRECTS: usize = 10;
 
 /// How far a server is trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// TLS by the system's certificates and those of `--ca-cert`.
+    /// TLS by the system's certificates, those of `--ca-cert`, and those for the host.
     Verified,
     /// TLS with anybody.
     Unverified,
@@ -56,6 +57,7 @@ pub(super) struct Pools {
     verified: OnceLock<reqwest::Client>,
     unverified: OnceLock<reqwest::Client>,
     local: OnceLock<reqwest::Client>,
+    pub(super) of_hosts: OfHosts,
 }
 
 impl Request {
@@ -96,15 +98,18 @@ impl Client {
             trust,
             credentials,
         } = request;
-        let authorization = credentials.as_ref().map(basic);
+        let authorization = credentials
+            .as_ref()
+            .map(|(user, password)| basic(user, password));
         headers.remove(AUTHORIZATION);
+        let body = Body::Bytes(body.into());
         let judge = |from: &Url, to: &Url| {
             (from.scheme() == "http" || to.scheme() == "https").then_some(trust)
         };
         let work = self.follow(
             method,
             without_credentials(url),
-            (&headers, body.into()),
+            (&headers, &body),
             authorization.as_ref(),
             (trust, &judge),
         );
@@ -118,7 +123,23 @@ impl Client {
         &self,
         method: Method,
         url: Url,
-        (headers, body): (&HeaderMap, Bytes),
+        content: (&HeaderMap, &Body),
+        authorization: Option<&HeaderValue>,
+        trust: (Trust, Judge<'_>),
+    ) -> Result<(reqwest::Response, bool), Error> {
+        let home = url.clone();
+        self.follow_for(&home, method, url, content, authorization, trust)
+            .await
+    }
+
+    /// The same on behalf of `home`, whose authorities are trusted wherever it leads, as the container tools
+    /// do: the servers of a registry's tokens and blobs are mostly certified by the same one.
+    pub(crate) async fn follow_for(
+        &self,
+        home: &Url,
+        method: Method,
+        url: Url,
+        (headers, body): (&HeaderMap, &Body),
         authorization: Option<&HeaderValue>,
         (trust, judge): (Trust, Judge<'_>),
     ) -> Result<(reqwest::Response, bool), Error> {
@@ -128,13 +149,11 @@ impl Client {
         for _ in 0..=MOST_REDIRECTS {
             // Who left once is not trusted again, even if the way leads back.
             is_home &= at.origin() == url.origin();
-            let mut request = self
-                .http(&at, trust)?
+            let request = self
+                .http_for(home, &at, trust)?
                 .request(method.clone(), at.clone())
                 .headers(headers.clone());
-            if !body.is_empty() {
-                request = request.body(body.clone());
-            }
+            let mut request = body.attach(request);
             if let Some(value) = authorization.filter(|_| is_home) {
                 request = request.header(AUTHORIZATION, value);
             }
@@ -174,7 +193,14 @@ impl Client {
     }
 
     /// The pool of connections for `url`.
-    pub(crate) fn http(&self, url: &Url, trust: Trust) -> Result<&reqwest::Client, Error> {
+    pub(crate) fn http(&self, url: &Url, trust: Trust) -> Result<reqwest::Client, Error> {
+        self.http_for(url, url, trust)
+    }
+
+    fn http_for(&self, home: &Url, url: &Url, trust: Trust) -> Result<reqwest::Client, Error> {
+        if let Some(client) = self.http_of_host(home, url, trust)? {
+            return Ok(client);
+        }
         let is_plain = url.scheme() == "http"
             && self
                 .options
@@ -192,13 +218,22 @@ impl Client {
             Trust::Local => &self.pools.local,
         };
         if let Some(client) = slot.get() {
-            return Ok(client);
+            return Ok(client.clone());
         }
         let client = self.make(trust)?;
-        Ok(slot.get_or_init(|| client))
+        Ok(slot.get_or_init(|| client).clone())
     }
 
     pub(crate) fn make(&self, trust: Trust) -> Result<reqwest::Client, Error> {
+        self.make_with(trust, Certificates::default())
+    }
+
+    /// Makes a pool that knows `certificates` too.
+    pub(super) fn make_with(
+        &self,
+        trust: Trust,
+        certificates: Certificates,
+    ) -> Result<reqwest::Client, Error> {
         let proxies = self.options.proxies.clone();
         let by_url = move |url: &Url| proxies.for_url(url).map(super::Proxy::url);
         let builder = reqwest::Client::builder()
@@ -209,12 +244,19 @@ impl Client {
             .read_timeout(self.timing.stall)
             // Its own reading of the environment ends here.
             .no_proxy();
+        let builder = match certificates.identity {
+            Some(identity) => builder.identity(identity),
+            None => builder,
+        };
         let builder = match trust {
             Trust::Verified => {
+                let mut roots = self.authorities()?;
+                roots.extend(certificates.authorities);
                 let builder = builder.proxy(reqwest::Proxy::custom(by_url));
-                match self.authorities()? {
-                    Some(roots) => builder.tls_certs_merge(roots),
-                    None => builder,
+                if roots.is_empty() {
+                    builder
+                } else {
+                    builder.tls_certs_merge(roots)
                 }
             }
             Trust::Unverified => builder
@@ -226,15 +268,14 @@ impl Client {
     }
 
     /// What `--ca-cert` names.
-    fn authorities(&self) -> Result<Option<Vec<reqwest::Certificate>>, Error> {
+    fn authorities(&self) -> Result<Vec<reqwest::Certificate>, Error> {
         let Some(path) = &self.options.ca_cert else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let roots = reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?)
+        reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?)
             .ok()
             .filter(|roots| !roots.is_empty())
-            .ok_or_else(|| Error::Certificate { path: path.clone() })?;
-        Ok(Some(roots))
+            .ok_or_else(|| Error::Certificate { path: path.clone() })
     }
 }
 
@@ -263,7 +304,7 @@ fn refuse(from: &Url, reason: &'static str) -> Error {
 }
 
 /// `Authorization: Basic`, RFC 7617.
-fn basic((user, password): &(String, Secret)) -> HeaderValue {
+pub(crate) fn basic(user: &str, password: &Secret) -> HeaderValue {
     super::handshake::basic(user, password.reveal())
         .parse()
         .map(|mut value: HeaderValue| {

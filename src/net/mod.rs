@@ -10,13 +10,16 @@
 //! | `proxy.rs`, `no_proxy.rs` | which proxy leads to a machine, and to which none does |
 //! | `tunnel.rs`, `handshake.rs` | TCP connections, and how a proxy is asked for one |
 //! | `relay.rs` | the proxies as steps see them |
-//! | `http.rs`, `response.rs` | HTTP requests with their redirects, and what comes back |
+//! | `http.rs`, `body.rs`, `response.rs` | HTTP requests with their redirects, and what comes back |
+//! | `certificates.rs` | certificates for one host, in `certs.d` |
 //! | `tls.rs` | TLS for what is neither HTTP nor git |
 //! | `netrc.rs` | names and passwords by machine |
 //! | `fault.rs` | why there was no answer |
 //! | `retry.rs` | how often, and after which pause, something is tried again |
 //! | `words.rs` | what a server says when it refuses, fit to be shown |
 
+mod body;
+mod certificates;
 mod fault;
 mod handshake;
 mod http;
@@ -42,6 +45,7 @@ use tokio::runtime::Runtime;
 
 use crate::progress::{Cancelled, Progress};
 
+pub use certificates::certificate_folders;
 pub use fault::{Error, Fault};
 pub use http::{Request, Trust};
 pub use netrc::NetrcError;
@@ -51,14 +55,13 @@ pub use response::Response;
 pub use tls::TlsError;
 pub use tunnel::{ConnectError, Connection};
 
+pub(crate) use body::{Body, FilePart};
 pub(crate) use fault::host;
+pub(crate) use http::{basic, next_hop};
 pub(crate) use netrc::lookup as netrc;
 pub(crate) use proxy::PROXY_VARIABLES;
 pub(crate) use retry::{Retry, is_passing, retry_after};
 pub(crate) use words::words;
-
-#[cfg(test)]
-pub(crate) use http::next_hop;
 
 /// Between two looks at whether to stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -68,6 +71,9 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Options {
     /// A PEM file with authorities that are trusted besides the system's.
     pub ca_cert: Option<PathBuf>,
+    /// Folders with a folder of certificates for each host, such as `/etc/containers/certs.d`. The first one
+    /// that knows a host counts for it; [`certificate_folders`] gives those of this machine.
+    pub certificates: Vec<PathBuf>,
     /// Who leads where.
     pub proxies: Proxies,
 }

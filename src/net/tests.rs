@@ -1,5 +1,6 @@
 //! Proxies and redirects, with servers that keep what they are told.
 
+mod certificates;
 mod variables;
 
 use std::io::{Read as _, Write as _};

@@ -1,20 +1,19 @@
 //! Where a registry is, how far it is trusted, and the one way by which requests are sent.
 //!
-//! A token goes to the registry's own origin and nowhere else: `net` follows redirects and is told here,
-//! for each, whether it may lead there.
+//! A login goes to the registry's own origin, and to the token server that it names, and nowhere else: `net`
+//! follows redirects and is told here, for each, whether it may lead there.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
+use super::auth::{Access, Pass};
 use super::{Client, Error, Reference};
-use crate::net::Trust;
-use crate::secret::Secret;
+use crate::net::{self, Body, Trust};
 
 /// How long an insecure registry has to answer by HTTPS before plain HTTP is tried.
 const PROBE: Duration = Duration::from_secs(5);
@@ -23,70 +22,143 @@ const PROBE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Origins(Mutex<HashMap<String, Url>>);
 
-impl Client {
-    /// Sends a request about `reference` and gives back a successful answer. A token is fetched, or
-    /// renewed once, if the registry asks for it. `path` comes after the repository's name.
-    pub(super) async fn send(
-        &self,
+/// A request about a repository.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    /// Whose repository it is about.
+    pub(super) reference: &'a Reference,
+    pub(super) target: Target<'a>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+    pub(super) access: Access,
+    /// What it is about, for people.
+    pub(super) what: String,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub(super) enum Target<'a> {
+    /// What comes after the repository's name.
+    Path(String),
+    /// The registry as a whole.
+    Root,
+    /// Where the registry said.
+    Url(&'a Url),
+}
+
+impl<'a> Request<'a> {
+    /// A request without headers or body.
+    pub(super) fn new(
         method: Method,
-        reference: &Reference,
-        path: &str,
-        headers: &HeaderMap,
-        what: &str,
-    ) -> Result<Response, Error> {
+        reference: &'a Reference,
+        path: impl Into<String>,
+        access: Access,
+    ) -> Self {
+        Self {
+            method,
+            reference,
+            target: Target::Path(path.into()),
+            headers: HeaderMap::new(),
+            body: Body::none(),
+            access,
+            what: reference.to_string(),
+        }
+    }
+}
+
+impl Client {
+    /// Sends a request and gives back a successful answer. A token is fetched, or renewed once, if the registry
+    /// asks for it.
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let Request {
+            reference, access, ..
+        } = request;
         let origin = self.origin(reference).await?;
-        let url = origin
-            .join(&format!("/v2/{}/{path}", reference.repository()))
-            .expect("a repository's name is made of characters that a path may have");
-        let mut token = self.token(&origin, reference).await;
+        let url = match &request.target {
+            Target::Path(path) => origin
+                .join(&format!("/v2/{}/{path}", reference.repository()))
+                .expect("a repository's name is made of characters that a path may have"),
+            Target::Root => origin.join("/v2/").expect("a fixed path"),
+            Target::Url(url) => (*url).clone(),
+        };
+        let is_home = url.origin() == origin.origin();
+        let mut pass = self
+            .pass(&origin, reference, access)
+            .await
+            .filter(|_| is_home);
         for may_renew in [true, false] {
-            let (response, from_registry) = self
-                .follow(method.clone(), url.clone(), headers, token.as_ref())
+            let authorization = pass.as_ref().map(|pass| &pass.header);
+            let (response, from_home) = self
+                .follow(
+                    &origin,
+                    request.method.clone(),
+                    url.clone(),
+                    (&request.headers, &request.body),
+                    authorization,
+                )
                 .await?;
-            if may_renew && from_registry && response.status() == StatusCode::UNAUTHORIZED {
+            let is_refused = response.status() == StatusCode::UNAUTHORIZED && from_home && is_home;
+            if may_renew && is_refused {
                 let renewed = self
-                    .renew(&origin, reference, response.headers(), token.as_ref())
+                    .renew(
+                        &origin,
+                        reference,
+                        access,
+                        response.headers(),
+                        pass.as_ref(),
+                    )
                     .await?;
                 if renewed.is_some() {
-                    token = renewed;
+                    pass = renewed;
                     continue;
                 }
             }
-            if response.status().is_success()
-                || response.status() == StatusCode::RANGE_NOT_SATISFIABLE
-            {
+            if response.status().is_success() {
                 return Ok(response);
             }
-            return Err(Error::refused(what, response).await);
+            let refused = Error::refused(&request.what, response).await;
+            return Err(refused.with_login(pass.and_then(|pass: Pass| pass.login)));
         }
         unreachable!("the second round returns")
     }
 
-    /// Sends a request and follows redirects. Says too whether the answer came from the origin of
-    /// `url`, the only one that `token` is shown to.
+    /// Sends a request on behalf of the registry at `home` and follows redirects. Says too whether the answer came from the origin of
+    /// `url`, the only one that `authorization` is shown to.
     pub(super) async fn follow(
         &self,
+        home: &Url,
         method: Method,
         url: Url,
-        headers: &HeaderMap,
-        token: Option<&Secret>,
+        content: (&HeaderMap, &Body),
+        authorization: Option<&HeaderValue>,
     ) -> Result<(Response, bool), Error> {
-        let authorization = token.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
-                .expect("tokens are checked when they come");
-            value.set_sensitive(true);
-            value
-        });
         let trust = self.trust(&url);
         let judge = |from: &Url, to: &Url| self.may_lead(from, to);
-        let answer = self.net.follow(
-            method,
-            url,
-            (headers, Bytes::new()),
-            authorization.as_ref(),
-            (trust, &judge),
-        );
+        let answer =
+            self.net
+                .follow_for(home, method, url, content, authorization, (trust, &judge));
         Ok(answer.await?)
+    }
+
+    /// Where `response`, to a request that opened or filled an upload, says that the upload goes on.
+    pub(super) fn next_location(&self, response: &Response) -> Result<Url, Error> {
+        let at = response.url();
+        let location = response.headers().get(reqwest::header::LOCATION);
+        let mut to = net::next_hop(at, location)?;
+        // A registry behind a proxy that speaks TLS for it may not know of that.
+        if at.scheme() == "https" && to.scheme() == "http" && at.host_str() == to.host_str() {
+            let port = at.port();
+            // Neither fails between two schemes with a host.
+            let _ = to.set_scheme("https");
+            let _ = to.set_port(port);
+        }
+        if self.may_lead(at, &to).is_none() {
+            let reason = "from HTTPS to plain HTTP";
+            let host = net::host(at);
+            return Err(net::Error::Redirect { host, reason }.into());
+        }
+        Ok(to)
     }
 
     /// How far the target of a redirect is trusted; `None` if it may not lead there.
@@ -135,6 +207,10 @@ impl Client {
             return Trust::Local;
         }
         let port = url.port_or_known_default().unwrap_or_default();
+        let noted = |host: String| self.places.is_insecure(&host);
+        if noted(name.to_owned()) || noted(format!("{name}:{port}")) {
+            return Trust::Unverified;
+        }
         let is_listed = self.options.insecure.iter().any(|entry| {
             let entry = entry.to_ascii_lowercase();
             entry == name || entry == format!("{name}:{port}")

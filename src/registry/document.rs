@@ -3,6 +3,8 @@
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
+use super::auth::Access;
+use super::connection::Request;
 use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
@@ -107,24 +109,23 @@ impl Client {
             Some(digest) => digest.to_string(),
             None => reference.tag().unwrap_or("latest").to_owned(),
         };
-        let accept = [
-            media_type::OCI_INDEX,
-            media_type::OCI_MANIFEST,
-            media_type::DOCKER_INDEX,
-            media_type::DOCKER_MANIFEST,
-        ];
-        let mut headers = HeaderMap::new();
-        let value = HeaderValue::from_str(&accept.join(", ")).expect("media types are plain text");
-        headers.insert(ACCEPT, value);
-        self.send(
-            method,
-            reference,
-            &format!("manifests/{name}"),
-            &headers,
-            &reference.to_string(),
-        )
-        .await
+        let path = format!("manifests/{name}");
+        let mut request = Request::new(method, reference, path, Access::Pull);
+        request.headers = accept();
+        self.send(&request).await
     }
+}
+
+/// Every kind of document that there is.
+pub(super) fn accept() -> HeaderMap {
+    let accept = [
+        media_type::OCI_INDEX,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_INDEX,
+        media_type::DOCKER_MANIFEST,
+    ];
+    let value = HeaderValue::from_str(&accept.join(", ")).expect("media types are plain text");
+    HeaderMap::from_iter([(ACCEPT, value)])
 }
 
 /// The descriptor in the answer to a HEAD request, if it is complete.
@@ -137,7 +138,7 @@ fn described(response: &Response) -> Option<Descriptor> {
         .then(|| Descriptor::new(&media_type_of(headers), digest, size))
 }
 
-fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
 }
 

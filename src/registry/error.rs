@@ -5,8 +5,11 @@
 use std::io;
 use std::time::Duration;
 
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 
+use super::login::LoginError;
+use super::mirrors::PolicyError;
+use super::reference::InvalidReference;
 use crate::digest::Digest;
 use crate::net::{self, Fault, host, is_passing, retry_after, words};
 use crate::progress::Cancelled;
@@ -35,18 +38,53 @@ pub enum Error {
     #[error(transparent)]
     Net(net::Error),
     /// The registry refused.
-    #[error("`{host}` answered {status} for `{what}`{}", quoted(.said))]
+    #[error("`{host}` answered {status} for `{what}`{}{}", quoted(.said), by(.login.as_deref()))]
     Refused {
         /// The host that was spoken to.
         host: String,
         /// The complete reference, with a blob's digest in place of the tag.
         what: String,
         /// The HTTP status.
-        status: reqwest::StatusCode,
+        status: StatusCode,
         /// Its own words; may be empty.
         said: String,
         /// How long it wants to be left alone.
         retry_after: Option<Duration>,
+        /// Whose login it was shown, and where that came from.
+        login: Option<String>,
+    },
+    /// A name that is no reference.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// What is said about registries cannot be read, or forbids this one.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The login for a registry cannot be had.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// A registry has something else than what it was sent.
+    #[error("`{host}` answered with the digest `{found}` for `{expected}`")]
+    Mismatch {
+        /// The host that was spoken to.
+        host: String,
+        /// The digest of what was sent.
+        expected: Digest,
+        /// The digest by the registry.
+        found: Digest,
+    },
+    /// A reference with a digest that is not the image's.
+    #[error("`{reference}` names another image than `{found}`")]
+    OtherDigest {
+        /// The reference.
+        reference: String,
+        /// The image's digest.
+        found: Digest,
+    },
+    /// A document whose media type no header can hold.
+    #[error("the media type of `{digest}` is not a media type")]
+    MediaType {
+        /// The digest of the document.
+        digest: Digest,
     },
     /// The challenge of the registry cannot be answered.
     #[error("`{host}` asks for a login in a way that is not understood")]
@@ -108,15 +146,25 @@ fn quoted(said: &str) -> String {
     }
 }
 
+/// Who was refused, if that may be why.
+fn by(login: Option<&str>) -> String {
+    login
+        .map(|login| format!(" (as {login})"))
+        .unwrap_or_default()
+}
+
 impl Error {
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let host_of = |what: &str| what.split('/').next().unwrap_or_default().to_owned();
         Some(match self {
-            Self::Net(net::Error::Unreachable { fault: Fault::Certificate(_), .. }) => {
-                "if the certificate is right, name its authority with `--ca-cert FILE` or in `SSL_CERT_FILE`".to_owned()
-            }
+            Self::Net(
+                error @ net::Error::Unreachable {
+                    fault: Fault::Certificate(_) | Fault::ClientCertificate(_),
+                    ..
+                },
+            ) => return error.hint(),
             Self::Net(net::Error::Unreachable { host, fault: Fault::NotTls }) => {
                 format!("if the registry is to be trusted without TLS, allow it with `--insecure-registry {host}`")
             }
@@ -126,8 +174,18 @@ impl Error {
             Self::Net(net::Error::Unreachable { .. } | net::Error::Broken { .. }) => {
                 "check that the registry runs and that the network lets it be reached; a proxy is taken from `HTTPS_PROXY`".to_owned()
             }
-            Self::Refused { status, what, .. } => match status.as_u16() {
-                401 | 403 => format!("check the name `{what}`, and that the repository is public"),
+            Self::Net(error) => return error.hint(),
+            Self::Refused { status, what, login, .. } => match status.as_u16() {
+                401 | 403 if login.is_some() => format!(
+                    "check the name `{what}`, and that this user may do that; `pyats-image-build login {}` keeps another login",
+                    host_of(what)
+                ),
+                401 | 403 => format!(
+                    "check the name `{what}`; if the repository is not public, log in with `pyats-image-build login {}`, `--creds` or `--authfile`",
+                    host_of(what)
+                ),
+                405 => "the registry takes no images: it is read-only, a mirror, or behind a proxy that lets nothing through".to_owned(),
+                413 => "the registry, or a proxy before it, takes no images of this size: ask for a larger limit".to_owned(),
                 404 => format!(
                     "the reference was completed to `{what}`: check the registry `{}`, the repository and the tag",
                     host_of(what)
@@ -139,9 +197,13 @@ impl Error {
             Self::Setup { .. } => {
                 "install the certificates of your system (`ca-certificates`), or name a file with `--ca-cert` or in `SSL_CERT_FILE`".to_owned()
             }
-            Self::Damaged { .. } | Self::Size { .. } => {
+            Self::Damaged { .. } | Self::Size { .. } | Self::Mismatch { .. } => {
                 "the registry, or a proxy before it, changes what it serves: try again, or try another registry".to_owned()
             }
+            Self::OtherDigest { .. } => "leave the digest out, or push the image that has it".to_owned(),
+            Self::Login(error) => return error.hint(),
+            Self::Policy(error) => return error.hint(),
+            Self::Store(error @ (store::Error::Damaged { .. } | store::Error::Size { .. })) => return error.hint(),
             Self::Store(store::Error::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
                 "free some space, or keep the store elsewhere with `--store DIR`".to_owned()
             }
@@ -160,14 +222,62 @@ impl Error {
         }
     }
 
+    /// Whether it may be otherwise elsewhere.
+    pub(super) fn is_of_the_place(&self) -> bool {
+        !matches!(
+            self,
+            Self::Cancelled(_) | Self::Store(_) | Self::Io(_) | Self::Policy(_)
+        )
+    }
+
     /// How often it is worth trying all in all.
     pub(super) fn attempts(&self) -> u32 {
         match self {
             Self::Net(error) => error.attempts(),
             Self::Refused { status, .. } if is_passing(*status) => 5,
-            Self::Damaged { .. } | Self::Size { .. } => 2,
+            Self::Damaged { .. } | Self::Size { .. } | Self::Mismatch { .. } => 2,
             _ => 1,
         }
+    }
+
+    /// The status of a refusal.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether what was asked for is not there.
+    pub(super) fn is_absent(&self) -> bool {
+        self.status() == Some(StatusCode::NOT_FOUND)
+    }
+
+    /// Whether something that was there is not there any more, or is not what it was: an upload, or a blob that a
+    /// manifest names.
+    pub(super) fn is_lost(&self) -> bool {
+        self.status()
+            .is_some_and(|status| matches!(status.as_u16(), 400 | 404 | 409 | 410 | 416))
+    }
+
+    /// Whether the connection broke.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Net(net::Error::Broken { .. }))
+    }
+
+    /// Whether less might be taken.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.status() == Some(StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// The same, with whose login was shown.
+    pub(super) fn with_login(mut self, whose: Option<String>) -> Self {
+        if let Self::Refused { status, login, .. } = &mut self
+            && matches!(status.as_u16(), 401 | 403)
+        {
+            *login = whose;
+        }
+        self
     }
 
     /// How long the registry wants to be left alone.
@@ -199,6 +309,7 @@ impl Error {
             status,
             said: words(response).await,
             retry_after,
+            login: None,
         }
     }
 }

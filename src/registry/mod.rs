@@ -1,25 +1,37 @@
-//! The distribution protocol, as far as pulling needs it.
+//! The distribution protocol: pull and push.
 //!
 //! One idea holds it together: every request goes through `Client::send`, which knows where a
-//! registry is (`connection.rs`), which token it wants (`auth.rs`) and how refusals read
-//! (`error.rs`); documents (`document.rs`) and blobs (`transfer.rs`) add what is theirs, above all
-//! when to try again. What is not a registry's own lies in [`net`]. The functions for the rest of the
-//! library block.
+//! registry is (`connection.rs`), what it wants to be shown (`challenge.rs`, `auth.rs`, with the
+//! logins of `login.rs`) and how refusals read (`error.rs`); documents (`document.rs`), blobs that
+//! come (`transfer.rs`) and go (`upload.rs`) and whole images (`push.rs`) add what is theirs, above
+//! all when to try again. Which places stand for the one that was named, `mirrors/` reads from the
+//! files of the container tools, and `places.rs` goes through them. What is not a registry's own lies in [`net`]. The functions for the rest of
+//! the library block.
 //!
 //! Follows the OCI distribution specification 1.1 and the distribution project's token
 //! authentication.
 
 mod auth;
+mod challenge;
 mod connection;
 mod document;
 mod error;
+mod login;
+mod mirrors;
+mod places;
+mod push;
 mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transfer;
+mod upload;
 
 use std::sync::Arc;
 
+use reqwest::Method;
+
+use self::auth::Access;
+use self::connection::{Request, Target};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::net::{self, Retry};
@@ -29,6 +41,9 @@ use crate::store::Store;
 pub use crate::net::Fault;
 pub use document::Document;
 pub use error::Error;
+pub use login::{Credentials, Found, Given, Login, LoginError, Logins};
+pub use mirrors::{Place, PolicyError, PolicyProblem, Registries, Whence};
+pub use push::{Blob, Content};
 pub use reference::{InvalidReference, Problem, Reference};
 
 /// How registries are reached.
@@ -37,8 +52,12 @@ pub struct Options {
     /// Hosts (`host[:port]`, without a port for all of them) that are spoken to by HTTPS without
     /// verification or, where that does not answer, by plain HTTP.
     pub insecure: Vec<String>,
-    /// Layers that are downloaded side by side.
+    /// Layers that are moved side by side.
     pub jobs: usize,
+    /// Who asks.
+    pub logins: Logins,
+    /// Mirrors, and what else is said about registries.
+    pub registries: Registries,
 }
 
 impl Default for Options {
@@ -46,6 +65,8 @@ impl Default for Options {
         Self {
             insecure: Vec::new(),
             jobs: 8,
+            logins: Logins::default(),
+            registries: Registries::default(),
         }
     }
 }
@@ -56,7 +77,8 @@ pub struct Client {
     options: Options,
     net: Arc<net::Client>,
     origins: connection::Origins,
-    tokens: auth::Tokens,
+    passes: auth::Passes,
+    places: places::Places,
 }
 
 impl Client {
@@ -67,7 +89,8 @@ impl Client {
             options,
             net,
             origins: connection::Origins::default(),
-            tokens: auth::Tokens::default(),
+            passes: auth::Passes::default(),
+            places: places::Places::default(),
         }
     }
 
@@ -78,7 +101,9 @@ impl Client {
         reference: &Reference,
         progress: &Progress,
     ) -> Result<Option<Descriptor>, Error> {
-        self.net.block(progress, self.head_document(reference))
+        let work = async |place: &Reference| self.head_document(place).await;
+        self.net
+            .block(progress, self.of_any(reference, progress, work))
     }
 
     /// The manifest or index that `reference` names or, if given, the one with `digest` in the same
@@ -90,8 +115,9 @@ impl Client {
         digest: Option<Digest>,
         progress: &Progress,
     ) -> Result<Document, Error> {
+        let work = async |place: &Reference| self.get_document(place, digest).await;
         self.net
-            .block(progress, self.get_document(reference, digest))
+            .block(progress, self.of_any(reference, progress, work))
     }
 
     /// Brings `blobs` of the repository of `reference` into the store, side by side. Those that are
@@ -103,10 +129,48 @@ impl Client {
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.net.block(
-            progress,
-            self.fetch_blobs(reference, blobs, store, progress),
-        )
+        let work = async |place: &Reference| self.fetch_blobs(place, blobs, store, progress).await;
+        self.net
+            .block(progress, self.of_any(reference, progress, work))
+    }
+
+    /// Puts an image under each of `targets`. What a registry has already is not sent again: not by tag, by
+    /// digest, nor from another repository of the same registry.
+    pub fn push(
+        &self,
+        content: &Content,
+        targets: &[Reference],
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.net
+            .block(progress, self.push_image(content, targets, store, progress))
+    }
+
+    /// An error if nothing can be pushed to `target`. Leaves nothing there.
+    pub fn check(&self, target: &Reference, progress: &Progress) -> Result<(), Error> {
+        self.net.block(progress, async {
+            self.check_target(&self.target(target)?).await
+        })
+    }
+
+    /// An error if the registry does not take the login that the options hold for it. One that asks nobody
+    /// takes them all.
+    pub fn check_login(&self, registry: &str, progress: &Progress) -> Result<(), Error> {
+        // A repository is not asked for.
+        let reference: Reference = format!("{registry}/x").parse()?;
+        self.net.block(progress, self.enter(&reference))
+    }
+
+    async fn enter(&self, reference: &Reference) -> Result<(), Error> {
+        let mut request = Request::new(Method::GET, reference, "", Access::Enter);
+        request.target = Target::Root;
+        reference.registry().clone_into(&mut request.what);
+        let mut retry = self.retry();
+        while let Err(error) = self.send(&request).await {
+            pause(&mut retry, error).await?;
+        }
+        Ok(())
     }
 
     /// Counts attempts of one request.
@@ -117,7 +181,12 @@ impl Client {
 
 /// Waits before the next attempt, or gives `error` back if there should be none.
 async fn pause(retry: &mut Retry, error: Error) -> Result<(), Error> {
-    match retry.pause(error.attempts(), error.retry_after()) {
+    pause_for(retry, error.attempts(), error).await
+}
+
+/// The same for something that is worth `attempts`.
+async fn pause_for(retry: &mut Retry, attempts: u32, error: Error) -> Result<(), Error> {
+    match retry.pause(attempts, error.retry_after()) {
         Some(pause) => tokio::time::sleep(pause).await,
         None => return Err(error),
     }

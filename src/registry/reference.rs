@@ -10,7 +10,7 @@ use std::str::FromStr;
 use crate::digest::Digest;
 
 /// The registry that a name without one belongs to.
-const DOCKER_HUB: &str = "docker.io";
+pub(super) const DOCKER_HUB: &str = "docker.io";
 /// The limit of registries for the name of a repository.
 const LONGEST_NAME: usize = 255;
 /// The limit of registries for a tag.
@@ -111,6 +111,26 @@ impl Reference {
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
+
+    /// The same tag and digest in another repository. `place` is `registry/repository`, and the registry
+    /// has to be written out: nothing is completed, but for the `library/` of Docker Hub.
+    pub fn at(&self, place: &str) -> Result<Self, InvalidReference> {
+        let moved = checked_place(place).and_then(|(registry, path)| {
+            check_repository(path)?;
+            let (registry, repository) = complete(Some(registry), path)?;
+            Ok(Self {
+                registry,
+                repository,
+                tag: self.tag.clone(),
+                digest: self.digest,
+            })
+        });
+        moved.map_err(|problem| InvalidReference {
+            text: masked(place),
+            problem,
+            example: "registry.example.com:5000/team/image",
+        })
+    }
 }
 
 impl fmt::Display for Reference {
@@ -170,10 +190,22 @@ fn parse(text: &str) -> Result<Reference, Problem> {
         return Err(Problem::Id);
     }
     check_repository(repository)?;
-    let registry = match registry {
-        None | Some("index.docker.io" | "registry-1.docker.io") => DOCKER_HUB,
-        Some(registry) => registry,
+    let (registry, repository) = complete(registry, repository)?;
+    let tag = match (tag, digest) {
+        (None, None) => Some("latest"),
+        (tag, _) => tag,
     };
+    Ok(Reference {
+        registry,
+        repository,
+        tag: tag.map(str::to_owned),
+        digest,
+    })
+}
+
+/// Docker's completion: of images without a registry, and of those of Docker Hub without a namespace.
+fn complete(registry: Option<&str>, repository: &str) -> Result<(String, String), Problem> {
+    let registry = canonical(registry.unwrap_or(DOCKER_HUB));
     let repository = if registry == DOCKER_HUB && !repository.contains('/') {
         format!("library/{repository}")
     } else {
@@ -182,34 +214,58 @@ fn parse(text: &str) -> Result<Reference, Problem> {
     if repository.len() > LONGEST_NAME {
         return Err(Problem::TooLong);
     }
-    let tag = match (tag, digest) {
-        (None, None) => Some("latest"),
-        (tag, _) => tag,
-    };
-    Ok(Reference {
-        registry: registry.to_owned(),
-        repository,
-        tag: tag.map(str::to_owned),
-        digest,
-    })
+    Ok((registry.to_owned(), repository))
 }
 
-/// Docker's rule: what stands before the first slash is a registry if it looks like a host, which is
-/// with a dot, a colon or an upper-case letter in it, or as `localhost`.
+/// Docker Hub has three names, and one that references carry.
+pub(super) fn canonical(registry: &str) -> &str {
+    match registry {
+        "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
+        registry => registry,
+    }
+}
+
+/// Splits `registry[/path]`, below which images may lie; the path may be empty.
+pub(super) fn checked_place(place: &str) -> Result<(&str, &str), Problem> {
+    if place.is_empty() {
+        return Err(Problem::Empty);
+    }
+    if place.contains('@') {
+        return Err(Problem::At);
+    }
+    if let Some(end) = place.find("://") {
+        return Err(Problem::Scheme(place[..end + 3].to_owned()));
+    }
+    let (registry, path) = place.split_once('/').unwrap_or((place, ""));
+    if !is_host(registry) || !is_authority(registry) {
+        return Err(Problem::Host(registry.to_owned()));
+    }
+    if place.contains('/') {
+        check_repository(path)?;
+    }
+    Ok((registry, path))
+}
+
+/// What stands before the first slash, if that is a registry.
 fn split_registry(name: &str) -> Result<(Option<&str>, &str), Problem> {
     let Some((first, rest)) = name.split_once('/') else {
         return Ok((None, name));
     };
-    let is_host = first == "localhost"
-        || first.contains(['.', ':', '['])
-        || first.contains(|c: char| c.is_ascii_uppercase());
-    if !is_host {
+    if !is_host(first) {
         return Ok((None, name));
     }
     if !is_authority(first) {
         return Err(Problem::Host(first.to_owned()));
     }
     Ok((Some(first), rest))
+}
+
+/// Docker's rule: a registry looks like a host, which is with a dot, a colon or an upper-case letter in
+/// it, or as `localhost`.
+fn is_host(text: &str) -> bool {
+    text == "localhost"
+        || text.contains(['.', ':', '['])
+        || text.contains(|c: char| c.is_ascii_uppercase())
 }
 
 fn is_authority(text: &str) -> bool {
@@ -292,7 +348,7 @@ fn is_component(text: &str) -> bool {
 }
 
 /// Leaves out what stands before an `@` that separates no digest: it may be a password.
-fn masked(text: &str) -> String {
+pub(super) fn masked(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((_, after)) if !after.starts_with("sha") => format!("***@{after}"),
         Some((before, digest)) if before.contains('@') => {

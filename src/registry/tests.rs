@@ -3,9 +3,12 @@
 pub(crate) mod server;
 
 mod blobs;
+mod login;
+mod mirrors;
 mod names;
 mod tokens;
 mod trust;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,18 +8,21 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
+use super::auth::Access;
+use super::connection::Request;
+use super::push::place;
 use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
-use crate::net::host;
+use crate::net::{self, host};
 use crate::progress::{Part, Progress};
 use crate::store::{self, BlobWriter, Store};
 
 /// Between two events about the same blob.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 impl Client {
     pub(super) async fn fetch_blobs(
@@ -37,8 +40,12 @@ impl Client {
         stream::iter(wanted)
             .map(|blob| self.fetch_blob(reference, blob, store, progress))
             .buffer_unordered(self.options.jobs.max(1))
-            .try_collect()
-            .await
+            .try_collect::<()>()
+            .await?;
+        for digest in seen {
+            store.saw(&digest, &place(reference))?;
+        }
+        Ok(())
     }
 
     async fn fetch_blob(
@@ -90,28 +97,25 @@ impl Client {
         } else {
             0
         };
-        let mut headers = HeaderMap::new();
+        let path = format!("blobs/{digest}");
+        let mut request = Request::new(Method::GET, reference, path, Access::Pull);
+        request.what = what;
         if from > 0 {
-            headers.insert(
-                RANGE,
-                HeaderValue::from_str(&format!("bytes={from}-")).expect("plain text"),
-            );
+            let range = format!("bytes={from}-");
+            let range = HeaderValue::from_str(&range).expect("plain text");
+            request.headers.insert(RANGE, range);
         }
-        let mut response = self
-            .send(
-                Method::GET,
-                reference,
-                &format!("blobs/{digest}"),
-                &headers,
-                &what,
-            )
-            .await?;
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // The next attempt begins anew.
-            download.writer = None;
-            let reason = format!("it has nothing after {from} bytes");
-            return Err(Error::broken(response.url(), reason));
-        }
+        let mut response = match self.send(&request).await {
+            Err(Error::Refused { host, status, .. })
+                if status == StatusCode::RANGE_NOT_SATISFIABLE =>
+            {
+                // The next attempt begins anew.
+                download.writer = None;
+                let reason = format!("it has nothing after {from} bytes");
+                return Err(net::Error::Broken { host, reason }.into());
+            }
+            result => result?,
+        };
         if !resumes(&response, from) {
             download.restart()?;
         }
@@ -237,7 +241,7 @@ fn resumes(response: &Response, from: u64) -> bool {
     })
 }
 
-fn label(blob: &Descriptor) -> String {
+pub(super) fn label(blob: &Descriptor) -> String {
     let what = match blob.media_type.as_str() {
         media_type::OCI_CONFIG | media_type::DOCKER_CONFIG => "config",
         _ => "layer",

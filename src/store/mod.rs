@@ -6,6 +6,7 @@
 //!   oci-layout, index.json, blobs/sha256/…    images, bases and layers (image-spec `image-layout.md`)
 //!   resolved/…        which digest a tag had, and when the registry said so
 //!   rootfs/…          unpacked bases, named by chainID
+//!   seen/…            which repositories of registries have a blob
 //!   sources/…         files and repositories that were fetched, named by where they came from
 //!   tmp/…             scratch, one folder a running build, each with a locked file in it
 //!   lock              held while index.json is replaced
@@ -15,6 +16,7 @@
 //! under its digest. Reads verify too, so a blob damaged on disk is an error and not a wrong image.
 
 mod blob;
+mod places;
 mod scratch;
 
 use std::collections::BTreeMap;
@@ -145,7 +147,15 @@ impl Store {
         let root = std::path::absolute(root)?;
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for directory in ["", "blobs/sha256", "resolved", "rootfs", "sources", "tmp"] {
+        for directory in [
+            "",
+            "blobs/sha256",
+            "resolved",
+            "rootfs",
+            "seen",
+            "sources",
+            "tmp",
+        ] {
             let path = root.join(directory);
             builder.create(&path).map_err(|source| {
                 io::Error::new(

@@ -37,6 +37,15 @@ impl Request {
 pub(crate) struct Reply<'a>(&'a mut TcpStream);
 
 impl Reply<'_> {
+    /// What came with the request; at most `most` bytes of it.
+    pub(crate) fn body(&mut self, request: &Request, most: usize) -> Vec<u8> {
+        let length = request.header("content-length").unwrap_or("0");
+        let length: usize = length.parse().unwrap();
+        let mut body = vec![0; length.min(most)];
+        self.0.read_exact(&mut body).unwrap();
+        body
+    }
+
     /// A whole response; `headers` are lines.
     pub(crate) fn send(&mut self, status: &str, headers: &[&str], body: &[u8]) {
         let length = format!("Content-Length: {}", body.len());

@@ -10,6 +10,7 @@ use super::client;
 use super::server::Server;
 use crate::net::{self, Trust, next_hop};
 use crate::progress::Progress;
+use crate::registry::auth::Access;
 use crate::registry::{Client, Error, Fault, Options};
 
 fn url(text: &str) -> Url {
@@ -93,7 +94,7 @@ fn a_registry_with_tls_gets_no_token_from_a_server_without() {
     let reference = "registry.example/x".parse().unwrap();
     let ask = |origin: &str| {
         let origin = url(origin);
-        let renewed = client.renew(&origin, &reference, &challenge, None);
+        let renewed = client.renew(&origin, &reference, &Access::Pull, &challenge, None);
         client.net.block(&Progress::silent(), renewed).unwrap_err()
     };
     assert!(matches!(
@@ -105,7 +106,7 @@ fn a_registry_with_tls_gets_no_token_from_a_server_without() {
         HeaderValue::from_static(r#"Bearer realm="file:///etc/passwd""#),
     );
     let origin = url("http://registry.example/");
-    let renewed = client.renew(&origin, &reference, &challenge, None);
+    let renewed = client.renew(&origin, &reference, &Access::Pull, &challenge, None);
     let error = client.net.block(&Progress::silent(), renewed).unwrap_err();
     assert!(matches!(error, Error::Challenge { .. }), "{error}");
 }

@@ -1,20 +1,23 @@
 //! The command line: what the user typed. Turned into [`Options`], what is meant, before anything is done.
 
+mod registries;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use pyats_image_builder::assemble::Options;
+use pyats_image_builder::assemble::{self, Options};
 use pyats_image_builder::base::Pull;
 use pyats_image_builder::context::{Again, SshOptions};
 use pyats_image_builder::error::OptionsError;
-use pyats_image_builder::image::Format;
 use pyats_image_builder::layer::Compression;
 use pyats_image_builder::manifest::Platform;
 use pyats_image_builder::output::Output;
-use pyats_image_builder::registry;
 use pyats_image_builder::runner::Rung;
+
+use registries::FormatName;
+pub(crate) use registries::{Login, Logout, Push, Registries, ask_login};
 
 /// Builds container images for pyATS jobs from one YAML file: no daemon, no root.
 #[derive(Debug, Parser)]
@@ -98,15 +101,12 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
-    /// Not supported yet
-    #[command(hide = true, disable_help_flag = true)]
-    Push(Later),
-    /// Not supported yet
-    #[command(hide = true, disable_help_flag = true)]
-    Login(Later),
-    /// Not supported yet
-    #[command(hide = true, disable_help_flag = true)]
-    Logout(Later),
+    /// Push an image to a registry
+    Push(Push),
+    /// Keep a login for a registry, once it did
+    Login(Login),
+    /// Forget the login for a registry
+    Logout(Logout),
     /// Not supported yet
     #[command(hide = true, disable_help_flag = true)]
     Cache(Later),
@@ -183,9 +183,13 @@ pub(crate) struct Build {
     #[arg(long, short, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
 
-    /// Not supported yet
-    #[arg(long, short = 'P', hide = true)]
+    /// Push the image once it is built, under all of its tags
+    #[arg(long, short = 'P')]
     push: bool,
+
+    /// Do not find out first whether pushing is allowed
+    #[arg(long)]
+    skip_push_check: bool,
 
     /// Not supported yet
     #[arg(long, hide = true)]
@@ -207,13 +211,12 @@ pub(crate) struct Build {
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
 
-    /// Certificates to trust, beside the system's
-    #[arg(long, value_name = "FILE")]
-    ca_cert: Option<PathBuf>,
+    #[command(flatten)]
+    registries: Registries,
 
-    /// Speak to this registry by plain HTTP, or without verifying its certificate
-    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
-    insecure: Vec<String>,
+    /// Ask this mirror before the registry, which is docker.io without a name
+    #[arg(long = "registry-mirror", value_name = "[REGISTRY=]HOST[/PATH]")]
+    mirrors: Vec<String>,
 
     /// Take the host key of an ssh server that is not known yet for its own, and remember it
     #[arg(long)]
@@ -234,15 +237,6 @@ pub(crate) struct Build {
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-}
-
-/// Media types of the image.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum FormatName {
-    /// The OCI image specification's
-    Oci,
-    /// Docker's
-    Docker,
 }
 
 /// A command that a later version has, with whatever follows its name.
@@ -357,22 +351,11 @@ impl Global {
 impl Build {
     /// What is meant.
     pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
-        for (given, name) in [
-            (self.push, "--push"),
-            (self.cache_repo.is_some(), "--cache-repo"),
-        ] {
-            if given {
-                return Err(OptionsError::NotYet(name.to_owned()));
-            }
+        if self.cache_repo.is_some() {
+            return Err(OptionsError::NotYet("--cache-repo".to_owned()));
         }
         for path in self.work_dir.iter().chain(&self.path) {
             require_utf8(path)?;
-        }
-        if let Some(path) = &self.ca_cert {
-            let text = fs_err::read_to_string(path).unwrap_or_default();
-            if !text.contains("-----BEGIN") {
-                return Err(OptionsError::CaCert(path.clone()));
-            }
         }
         Ok(Options {
             files: [&self.digest_file, &self.iidfile, &self.metadata_file]
@@ -407,18 +390,17 @@ impl Build {
                 accept_new_host_keys: self.accept_new_host_keys,
                 known_hosts: self.known_hosts.clone(),
             },
-            ca_cert: self.ca_cert.clone(),
-            registry: registry::Options {
-                insecure: self.insecure.clone(),
-                jobs: usize::from(self.jobs),
+            ca_cert: self.registries.ca_cert()?,
+            registry: self.registries.options(self.jobs, &self.mirrors)?,
+            push: match (self.push, self.skip_push_check) {
+                (false, _) => assemble::Push::No,
+                (true, false) => assemble::Push::Checked,
+                (true, true) => assemble::Push::Unchecked,
             },
             secrets: self.secrets.clone(),
             labels: self.labels.clone(),
             annotations: self.annotations.clone(),
-            format: match self.format {
-                FormatName::Oci => Format::Oci,
-                FormatName::Docker => Format::Docker,
-            },
+            format: self.format.into(),
             epoch: epoch()?,
         })
     }

@@ -1,0 +1,382 @@
+//! A whole image on its way to registries: what is there already is found out, and not sent.
+//!
+//! A tag is set last, when all that it stands for is there, so nothing half-pushed is ever seen. Blobs that the
+//! registry has in another repository are mounted, if it lets us: the store knows where each blob was seen.
+//!
+//! Follows the OCI distribution specification 1.1, "Push".
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
+
+use super::auth::Access;
+use super::connection::{Request, Target};
+use super::document::content_digest;
+use super::transfer::label;
+use super::upload::Upload;
+use super::{Client, Error, Reference, pause};
+use crate::digest::{Digest, Hashing};
+use crate::manifest::{Descriptor, Manifest};
+use crate::net::{Body, host};
+use crate::progress::Progress;
+use crate::store::{self, Store};
+
+/// Repositories that are asked for a blob before it is sent.
+const MOST_MOUNTS: usize = 2;
+
+/// What is pushed: an image, or an index with its images.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Manifests and indexes, each after what it names; the last one is what a tag will name.
+    pub documents: Vec<(Descriptor, Vec<u8>)>,
+    /// Configs and layers.
+    pub blobs: Vec<Blob>,
+}
+
+/// A blob on this machine.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    /// What it is.
+    pub descriptor: Descriptor,
+    /// The file that holds it.
+    pub path: PathBuf,
+    /// Where it begins there, in bytes.
+    pub offset: u64,
+}
+
+impl Content {
+    /// The image of a manifest in the store.
+    pub fn stored(manifest: &Descriptor, store: &Store) -> Result<Self, store::Error> {
+        let bytes = store.read(manifest)?;
+        let document: Manifest = store.read_json(manifest)?;
+        let blobs = document.layers.iter().chain([&document.config]);
+        Ok(Self {
+            blobs: blobs.map(|blob| Blob::stored(blob, store)).collect(),
+            documents: vec![(manifest.clone(), bytes)],
+        })
+    }
+
+    /// What a tag will name.
+    ///
+    /// # Panics
+    ///
+    /// If there is no document.
+    #[must_use]
+    pub fn root(&self) -> &Descriptor {
+        &self.documents.last().expect("an image has a manifest").0
+    }
+}
+
+impl Blob {
+    /// A blob of the store.
+    #[must_use]
+    pub fn stored(descriptor: &Descriptor, store: &Store) -> Self {
+        Self {
+            descriptor: descriptor.clone(),
+            path: store.blob_path(&descriptor.digest),
+            offset: 0,
+        }
+    }
+
+    /// Whether the bytes here are those of the digest.
+    pub(super) fn verify(&self) -> Result<(), Error> {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+        let mut file = fs_err::File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut hashing = Hashing::new(file.take(self.descriptor.size));
+        std::io::copy(&mut hashing, &mut std::io::sink())?;
+        let (_, found, _) = hashing.complete();
+        if found == self.descriptor.digest {
+            return Ok(());
+        }
+        let expected = self.descriptor.digest;
+        Err(store::Error::Damaged { expected, found }.into())
+    }
+}
+
+/// What the registry did about a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    Was,
+    Mounted,
+    Sent,
+}
+
+impl Client {
+    pub(super) async fn push_image(
+        &self,
+        content: &Content,
+        targets: &[Reference],
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        for target in targets {
+            if target
+                .digest()
+                .is_some_and(|digest| digest != content.root().digest)
+            {
+                return Err(Error::OtherDigest {
+                    reference: target.to_string(),
+                    found: content.root().digest,
+                });
+            }
+        }
+        let targets = targets.iter().map(|target| self.target(target));
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let mut left: Vec<&Reference> = targets.iter().collect();
+        while let Some(first) = left.first().copied() {
+            let repository = |target: &Reference| {
+                (target.registry(), target.repository()) == (first.registry(), first.repository())
+            };
+            let (same, others): (Vec<_>, Vec<_>) =
+                left.into_iter().partition(|target| repository(target));
+            left = others;
+            self.push_repository(content, &same, store, progress)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Pushes to the tags of one repository.
+    async fn push_repository(
+        &self,
+        content: &Content,
+        targets: &[&Reference],
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let root = content.root();
+        let mut missing = Vec::new();
+        for target in targets {
+            if self.found(target, name(target)).await? == Some(root.digest) {
+                progress.note(format!("`{target}` is there already"));
+            } else {
+                missing.push(*target);
+            }
+        }
+        let Some(first) = missing.first().copied() else {
+            return Ok(());
+        };
+        let is_there = self.found(first, root.digest.to_string()).await? == Some(root.digest);
+        if !is_there {
+            self.push_content(content, first, store, progress).await?;
+        }
+        for target in missing {
+            let bytes = &content.documents[content.documents.len() - 1].1;
+            let put = self.put(target, name(target), root, bytes).await;
+            match put {
+                // A registry may have lost what its manifest names.
+                Err(error) if is_there && error.is_lost() => {
+                    self.push_content(content, target, store, progress).await?;
+                    self.put(target, name(target), root, bytes).await?;
+                }
+                result => result?,
+            }
+        }
+        for blob in &content.blobs {
+            store.saw(&blob.descriptor.digest, &place(first))?;
+        }
+        Ok(())
+    }
+
+    /// Everything but the tag.
+    async fn push_content(
+        &self,
+        content: &Content,
+        target: &Reference,
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        let blobs = content
+            .blobs
+            .iter()
+            .filter(|blob| seen.insert(blob.descriptor.digest));
+        // Cancelled by `block`, which drops all of them.
+        stream::iter(blobs)
+            .map(|blob| self.push_blob(target, blob, store, progress))
+            .buffer_unordered(self.options.jobs.max(1))
+            .try_collect::<Vec<Moved>>()
+            .await?;
+        let (_, children) = content
+            .documents
+            .split_last()
+            .expect("an image has a manifest");
+        for (descriptor, bytes) in children {
+            let digest = descriptor.digest.to_string();
+            if self.found(target, digest.clone()).await? != Some(descriptor.digest) {
+                self.put(target, digest, descriptor, bytes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn push_blob(
+        &self,
+        target: &Reference,
+        blob: &Blob,
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<Moved, Error> {
+        let digest = blob.descriptor.digest;
+        if self.has_blob(target, &digest).await? {
+            return Ok(Moved::Was);
+        }
+        let mut session = None;
+        let registry = format!("{}/", target.registry());
+        let places = store.seen(&digest);
+        let others = places
+            .iter()
+            .filter_map(|place| place.strip_prefix(&registry))
+            .filter(|repository| *repository != target.repository());
+        for from in others.take(MOST_MOUNTS) {
+            match self.mount(target, &digest, from).await? {
+                Mount::Done => return Ok(Moved::Mounted),
+                Mount::Session(url) => {
+                    session = Some(url);
+                    break;
+                }
+                Mount::Refused => {}
+            }
+        }
+        let part = Arc::new(progress.transfer(label(&blob.descriptor), Some(blob.descriptor.size)));
+        let mut upload = Upload::new(target, blob, part.clone(), session)?;
+        self.upload(&mut upload).await?;
+        drop(upload);
+        part.advance(blob.descriptor.size);
+        if let Some(part) = Arc::into_inner(part) {
+            part.finish("");
+        }
+        Ok(Moved::Sent)
+    }
+
+    pub(super) async fn has_blob(
+        &self,
+        target: &Reference,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let path = format!("blobs/{digest}");
+        let request = Request::new(Method::HEAD, target, path, Access::Push);
+        let mut retry = self.retry();
+        loop {
+            match self.send(&request).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.is_absent() => return Ok(false),
+                Err(error) => pause(&mut retry, error).await?,
+            }
+        }
+    }
+
+    /// Asks the registry to take a blob from another repository of its own.
+    async fn mount(&self, target: &Reference, digest: &Digest, from: &str) -> Result<Mount, Error> {
+        let path = format!("blobs/uploads/?mount={digest}&from={}", escape(from));
+        let access = Access::Mount(from.to_owned());
+        let request = Request::new(Method::POST, target, path, access);
+        match self.send(&request).await {
+            Ok(response) if response.status() == StatusCode::CREATED => Ok(Mount::Done),
+            // Not there, or not for us: the session is as good as any.
+            Ok(response) => Ok(Mount::Session(self.next_location(&response)?)),
+            Err(Error::Cancelled(cancelled)) => Err(Error::Cancelled(cancelled)),
+            // Whatever it was, the upload will meet it again or be spared it.
+            Err(_) => Ok(Mount::Refused),
+        }
+    }
+
+    /// The digest of what a tag or a digest names in the repository; `None` if it names nothing.
+    async fn found(&self, target: &Reference, name: String) -> Result<Option<Digest>, Error> {
+        let mut request = Request::new(
+            Method::HEAD,
+            target,
+            format!("manifests/{name}"),
+            Access::Push,
+        );
+        request.headers = super::document::accept();
+        let mut retry = self.retry();
+        loop {
+            match self.send(&request).await {
+                Ok(response) => return Ok(content_digest(response.headers())),
+                Err(error) if error.is_absent() => return Ok(None),
+                Err(error) => pause(&mut retry, error).await?,
+            }
+        }
+    }
+
+    /// Puts a document under a tag or its digest.
+    async fn put(
+        &self,
+        target: &Reference,
+        name: String,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let path = format!("manifests/{name}");
+        let mut request = Request::new(Method::PUT, target, path, Access::Push);
+        let media_type =
+            HeaderValue::from_str(&descriptor.media_type).map_err(|_| Error::MediaType {
+                digest: descriptor.digest,
+            })?;
+        request.headers.insert(CONTENT_TYPE, media_type);
+        request.body = Body::Bytes(bytes.to_vec().into());
+        let mut retry = self.retry();
+        loop {
+            let error = match self.send(&request).await {
+                Ok(response) => match content_digest(response.headers()) {
+                    Some(found) if found != descriptor.digest => Error::Mismatch {
+                        host: host(response.url()),
+                        expected: descriptor.digest,
+                        found,
+                    },
+                    _ => return Ok(()),
+                },
+                Err(error) => error,
+            };
+            pause(&mut retry, error).await?;
+        }
+    }
+
+    /// Asks for the right to push by beginning an upload, which is then given up.
+    pub(super) async fn check_target(&self, target: &Reference) -> Result<(), Error> {
+        let mut retry = self.retry();
+        let url = loop {
+            match self.open_session(target, &target.to_string()).await {
+                Ok(url) => break url,
+                Err(error) => pause(&mut retry, error).await?,
+            }
+        };
+        let mut request = Request::new(Method::DELETE, target, "", Access::Push);
+        request.target = Target::Url(&url);
+        // Not all registries can do that; they forget it by themselves.
+        let _ = self.send(&request).await;
+        Ok(())
+    }
+}
+
+/// What came of asking for a mount.
+enum Mount {
+    Done,
+    Session(Url),
+    Refused,
+}
+
+/// What the document is put under.
+fn name(target: &Reference) -> String {
+    match (target.tag(), target.digest()) {
+        (Some(tag), _) => tag.to_owned(),
+        (None, Some(digest)) => digest.to_string(),
+        (None, None) => unreachable!("a reference has a tag or a digest"),
+    }
+}
+
+/// The repository as the store remembers it.
+pub(super) fn place(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}
+
+/// A repository's name in a query: all of its characters but the slash may stand there.
+fn escape(repository: &str) -> String {
+    repository.replace('/', "%2F")
+}
