@@ -24,8 +24,8 @@ const SHARED: [&str; 9] = [
     "cache", "registry", "layer", "store", "manifest", "digest", "net", "progress", "secret",
 ];
 /// These put the stages together, and may import everything.
-const TOP: [&str; 8] = [
-    "main", "cli", "commands", "report", "lib", "assemble", "run", "error",
+const TOP: [&str; 9] = [
+    "main", "cli", "commands", "report", "lib", "assemble", "push", "run", "error",
 ];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [

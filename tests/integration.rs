@@ -17,6 +17,8 @@ mod image;
 mod long;
 /// `oci-dir`, `oci-archive`, `docker-archive`, tags, labels, compression, the files for scripts.
 mod outputs;
+/// Pushes to registries of all kinds, on good days and bad ones.
+mod push;
 /// A build from start to end as each kind of user, past every oracle.
 mod quickstart;
 /// Same input, same digest.

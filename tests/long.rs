@@ -1,5 +1,8 @@
-//! The long tests, which `tests/run.sh --full` adds: builds that are killed at any moment, and the
-//! whole of pyATS.
+//! The long tests, which `tests/run.sh --full` adds: builds that are killed at any moment, the
+//! whole of pyATS, a thousand faults, and large pushes.
+
+/// A thousand faults, and how fast and how small pushes of many megabytes are.
+mod push;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;

@@ -18,7 +18,7 @@ if [ "${1:-}" = --full ]; then
 fi
 
 need_compiler
-need docker-registry:docker-registry skopeo:skopeo umoci:umoci crun:crun runc:runc buildah:buildah \
+need docker-registry:docker-registry skopeo:skopeo curl:curl umoci:umoci crun:crun runc:runc buildah:buildah \
     newuidmap:uidmap busybox:busybox-static python3:python3 setpriv:util-linux useradd:passwd dpkg-deb:dpkg \
     openssl:openssl /etc/ssl/certs/ca-certificates.crt:ca-certificates
 # Servers of sources, and proxies before them.

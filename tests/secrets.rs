@@ -189,19 +189,26 @@ fn credentials_of_sources_reach_servers_and_nothing_else() {
 /// (those of all tests, and `more`) are found.
 fn only_the_users_own_files_hold_secrets(bench: &Bench, more: &[&str], own: &[&str]) {
     let user = bench.user();
-    let secrets: Vec<String> = SECRETS
+    let words: Vec<String> = SECRETS
         .iter()
         .chain(more)
         .map(|text| regex::escape(text))
         .collect();
-    let secrets = regex::bytes::Regex::new(&secrets.join("|")).expect("plain text");
+    let secrets = regex::bytes::Regex::new(&words.join("|")).expect("plain text");
     let search = || search(bench.root(), &secrets);
     let found = search();
     let own: Vec<_> = own.iter().map(|name| bench.path(name)).collect();
     let others: Vec<_> = found.iter().filter(|path| !own.contains(path)).collect();
+    let lines = |path: &std::path::PathBuf| {
+        let text = fs::read(path).unwrap_or_default();
+        let lines = text.split(|byte| *byte == b'\n');
+        let told: Vec<_> = lines.filter(|line| secrets.is_match(line)).collect();
+        String::from_utf8_lossy(&told.join(&b'\n')).into_owned()
+    };
+    let told: Vec<_> = others.iter().map(|path| lines(path)).collect();
     assert!(
         others.is_empty(),
-        "{user:?}: there are secrets in {others:?}"
+        "{user:?}: there are secrets in {others:?}: {told:?}"
     );
     for own in own {
         assert!(found.contains(&own), "the search finds what is there");

@@ -6,14 +6,21 @@
 
 mod base;
 mod bench;
+mod chance;
 mod docker;
+mod faults;
 mod ftpd;
+mod gate;
 mod git;
+mod http;
+mod noise;
 mod oracles;
 mod proxies;
 mod registry;
+mod sessions;
 mod sshd;
 mod stage;
+mod tokens;
 mod tree;
 mod user;
 mod verify;
@@ -22,13 +29,19 @@ mod web;
 pub(crate) use base::{base_layout, serve_base};
 pub(crate) use bench::{Bench, Run, processes, send};
 pub(crate) use docker::Docker;
+pub(crate) use faults::{Faults, Kind, Plan};
 pub(crate) use ftpd::Ftpd;
+pub(crate) use gate::{Gate, Way};
 pub(crate) use git::{GitDaemon, GitProtocol, GitRepository, GitWeb, git_clone};
-pub(crate) use oracles::{buildah_build, run_bundle, skopeo_copy, skopeo_inspect, umoci_unpack};
+pub(crate) use noise::{Noise, noise};
+pub(crate) use oracles::{
+    buildah_build, run_bundle, skopeo_copy, skopeo_inspect, skopeo_manifest, umoci_unpack,
+};
 pub(crate) use proxies::Proxy;
-pub(crate) use registry::Registry;
+pub(crate) use registry::{Logged, Login, Mode, Registry, Settings};
 pub(crate) use sshd::{KEYS, Sshd, keygen, ssh_folder};
 pub(crate) use stage::{Stage, peak, resident, without_proxies};
+pub(crate) use tokens::{Account, Failure, Policy, Tokens};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
 pub(crate) use verify::{Image, check, verify};

@@ -26,6 +26,12 @@ pub(crate) fn skopeo_inspect(bench: &Bench, image: &str) -> Value {
     serde_json::from_str(&text).expect("skopeo writes JSON")
 }
 
+/// The bytes of a manifest or index as skopeo gets them, such as of `docker://REFERENCE`.
+pub(crate) fn skopeo_manifest(bench: &Bench, image: &str) -> Vec<u8> {
+    let mut command = program(bench, "skopeo");
+    succeed(command.args(["inspect", "--raw", "--tls-verify=false", image])).into_bytes()
+}
+
 /// Copies an image with skopeo, which verifies digests and sizes on the way.
 pub(crate) fn skopeo_copy(bench: &Bench, from: &str, to: &str) {
     let mut command = program(bench, "skopeo");

@@ -152,12 +152,12 @@ fn config(at: &Path, [port, tls_port, expired_port]: [u16; 3], locations: &str) 
 }
 
 /// An authority, and a key with two certificates of it: a good one and one that expired.
-fn certificates(at: &Path) {
+pub(super) fn certificates(at: &Path) {
     let openssl =
         |arguments: &[&str]| succeed(Command::new("openssl").args(arguments).current_dir(at));
     fs::write(
         at.join("extensions"),
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n",
+        "subjectAltName=IP:127.0.0.1,IP:0.0.0.0,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n",
     )
     .expect("the folder is ours");
     let key = [
