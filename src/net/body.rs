@@ -1,10 +1,14 @@
 //! What is sent along with a request. It can be sent again, after a redirect or a new login, and a part of a
-//! file is read while it is sent.
+//! file is read while it is sent. Slowness is borne, and silence is not.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -13,6 +17,9 @@ use reqwest::header::CONTENT_LENGTH;
 
 /// Read at once. Larger pieces keep more memory for each upload, and are no faster.
 const PIECE: u64 = 1 << 18;
+/// A server that has all of a part may take this many times longer than another silence: it puts a large file
+/// in its place then.
+const DIGESTION: u32 = 5;
 
 /// What is sent along with a request.
 #[derive(Debug, Clone)]
@@ -54,14 +61,58 @@ impl Body {
         matches!(self, Self::Bytes(bytes) if bytes.is_empty())
     }
 
-    /// The request with this body.
-    pub(super) fn attach(&self, request: RequestBuilder) -> RequestBuilder {
-        match self {
+    /// The request with this body, and what tells how it is getting on.
+    pub(super) fn attach(&self, request: RequestBuilder) -> (RequestBuilder, Watch) {
+        let mut watch = Watch::default();
+        let request = match self {
             Self::Bytes(bytes) if bytes.is_empty() => request,
             Self::Bytes(bytes) => request.body(bytes.clone()),
-            Self::Part(part) => request
-                .header(CONTENT_LENGTH, part.length)
-                .body(part.clone().stream()),
+            Self::Part(part) => {
+                watch.length = Some(part.length);
+                request
+                    .header(CONTENT_LENGTH, part.length)
+                    .body(part.clone().stream(watch.sent.clone()))
+            }
+        };
+        (request, watch)
+    }
+}
+
+/// How a request is getting on.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Bytes of a part that were taken to be sent.
+    sent: Arc<AtomicU64>,
+    /// Of the part, if it is one.
+    length: Option<u64>,
+}
+
+impl Watch {
+    /// Waits for an answer; `None` if nothing moves for `stall`.
+    pub(super) async fn over<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        stall: Duration,
+    ) -> Option<T> {
+        let mut answer = pin!(answer);
+        let (mut seen, mut since) = (0, Instant::now());
+        loop {
+            let is_complete = self.length == Some(seen);
+            let patience = if is_complete {
+                stall * DIGESTION
+            } else {
+                stall
+            };
+            let left = patience.checked_sub(since.elapsed())?;
+            // Often enough to see the last piece go.
+            let look = left.min(stall / 4).max(Duration::from_millis(1));
+            if let Ok(answer) = tokio::time::timeout(look, &mut answer).await {
+                return Some(answer);
+            }
+            let sent = self.sent.load(Ordering::Relaxed);
+            if sent != seen {
+                (seen, since) = (sent, Instant::now());
+            }
         }
     }
 }
@@ -69,16 +120,21 @@ impl Body {
 impl FilePart {
     /// Reading blocks for as long as copying from the page cache takes, which is less than a switch to another
     /// thread costs.
-    fn stream(self) -> reqwest::Body {
-        reqwest::Body::wrap_stream(stream::try_unfold((self, 0), |(part, sent)| async move {
-            (part.tell)(sent);
-            let length = PIECE.min(part.length - sent);
-            if length == 0 {
-                return Ok::<_, io::Error>(None);
-            }
-            let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-            part.file.read_exact_at(&mut piece, part.from + sent)?;
-            Ok(Some((Bytes::from(piece), (part, sent + length))))
-        }))
+    fn stream(self, taken: Arc<AtomicU64>) -> reqwest::Body {
+        let start = (self, taken, 0);
+        reqwest::Body::wrap_stream(stream::try_unfold(
+            start,
+            |(part, taken, sent)| async move {
+                (part.tell)(sent);
+                taken.store(sent, Ordering::Relaxed);
+                let length = PIECE.min(part.length - sent);
+                if length == 0 {
+                    return Ok::<_, io::Error>(None);
+                }
+                let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+                part.file.read_exact_at(&mut piece, part.from + sent)?;
+                Ok(Some((Bytes::from(piece), (part, taken, sent + length))))
+            },
+        ))
     }
 }

@@ -174,6 +174,14 @@ impl Error {
         }
     }
 
+    /// A request that got no answer in time.
+    pub(super) fn silent(url: &Url) -> Self {
+        Self::Broken {
+            host: host(url),
+            reason: "no answer in time".to_owned(),
+        }
+    }
+
     /// A request that got no answer, or not the whole of it.
     pub(crate) fn unanswered(url: &Url, error: &reqwest::Error) -> Self {
         let host = host(url);

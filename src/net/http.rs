@@ -6,10 +6,13 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
+use super::body::Watch;
 use super::certificates::{Certificates, OfHosts};
 use super::fault::host;
 use super::{Body, Client, Error, Fault, Response};
@@ -114,7 +117,12 @@ impl Client {
             (trust, &judge),
         );
         let (inner, _) = engine.block(progress, work)?;
-        Ok(Response::new(inner, engine, progress.clone()))
+        Ok(Response::new(
+            inner,
+            engine,
+            progress.clone(),
+            self.timing.stall,
+        ))
     }
 
     /// Sends a request and follows redirects. `authorization` is shown to the origin of `url` only; the
@@ -153,11 +161,11 @@ impl Client {
                 .http_for(home, &at, trust)?
                 .request(method.clone(), at.clone())
                 .headers(headers.clone());
-            let mut request = body.attach(request);
+            let (mut request, watch) = body.attach(request);
             if let Some(value) = authorization.filter(|_| is_home) {
                 request = request.header(AUTHORIZATION, value);
             }
-            let response = self.send(request, &at, trust).await?;
+            let response = self.send(request, &watch, &at, trust).await?;
             let status = response.status().as_u16();
             if !matches!(status, 301 | 302 | 303 | 307 | 308) {
                 return Ok((response, is_home));
@@ -175,6 +183,7 @@ impl Client {
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
+        watch: &Watch,
         url: &Url,
         trust: Trust,
     ) -> Result<reqwest::Response, Error> {
@@ -182,8 +191,10 @@ impl Client {
             Trust::Local => None,
             Trust::Verified | Trust::Unverified => self.options.proxies.for_url(url),
         };
-        let answer = request.send().await;
-        let response = answer.map_err(|error| Error::unanswered(url, &error).by(proxy))?;
+        let answer = watch.over(request.send(), self.timing.stall).await;
+        let response = answer
+            .ok_or_else(|| Error::silent(url))?
+            .map_err(|error| Error::unanswered(url, &error).by(proxy))?;
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             let fault = Fault::Other("it wants a user name and a password".to_owned());
             let host = host(url);
@@ -240,8 +251,8 @@ impl Client {
             .user_agent(concat!("pyats-image-build/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
+            // Its own limit for silence counts the time that sending a body takes.
             .connect_timeout(self.timing.connect)
-            .read_timeout(self.timing.stall)
             // Its own reading of the environment ends here.
             .no_proxy();
         let builder = match certificates.identity {
@@ -276,6 +287,17 @@ impl Client {
             .ok()
             .filter(|roots| !roots.is_empty())
             .ok_or_else(|| Error::Certificate { path: path.clone() })
+    }
+}
+
+/// The next piece of a body, unless nothing comes for `stall`.
+pub(crate) async fn chunk(
+    response: &mut reqwest::Response,
+    stall: Duration,
+) -> Result<Option<Bytes>, Error> {
+    match tokio::time::timeout(stall, response.chunk()).await {
+        Ok(result) => result.map_err(|error| Error::unanswered(response.url(), &error)),
+        Err(_) => Err(Error::silent(response.url())),
     }
 }
 

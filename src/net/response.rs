@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use reqwest::header::HeaderMap;
@@ -17,16 +18,24 @@ pub struct Response {
     inner: reqwest::Response,
     engine: Arc<Engine>,
     progress: Progress,
+    /// The longest silence.
+    stall: Duration,
     /// Came, and was not read yet.
     rest: Bytes,
 }
 
 impl Response {
-    pub(super) fn new(inner: reqwest::Response, engine: Arc<Engine>, progress: Progress) -> Self {
+    pub(super) fn new(
+        inner: reqwest::Response,
+        engine: Arc<Engine>,
+        progress: Progress,
+        stall: Duration,
+    ) -> Self {
         Self {
             inner,
             engine,
             progress,
+            stall,
             rest: Bytes::new(),
         }
     }
@@ -65,12 +74,10 @@ impl Response {
             inner,
             engine,
             progress,
+            stall,
             ..
         } = self;
-        engine.block(progress, async {
-            let chunk = inner.chunk().await;
-            chunk.map_err(|error| Error::unanswered(inner.url(), &error))
-        })
+        engine.block(progress, super::http::chunk(inner, *stall))
     }
 
     /// What the server says in the body of a refusal, in one short line; may be empty.

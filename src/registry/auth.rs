@@ -26,7 +26,7 @@ const DEFAULT_LIFE: u64 = 60;
 /// A day bounds what a server may say, and how long a password is taken for right.
 const LONGEST_LIFE: u64 = 86_400;
 /// The answer of a token server is a page at most; some put many rights in one token.
-const LARGEST_ANSWER: usize = 1 << 18;
+const LARGEST_ANSWER: u64 = 1 << 18;
 
 /// What is going to be done in a repository, which is what tokens are for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -191,7 +191,8 @@ impl Client {
         }
         let host = host(response.url());
         let no_token = || Error::NoToken { host: host.clone() };
-        let body = read(response).await?.ok_or_else(no_token)?;
+        let body = self.read(response, LARGEST_ANSWER).await?;
+        let body = body.ok_or_else(no_token)?;
         let tokens: Answer = serde_json::from_slice(&body).map_err(|_| no_token())?;
         let life = tokens.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
         // A tenth is left for the way and for clocks that differ.
@@ -268,23 +269,6 @@ fn realm(origin: &Url, bearer: &Bearer) -> Result<Url, Error> {
         });
     }
     Ok(url)
-}
-
-/// The whole of an answer; `None` if it is too large to be one.
-async fn read(mut response: reqwest::Response) -> Result<Option<Vec<u8>>, Error> {
-    let url = response.url().clone();
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| Error::unanswered(&url, &error))?
-    {
-        body.extend_from_slice(&chunk);
-        if body.len() > LARGEST_ANSWER {
-            return Ok(None);
-        }
-    }
-    Ok(Some(body))
 }
 
 /// `None` for tokens that no header can hold.

@@ -141,6 +141,22 @@ impl Client {
         Ok(answer.await?)
     }
 
+    /// The whole of an answer; `None` if it has more than `most` bytes.
+    pub(super) async fn read(
+        &self,
+        mut response: Response,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = net::chunk(&mut response, self.net.timing().stall).await? {
+            if (bytes.len() + chunk.len()) as u64 > most {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
     /// Where `response`, to a request that opened or filled an upload, says that the upload goes on.
     pub(super) fn next_location(&self, response: &Response) -> Result<Url, Error> {
         let at = response.url();

@@ -65,25 +65,15 @@ impl Client {
         reference: &Reference,
         digest: Option<Digest>,
     ) -> Result<Document, Error> {
-        let mut response = self.request(Method::GET, reference, digest).await?;
+        let response = self.request(Method::GET, reference, digest).await?;
         let host = host(response.url());
         let media_type = media_type_of(response.headers());
         let promised = content_digest(response.headers());
-        let mut bytes = Vec::new();
-        let url = response.url().clone();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| Error::unanswered(&url, &error))?
-        {
-            if (bytes.len() + chunk.len()) as u64 > MAX_DOCUMENT {
-                return Err(Error::TooLarge {
-                    host,
-                    what: reference.to_string(),
-                });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let bytes = self.read(response, MAX_DOCUMENT).await?;
+        let Some(bytes) = bytes else {
+            let what = reference.to_string();
+            return Err(Error::TooLarge { host, what });
+        };
         let found = Digest::of(&bytes);
         if let Some(expected) = digest
             .into_iter()

@@ -288,11 +288,6 @@ impl Error {
         }
     }
 
-    /// A request that got no answer, or not the whole of it.
-    pub(super) fn unanswered(url: &Url, error: &reqwest::Error) -> Self {
-        net::Error::unanswered(url, error).into()
-    }
-
     /// An answer that ended too early.
     pub(super) fn broken(url: &Url, reason: String) -> Self {
         let host = host(url);

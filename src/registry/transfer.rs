@@ -122,12 +122,12 @@ impl Client {
         download.check_length(&response)?;
         let url = response.url().clone();
         loop {
-            match response.chunk().await {
+            match net::chunk(&mut response, self.net.timing().stall).await {
                 Ok(Some(chunk)) => download.take(&chunk, &url)?,
                 Ok(None) => break,
                 // All that was promised is there, and its digest says whether it is right.
                 Err(_) if download.received == download.blob.size => break,
-                Err(error) => return Err(Error::unanswered(&url, &error)),
+                Err(error) => return Err(error.into()),
             }
         }
         download.complete(&url)

@@ -40,10 +40,14 @@ impl Reply<'_> {
     /// What came with the request; at most `most` bytes of it.
     pub(crate) fn body(&mut self, request: &Request, most: usize) -> Vec<u8> {
         let length = request.header("content-length").unwrap_or("0");
-        let length: usize = length.parse().unwrap();
-        let mut body = vec![0; length.min(most)];
-        self.0.read_exact(&mut body).unwrap();
-        body
+        self.part(length.parse::<usize>().unwrap().min(most))
+    }
+
+    /// The next `length` bytes of what comes with the request.
+    pub(crate) fn part(&mut self, length: usize) -> Vec<u8> {
+        let mut part = vec![0; length];
+        self.0.read_exact(&mut part).unwrap();
+        part
     }
 
     /// A whole response; `headers` are lines.

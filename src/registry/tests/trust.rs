@@ -126,7 +126,7 @@ fn plain_http_where_tls_should_be_is_recognised() {
     let http = client.net.make(Trust::Unverified).unwrap();
     let work = async {
         let answer = http.get(at.clone()).send().await;
-        answer.map_err(|error| Error::unanswered(&at, &error))
+        answer.map_err(|error| net::Error::unanswered(&at, &error).into())
     };
     let error = client.net.block(&Progress::silent(), work).unwrap_err();
     assert!(
@@ -226,7 +226,7 @@ fn certificates_are_verified_by_the_system_and_by_the_file_given() {
             let answer = http.get(at.clone()).send().await;
             answer
                 .map(|answer| answer.status().as_u16())
-                .map_err(|error| Error::unanswered(&at, &error))
+                .map_err(|error| net::Error::unanswered(&at, &error).into())
         })
     };
     let error = ask(None).unwrap_err();

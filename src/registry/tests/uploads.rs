@@ -1,11 +1,13 @@
 //! Pushing to registries that have their ways, good and bad.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::server::{Reply, Request, Server};
-use super::{Place, client, noise, reference};
+use super::{Place, client, client_with, noise, reference};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
+use crate::net;
 use crate::progress::Progress;
 use crate::registry::{Blob, Content, Error};
 use crate::store;
@@ -184,6 +186,43 @@ fn an_upload_that_is_cut_goes_on_where_it_was() {
     let shelf = shelf.lock().unwrap();
     assert!(shelf.upload == bytes);
     assert_eq!((shelf.sent, shelf.sessions), (8 * MEBI, 1));
+}
+
+#[test]
+fn slowness_is_borne_and_silence_is_not() {
+    let stall = Duration::from_millis(300);
+    let place = Place::new();
+    let bytes = noise(8 * MEBI);
+    let content = image(&place, &bytes);
+    let client = || client_with(net::Options::default(), stall);
+    let push = |server: &Server| {
+        let targets = [reference(server)];
+        client().push(&content, &targets, &place.store, &Progress::silent())
+    };
+    // All in all it takes much longer than a silence may.
+    let (server, shelf) = registry(|request, reply, shelf| {
+        if request.method == "PATCH" {
+            for _ in 0..32 {
+                std::thread::sleep(Duration::from_millis(30));
+                shelf.upload.extend(reply.part(MEBI / 4));
+            }
+            let location = format!("Location: {}", request.path);
+            reply.send("202 Accepted", &[&location], b"");
+        }
+        request.method == "PATCH"
+    });
+    push(&server).unwrap();
+    assert!(shelf.lock().unwrap().upload == bytes);
+
+    let (server, _) = registry(move |request, reply, _| {
+        if request.method == "PATCH" {
+            reply.part(MEBI);
+            std::thread::sleep(stall * 10);
+        }
+        request.method == "PATCH"
+    });
+    let error = push(&server).unwrap_err();
+    assert!(error.to_string().contains("no answer in time"), "{error}");
 }
 
 #[test]
