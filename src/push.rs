@@ -78,7 +78,7 @@ pub(crate) fn send(
     for target in targets {
         let part = progress.start(format!("push `{target}`"));
         client
-            .push(content, std::slice::from_ref(target), store, progress)
+            .push(content, target, store, progress)
             .map_err(|source| Error::push(target, source))?;
         part.finish("");
     }

@@ -33,8 +33,11 @@ pub enum Trust {
     Local,
 }
 
-/// From the two ends of a redirect to the trust for its target; `None` if it is not to be followed.
-type Judge<'a> = &'a dyn Fn(&Url, &Url) -> Option<Trust>;
+/// From the two ends of a redirect to the trust for its target, or to what is wrong with it.
+type Judge<'a> = &'a dyn Fn(&Url, &Url) -> Result<Trust, &'static str>;
+
+/// What is wrong with a redirect that gives up TLS.
+pub(crate) const DOWNGRADE: &str = "from HTTPS to plain HTTP";
 
 /// An HTTP request.
 #[derive(Clone)]
@@ -107,7 +110,8 @@ impl Client {
         headers.remove(AUTHORIZATION);
         let body = Body::Bytes(body.into());
         let judge = |from: &Url, to: &Url| {
-            (from.scheme() == "http" || to.scheme() == "https").then_some(trust)
+            let keeps_tls = from.scheme() == "http" || to.scheme() == "https";
+            keeps_tls.then_some(trust).ok_or(DOWNGRADE)
         };
         let work = self.follow(
             method,
@@ -174,7 +178,7 @@ impl Client {
                 return Err(refuse(&at, "what is sent with a body"));
             }
             let next = next_hop(&at, response.headers().get(LOCATION))?;
-            trust = judge(&at, &next).ok_or_else(|| refuse(&at, "from HTTPS to plain HTTP"))?;
+            trust = judge(&at, &next).map_err(|reason| refuse(&at, reason))?;
             at = next;
         }
         Err(refuse(&url, "in a circle"))

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::auth::{Access, Pass};
 use super::{Client, Error, Reference};
-use crate::net::{self, Body, Trust};
+use crate::net::{self, Body, DOWNGRADE, Trust};
 
 /// How long an insecure registry has to answer by HTTPS before plain HTTP is tried.
 const PROBE: Duration = Duration::from_secs(5);
@@ -134,7 +134,13 @@ impl Client {
         authorization: Option<&HeaderValue>,
     ) -> Result<(Response, bool), Error> {
         let trust = self.trust(&url);
-        let judge = |from: &Url, to: &Url| self.may_lead(from, to);
+        let start = url.clone();
+        let judge = |from: &Url, to: &Url| {
+            if is_secret(content.1) && start.origin() != to.origin() {
+                return Err("to another host what is for itself only");
+            }
+            self.may_lead(from, to).ok_or(DOWNGRADE)
+        };
         let answer =
             self.net
                 .follow_for(home, method, url, content, authorization, (trust, &judge));
@@ -170,8 +176,7 @@ impl Client {
             let _ = to.set_port(port);
         }
         if self.may_lead(at, &to).is_none() {
-            let reason = "from HTTPS to plain HTTP";
-            let host = net::host(at);
+            let (host, reason) = (net::host(at), DOWNGRADE);
             return Err(net::Error::Redirect { host, reason }.into());
         }
         Ok(to)
@@ -237,4 +242,9 @@ impl Client {
             Trust::Verified
         }
     }
+}
+
+/// Whether a body is for one server only: texts are, such as an identity token, and layers are not.
+fn is_secret(body: &Body) -> bool {
+    matches!(body, Body::Bytes(bytes) if !bytes.is_empty())
 }

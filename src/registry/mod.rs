@@ -134,17 +134,17 @@ impl Client {
             .block(progress, self.of_any(reference, progress, work))
     }
 
-    /// Puts an image under each of `targets`. What a registry has already is not sent again: not by tag, by
-    /// digest, nor from another repository of the same registry.
+    /// Puts an image under `target`. What the registry has already is not sent again, in whichever repository it
+    /// was seen; `store` remembers where that is.
     pub fn push(
         &self,
         content: &Content,
-        targets: &[Reference],
+        target: &Reference,
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
         self.net
-            .block(progress, self.push_image(content, targets, store, progress))
+            .block(progress, self.push_image(content, target, store, progress))
     }
 
     /// An error if nothing can be pushed to `target`. Leaves nothing there.

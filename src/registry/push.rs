@@ -98,87 +98,40 @@ impl Blob {
     }
 }
 
-/// What the registry did about a blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moved {
-    Was,
-    Mounted,
-    Sent,
-}
-
 impl Client {
     pub(super) async fn push_image(
         &self,
         content: &Content,
-        targets: &[Reference],
+        target: &Reference,
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
-        for target in targets {
-            if target
-                .digest()
-                .is_some_and(|digest| digest != content.root().digest)
-            {
-                return Err(Error::OtherDigest {
-                    reference: target.to_string(),
-                    found: content.root().digest,
-                });
-            }
+        let (root, bytes) = content.documents.last().expect("an image has a manifest");
+        if target.digest().is_some_and(|digest| digest != root.digest) {
+            return Err(Error::OtherDigest {
+                reference: target.to_string(),
+                found: root.digest,
+            });
         }
-        let targets = targets.iter().map(|target| self.target(target));
-        let targets = targets.collect::<Result<Vec<_>, _>>()?;
-        let mut left: Vec<&Reference> = targets.iter().collect();
-        while let Some(first) = left.first().copied() {
-            let repository = |target: &Reference| {
-                (target.registry(), target.repository()) == (first.registry(), first.repository())
-            };
-            let (same, others): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|target| repository(target));
-            left = others;
-            self.push_repository(content, &same, store, progress)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Pushes to the tags of one repository.
-    async fn push_repository(
-        &self,
-        content: &Content,
-        targets: &[&Reference],
-        store: &Store,
-        progress: &Progress,
-    ) -> Result<(), Error> {
-        let root = content.root();
-        let mut missing = Vec::new();
-        for target in targets {
-            if self.found(target, name(target)).await? == Some(root.digest) {
-                progress.note(format!("`{target}` is there already"));
-            } else {
-                missing.push(*target);
-            }
-        }
-        let Some(first) = missing.first().copied() else {
+        let target = &self.target(target)?;
+        if self.found(target, name(target)).await? == Some(root.digest) {
+            progress.note(format!("`{target}` is there already"));
             return Ok(());
-        };
-        let is_there = self.found(first, root.digest.to_string()).await? == Some(root.digest);
-        if !is_there {
-            self.push_content(content, first, store, progress).await?;
         }
-        for target in missing {
-            let bytes = &content.documents[content.documents.len() - 1].1;
-            let put = self.put(target, name(target), root, bytes).await;
-            match put {
-                // A registry may have lost what its manifest names.
-                Err(error) if is_there && error.is_lost() => {
-                    self.push_content(content, target, store, progress).await?;
-                    self.put(target, name(target), root, bytes).await?;
-                }
-                result => result?,
+        let is_there = self.found(target, root.digest.to_string()).await? == Some(root.digest);
+        if !is_there {
+            self.push_content(content, target, store, progress).await?;
+        }
+        match self.put(target, name(target), root, bytes).await {
+            // A registry may have lost what its manifest names.
+            Err(error) if is_there && error.is_lost() => {
+                self.push_content(content, target, store, progress).await?;
+                self.put(target, name(target), root, bytes).await?;
             }
+            result => result?,
         }
         for blob in &content.blobs {
-            store.saw(&blob.descriptor.digest, &place(first))?;
+            store.saw(&blob.descriptor.digest, &place(target))?;
         }
         Ok(())
     }
@@ -200,7 +153,7 @@ impl Client {
         stream::iter(blobs)
             .map(|blob| self.push_blob(target, blob, store, progress))
             .buffer_unordered(self.options.jobs.max(1))
-            .try_collect::<Vec<Moved>>()
+            .try_collect::<()>()
             .await?;
         let (_, children) = content
             .documents
@@ -221,10 +174,10 @@ impl Client {
         blob: &Blob,
         store: &Store,
         progress: &Progress,
-    ) -> Result<Moved, Error> {
+    ) -> Result<(), Error> {
         let digest = blob.descriptor.digest;
         if self.has_blob(target, &digest).await? {
-            return Ok(Moved::Was);
+            return Ok(());
         }
         let mut session = None;
         let registry = format!("{}/", target.registry());
@@ -235,7 +188,7 @@ impl Client {
             .filter(|repository| *repository != target.repository());
         for from in others.take(MOST_MOUNTS) {
             match self.mount(target, &digest, from).await? {
-                Mount::Done => return Ok(Moved::Mounted),
+                Mount::Done => return Ok(()),
                 Mount::Session(url) => {
                     session = Some(url);
                     break;
@@ -251,7 +204,7 @@ impl Client {
         if let Some(part) = Arc::into_inner(part) {
             part.finish("");
         }
-        Ok(Moved::Sent)
+        Ok(())
     }
 
     pub(super) async fn has_blob(

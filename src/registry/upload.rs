@@ -284,9 +284,6 @@ impl Client {
         let octets = HeaderValue::from_static("application/octet-stream");
         request.headers.insert(CONTENT_TYPE, octets);
         let response = self.send(&request).await?;
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Err(Error::refused(&upload.what, response).await);
-        }
         match super::document::content_digest(response.headers()) {
             Some(found) if found != digest => Err(Error::Mismatch {
                 host: host(response.url()),

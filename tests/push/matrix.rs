@@ -173,12 +173,7 @@ fn push(client: &Client, image: &Noise, to: &Reference, store: &Store) -> Result
             })
             .collect(),
     };
-    client.push(
-        &content,
-        std::slice::from_ref(to),
-        store,
-        &Progress::silent(),
-    )
+    client.push(&content, to, store, &Progress::silent())
 }
 
 /// Pulls; what succeeds is exactly the image.

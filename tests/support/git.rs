@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -318,7 +319,8 @@ impl GitWeb {
             .arg(format!("unix:{}", socket.display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::null())
+            .process_group(0);
         let process = command.spawn().expect("fcgiwrap starts");
         while !socket.exists() {
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -333,8 +335,9 @@ impl GitWeb {
 
 impl Drop for GitWeb {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
+        // With those that it forked; it may have ended already.
+        let group = rustix::process::Pid::from_child(&self.process);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.process.wait();
     }
 }

@@ -219,7 +219,7 @@ fn authorities_hold_where_a_registry_leads_and_client_certificates_do_not() {
     let client = folders.client(&["of-home"]);
     let ask = |home: &Url, registry: &Registry| {
         client.block(&Progress::silent(), async {
-            let judge = |_: &Url, _: &Url| None;
+            let judge = |_: &Url, _: &Url| Err("");
             let (headers, url) = (HeaderMap::new(), registry.url());
             let body = crate::net::Body::none();
             let content = (&headers, &body);

@@ -6,7 +6,7 @@ use super::server::{Reply, Request, Server};
 use super::{Place, blob, client, fetch, noise, reference};
 use crate::net;
 use crate::progress::Progress;
-use crate::registry::{Client, Error};
+use crate::registry::{Client, Error, Logins, Options};
 
 /// A registry whose tokens hold for a given number of requests, whatever it says about seconds.
 fn registry(content: Vec<u8>, limit: usize, expires_in: u64) -> (Server, Arc<AtomicUsize>) {
@@ -139,6 +139,48 @@ fn a_redirect_to_another_host_takes_no_token_along() {
             .all(|request| request.header("authorization").is_none())
     );
     assert_eq!(elsewhere.requests()[1].from(), 1000);
+}
+
+#[test]
+fn an_identity_token_goes_to_its_server_alone() {
+    let token = br#"{"token":"hush"}"#;
+    let elsewhere = Server::start(move |_, reply| reply.send("200 OK", &[], token));
+    let location = format!("Location: http://{}/token", elsewhere.address);
+    let server = Server::start(move |request, reply| {
+        if request.path.starts_with("/token") {
+            let form = String::from_utf8(reply.body(request, usize::MAX)).unwrap();
+            assert!(form.contains("refresh_token=pa55"), "{form}");
+            return reply.send("307 Temporary Redirect", &[&location], b"");
+        }
+        let host = request.header("host").unwrap();
+        let challenge = format!(r#"WWW-Authenticate: Bearer realm="http://{host}/token""#);
+        reply.send("401 Unauthorized", &[&challenge], b"");
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let authfile = directory.path().join("auth.json");
+    let entry = format!(
+        r#"{{"auths":{{"{}":{{"identitytoken":"pa55"}}}}}}"#,
+        server.address
+    );
+    fs_err::write(&authfile, entry).unwrap();
+    let logins = Logins {
+        authfile: Some(authfile),
+        given: None,
+    };
+    let options = Options {
+        logins,
+        ..Options::default()
+    };
+    let net = net::Client::new(net::Options::default());
+    let client = Client::new(options, Arc::new(net));
+    let error = fetch(&client, &server, &blob(b"x")).unwrap_err();
+    let redirected = matches!(error, Error::Net(net::Error::Redirect { .. }));
+    assert!(
+        redirected && !format!("{error:?}").contains("pa55"),
+        "{error}"
+    );
+    assert_eq!(elsewhere.requests().len(), 0);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[test]

@@ -115,8 +115,8 @@ fn image(place: &Place, bytes: &[u8]) -> Content {
 }
 
 fn push(server: &Server, place: &Place, content: &Content) -> Result<(), Error> {
-    let targets = [reference(server)];
-    client().push(content, &targets, &place.store, &Progress::silent())
+    let target = reference(server);
+    client().push(content, &target, &place.store, &Progress::silent())
 }
 
 /// Pushes `bytes`, which have to arrive.
@@ -196,8 +196,8 @@ fn slowness_is_borne_and_silence_is_not() {
     let content = image(&place, &bytes);
     let client = || client_with(net::Options::default(), stall);
     let push = |server: &Server| {
-        let targets = [reference(server)];
-        client().push(&content, &targets, &place.store, &Progress::silent())
+        let target = reference(server);
+        client().push(&content, &target, &place.store, &Progress::silent())
     };
     // All in all it takes much longer than a silence may.
     let (server, shelf) = registry(|request, reply, shelf| {
