@@ -128,6 +128,12 @@ impl Client {
                 self.push_content(content, target, store, progress).await?;
                 self.put(target, name(target), root, bytes).await?;
             }
+            // A tag that cannot be changed is right if it was set by an attempt whose answer was lost.
+            Err(error) if error.status().is_some() => {
+                if self.found(target, name(target)).await? != Some(root.digest) {
+                    return Err(error);
+                }
+            }
             result => result?,
         }
         for blob in &content.blobs {

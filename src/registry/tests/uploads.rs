@@ -349,6 +349,62 @@ fn blobs_are_mounted_from_where_they_were_seen() {
 }
 
 #[test]
+fn a_tag_that_cannot_be_changed_may_be_right_already() {
+    let named = format!("Docker-Content-Digest: {}", Digest::of(b"{}"));
+    for set_before in [true, false] {
+        let named = named.clone();
+        let (server, shelf) = registry(move |request, reply, shelf| {
+            let is_tag = request.path.ends_with("/manifests/1");
+            match request.method.as_str() {
+                "HEAD" if is_tag && (set_before || shelf.tag.is_some()) => {
+                    reply.send("200 OK", &[&named], b"");
+                }
+                // The first answer is lost, and then the tag is there for good.
+                "PUT" if is_tag && shelf.tag.is_none() => {
+                    shelf.tag = Some(reply.body(request, usize::MAX));
+                }
+                "PUT" if is_tag => {
+                    reply.body(request, usize::MAX);
+                    let words = br#"{"errors":[{"message":"the tag is immutable"}]}"#;
+                    reply.send("400 Bad Request", &[], words);
+                }
+                _ => return false,
+            }
+            true
+        });
+        let place = Place::new();
+        push(&server, &place, &image(&place, &noise(10))).unwrap();
+        let puts = server.requests();
+        let puts = puts.iter().filter(|request| request.method == "PUT");
+        assert_eq!(puts.count(), if set_before { 0 } else { 3 });
+        assert_eq!(shelf.lock().unwrap().tag.is_none(), set_before);
+    }
+
+    let (server, _) = registry(|request, reply, _| {
+        let is_tag = request.path.ends_with("/manifests/1");
+        match request.method.as_str() {
+            "HEAD" if is_tag => {
+                let other = format!("Docker-Content-Digest: {}", Digest::of(b"other"));
+                reply.send("200 OK", &[&other], b"");
+            }
+            "PUT" if is_tag => {
+                reply.body(request, usize::MAX);
+                let words = br#"{"errors":[{"message":"the tag is immutable"}]}"#;
+                reply.send("400 Bad Request", &[], words);
+            }
+            _ => return false,
+        }
+        true
+    });
+    let place = Place::new();
+    let error = push(&server, &place, &image(&place, &noise(10))).unwrap_err();
+    assert!(
+        error.to_string().ends_with("the tag is immutable"),
+        "{error}"
+    );
+}
+
+#[test]
 fn asking_for_permission_leaves_nothing() {
     let (server, shelf) = registry(|_, _, _| false);
     let target = reference(&server);
