@@ -225,11 +225,8 @@ pub(crate) fn login(arguments: &Login, report: &Report, progress: &Progress) -> 
         given: None,
         ..options.logins.clone()
     };
-    let net = net::Client::new(net::Options {
-        ca_cert,
-        certificates: net::certificate_folders(),
-        proxies: Proxies::from_env().map_err(OptionsError::Proxy)?,
-    });
+    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
+    let net = net::Client::new(net::Options::of_system(ca_cert, proxies));
     Client::new(options, Arc::new(net))
         .check_login(&registry, progress)
         .map_err(|source| Error::Login {

@@ -53,11 +53,9 @@ pub fn push(options: &Options, progress: &Progress) -> Result<Pushed, Error> {
         content = image::convert(content, format)?
             .ok_or_else(|| OptionsError::FormatOfIndex(options.image.clone()))?;
     }
-    let net = Arc::new(net::Client::new(net::Options {
-        ca_cert: options.ca_cert.clone(),
-        certificates: net::certificate_folders(),
-        proxies: Proxies::from_env().map_err(OptionsError::Proxy)?,
-    }));
+    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
+    let net = net::Options::of_system(options.ca_cert.clone(), proxies);
+    let net = Arc::new(net::Client::new(net));
     let client = Client::new(login_for(options.registry.clone(), &targets)?, net);
     send(&client, &content, &targets, &store, progress)?;
     Ok(Pushed {

@@ -103,11 +103,9 @@ pub(super) fn net(
     buildfile: &BuildFile,
 ) -> Result<Arc<net::Client>, OptionsError> {
     let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
-    Ok(Arc::new(net::Client::new(net::Options {
-        ca_cert: options.ca_cert.clone(),
-        certificates: net::certificate_folders(),
-        proxies: proxies.map_err(OptionsError::Proxy)?,
-    })))
+    let proxies = proxies.map_err(OptionsError::Proxy)?;
+    let options = net::Options::of_system(options.ca_cert.clone(), proxies);
+    Ok(Arc::new(net::Client::new(options)))
 }
 
 /// Where the image is pushed.

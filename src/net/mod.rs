@@ -78,6 +78,18 @@ pub struct Options {
     pub proxies: Proxies,
 }
 
+impl Options {
+    /// With the certificates that this machine has for single hosts.
+    #[must_use]
+    pub fn of_system(ca_cert: Option<PathBuf>, proxies: Proxies) -> Self {
+        Self {
+            ca_cert,
+            certificates: certificate_folders(),
+            proxies,
+        }
+    }
+}
+
 /// Connects to other machines.
 #[derive(Debug)]
 pub struct Client {

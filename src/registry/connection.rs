@@ -12,7 +12,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
 use super::auth::{Access, Pass};
-use super::{Client, Error, Reference};
+use super::{Client, Error, Reference, pause};
 use crate::net::{self, Body, DOWNGRADE, Trust};
 
 /// How long an insecure registry has to answer by HTTPS before plain HTTP is tried.
@@ -123,6 +123,17 @@ impl Client {
         unreachable!("the second round returns")
     }
 
+    /// The same, tried again as long as that may help. For answers without a body, whose reading may fail too.
+    pub(super) async fn insist(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let mut retry = self.retry();
+        loop {
+            match self.send(request).await {
+                Err(error) => pause(&mut retry, error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
     /// Sends a request on behalf of the registry at `home` and follows redirects. Says too whether the answer came from the origin of
     /// `url`, the only one that `authorization` is shown to.
     pub(super) async fn follow(
@@ -228,13 +239,10 @@ impl Client {
             return Trust::Local;
         }
         let port = url.port_or_known_default().unwrap_or_default();
-        let noted = |host: String| self.places.is_insecure(&host);
-        if noted(name.to_owned()) || noted(format!("{name}:{port}")) {
-            return Trust::Unverified;
-        }
-        let is_listed = self.options.insecure.iter().any(|entry| {
-            let entry = entry.to_ascii_lowercase();
-            entry == name || entry == format!("{name}:{port}")
+        let names = [name.to_owned(), format!("{name}:{port}")];
+        let is_listed = names.iter().any(|name| {
+            let mut listed = self.options.insecure.iter();
+            listed.any(|entry| entry.eq_ignore_ascii_case(name)) || self.places.is_insecure(name)
         });
         if is_listed {
             Trust::Unverified

@@ -166,11 +166,7 @@ impl Client {
         let mut request = Request::new(Method::GET, reference, "", Access::Enter);
         request.target = Target::Root;
         reference.registry().clone_into(&mut request.what);
-        let mut retry = self.retry();
-        while let Err(error) = self.send(&request).await {
-            pause(&mut retry, error).await?;
-        }
-        Ok(())
+        self.insist(&request).await.map(drop)
     }
 
     /// Counts attempts of one request.

@@ -220,13 +220,10 @@ impl Client {
     ) -> Result<bool, Error> {
         let path = format!("blobs/{digest}");
         let request = Request::new(Method::HEAD, target, path, Access::Push);
-        let mut retry = self.retry();
-        loop {
-            match self.send(&request).await {
-                Ok(_) => return Ok(true),
-                Err(error) if error.is_absent() => return Ok(false),
-                Err(error) => pause(&mut retry, error).await?,
-            }
+        match self.insist(&request).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -254,13 +251,10 @@ impl Client {
             Access::Push,
         );
         request.headers = super::document::accept();
-        let mut retry = self.retry();
-        loop {
-            match self.send(&request).await {
-                Ok(response) => return Ok(content_digest(response.headers())),
-                Err(error) if error.is_absent() => return Ok(None),
-                Err(error) => pause(&mut retry, error).await?,
-            }
+        match self.insist(&request).await {
+            Ok(response) => Ok(content_digest(response.headers())),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

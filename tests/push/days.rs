@@ -1,7 +1,7 @@
 //! Bad days: cuts, lies, lost sessions, tokens that end. The image arrives whole, or not at all.
 
 use super::{arrived, policy, push, small, tool};
-use crate::support::{Bench, Faults, Kind, Login, Plan, Registry, Settings, Tokens, noise, verify};
+use crate::support::{Bench, Faults, Kind, Login, Plan, Registry, Tokens, noise, verify};
 
 /// All that sends bytes of blobs.
 const SENDS: &str = "PATCH|PUT";
@@ -13,11 +13,7 @@ fn a_token_that_ends_in_the_middle_is_renewed() {
     let Some(tokens) = Tokens::start(policy(58)) else {
         return;
     };
-    let settings = Settings {
-        login: Login::Tokens(&tokens),
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
         return;
     };
     let faults = Faults::start(registry.port(), Plan::quiet());

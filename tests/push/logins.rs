@@ -231,11 +231,7 @@ fn identity_tokens() {
     let Some(tokens) = Tokens::start(policy(0)) else {
         return;
     };
-    let settings = Settings {
-        login: Login::Tokens(&tokens),
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
         return;
     };
     let image = small(&bench);
@@ -289,11 +285,7 @@ fn who_may_not_push_is_told_before_anything_is_built() {
     let Some(tokens) = Tokens::start(policy(0)) else {
         return;
     };
-    let settings = Settings {
-        login: Login::Tokens(&tokens),
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
         return;
     };
     // Nothing is staged, and no base is asked for: there is none.
@@ -341,11 +333,7 @@ fn a_reader_pulls_with_the_file_of_the_writer_elsewhere() {
     let other = registry.reference("other/image:1");
     let run = push_with(&bench, &variables, &image, &other);
     refused(&run, FAILED, &[&host, "auth.json", "tester"]);
-    let settings = Settings {
-        data: Some(&registry),
-        ..Settings::default()
-    };
-    let Some(open) = Registry::with(&settings) else {
+    let Some(open) = Registry::beside(&registry) else {
         return;
     };
     let name = format!("docker://{}", open.reference("team/image:1"));

@@ -14,11 +14,7 @@ fn logins_that_do_not_do() {
     let image = small(&bench);
     for login in [Login::Password, Login::Tokens(&tokens)] {
         let has_rights = matches!(login, Login::Tokens(_));
-        let settings = Settings {
-            login,
-            ..Settings::default()
-        };
-        let Some(registry) = Registry::with(&settings) else {
+        let Some(registry) = Registry::with_login(login) else {
             return;
         };
         let name = registry.reference("team/image:1");
@@ -113,11 +109,7 @@ fn http_and_https_in_each_others_place() {
 #[test]
 fn files_of_logins_that_are_malformed() {
     let bench = Bench::current();
-    let settings = Settings {
-        login: Login::Password,
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Password) else {
         return;
     };
     let image = small(&bench);

@@ -50,11 +50,7 @@ pub(super) fn curl(arguments: &[&str]) -> (String, u16) {
 #[test]
 fn a_registry_with_a_password_lets_in_who_knows_it() {
     let bench = Bench::current();
-    let settings = Settings {
-        login: Login::Password,
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Password) else {
         return;
     };
     let image = image(&bench);
@@ -80,11 +76,7 @@ fn a_token_server_gives_rights_to_those_who_have_them() {
     let Some(tokens) = Tokens::start(policy(0)) else {
         return;
     };
-    let settings = Settings {
-        login: Login::Tokens(&tokens),
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
         return;
     };
     let image = image(&bench);
@@ -132,11 +124,7 @@ fn tokens_are_had_in_every_way_and_end() {
     let Some(tokens) = Tokens::start(policy(58)) else {
         return;
     };
-    let settings = Settings {
-        login: Login::Tokens(&tokens),
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
         return;
     };
     let list = format!("http://{}/v2/team/image/tags/list", registry.host());

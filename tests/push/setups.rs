@@ -43,18 +43,10 @@ fn what_skopeo_pushes_is_pulled() {
 #[test]
 fn a_registry_with_a_password() {
     let bench = Bench::current();
-    let settings = Settings {
-        login: Login::Password,
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Password) else {
         return;
     };
-    let settings = Settings {
-        data: Some(&registry),
-        ..Settings::default()
-    };
-    let Some(open) = Registry::with(&settings) else {
+    let Some(open) = Registry::beside(&registry) else {
         return;
     };
     let image = small(&bench);
@@ -72,18 +64,10 @@ fn a_registry_with_a_token_server() {
     let Some(tokens) = Tokens::start(policy(0)) else {
         return;
     };
-    let settings = Settings {
-        login: Login::Tokens(&tokens),
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
         return;
     };
-    let settings = Settings {
-        data: Some(&registry),
-        ..Settings::default()
-    };
-    let Some(open) = Registry::with(&settings) else {
+    let Some(open) = Registry::beside(&registry) else {
         return;
     };
     let image = small(&bench);
@@ -208,11 +192,7 @@ fn a_plain_registry_on_a_strange_host_has_to_be_allowed() {
 #[test]
 fn blobs_on_another_host_are_fetched_without_the_login() {
     let bench = Bench::current();
-    let settings = Settings {
-        login: Login::Password,
-        ..Settings::default()
-    };
-    let Some(registry) = Registry::with(&settings) else {
+    let Some(registry) = Registry::with_login(Login::Password) else {
         return;
     };
     let image = small(&bench);

@@ -2,11 +2,11 @@
 //! tests know, and with paths as people's gateways have them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use fs_err as fs;
 
-use super::web::{certificates, free_ports, wait_for};
+use super::web::{certificates, free_ports, nginx, temporary_paths};
 use super::{Registry, have};
 
 /// A running gateway; it ends with the value, or with the tests.
@@ -49,27 +49,14 @@ impl Gate {
         certificates(at);
         let [port, tls_port, expired_port] = free_ports();
         let config = config(at, [port, tls_port, expired_port], registry.port(), way);
-        fs::write(at.join("nginx.conf"), config).expect("the folder is ours");
-        let log = fs::File::create(at.join("log")).expect("the folder is ours");
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "/usr/sbin/nginx", "-e"])
-            .arg(at.join("error.log"))
-            .arg("-c")
-            .arg(at.join("nginx.conf"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.into_parts().0)
-            .spawn()
-            .expect("nginx starts");
-        let mut gate = Self {
+        let process = nginx(at, &config, port);
+        Some(Self {
             directory,
             process,
             port,
             tls_port,
             expired_port,
-        };
-        wait_for(port, &mut gate.process);
-        Some(gate)
+        })
     }
 
     /// `host:port` of plain HTTP, on a host that is trusted.
@@ -114,10 +101,8 @@ impl Drop for Gate {
 
 fn config(at: &Path, ports: [u16; 3], registry: u16, way: Way<'_>) -> String {
     let [port, tls_port, expired_port] = ports;
+    let temporary = temporary_paths(at);
     let at = at.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {at}/tmp/{kind};\n"))
-        .concat();
     let registry = format!("http://127.0.0.1:{registry}");
     let limit = if let Way::Narrow(bytes) = way {
         bytes

@@ -79,7 +79,23 @@ impl Registry {
         Self::with(&Settings::default())
     }
 
-    /// The same, with what is special about it.
+    /// One that lets in who has this login.
+    pub(crate) fn with_login(login: Login<'_>) -> Option<Self> {
+        Self::with(&Settings {
+            login,
+            ..Settings::default()
+        })
+    }
+
+    /// An open one with the images of another.
+    pub(crate) fn beside(other: &Self) -> Option<Self> {
+        Self::with(&Settings {
+            data: Some(other),
+            ..Settings::default()
+        })
+    }
+
+    /// One with what is special about it.
     pub(crate) fn with(settings: &Settings<'_>) -> Option<Self> {
         if !have(&["docker-registry", "skopeo", "setpriv"]) {
             return None;

@@ -50,27 +50,14 @@ impl Web {
         fs::write(at.join("users"), "user:{PLAIN}pa55-of-web\n").expect("the folder is ours");
         let [port, tls_port, expired_port] = free_ports();
         let config = config(at, [port, tls_port, expired_port], locations);
-        fs::write(at.join("nginx.conf"), config).expect("the folder is ours");
-        let log = fs::File::create(at.join("log")).expect("the folder is ours");
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "/usr/sbin/nginx", "-e"])
-            .arg(at.join("error.log"))
-            .arg("-c")
-            .arg(at.join("nginx.conf"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.into_parts().0)
-            .spawn()
-            .expect("nginx starts");
-        let mut web = Self {
+        let process = nginx(at, &config, port);
+        Some(Self {
             directory,
             process,
             port,
             tls_port,
             expired_port,
-        };
-        wait_for(port, &mut web.process);
-        Some(web)
+        })
     }
 
     /// Puts a file where `name` leads to.
@@ -116,10 +103,8 @@ impl Drop for Web {
 }
 
 fn config(at: &Path, [port, tls_port, expired_port]: [u16; 3], locations: &str) -> String {
+    let temporary = temporary_paths(at);
     let at = at.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {at}/tmp/{kind};\n"))
-        .concat();
     format!(
         "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;
         events {{}}
@@ -149,6 +134,32 @@ fn config(at: &Path, [port, tls_port, expired_port]: [u16; 3], locations: &str) 
             }}
         }}\n"
     )
+}
+
+/// Starts nginx in the folder `at`, and waits until it listens on `port`.
+pub(super) fn nginx(at: &Path, config: &str, port: u16) -> Child {
+    fs::write(at.join("nginx.conf"), config).expect("the folder is ours");
+    let log = fs::File::create(at.join("log")).expect("the folder is ours");
+    let mut process = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "/usr/sbin/nginx", "-e"])
+        .arg(at.join("error.log"))
+        .arg("-c")
+        .arg(at.join("nginx.conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.into_parts().0)
+        .spawn()
+        .expect("nginx starts");
+    wait_for(port, &mut process);
+    process
+}
+
+/// Where nginx keeps what is on its way.
+pub(super) fn temporary_paths(at: &Path) -> String {
+    let at = at.display();
+    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {at}/tmp/{kind};\n"))
+        .concat()
 }
 
 /// An authority, and a key with two certificates of it: a good one and one that expired.

@@ -14,12 +14,13 @@ use serde::Deserialize;
 
 use super::places::{Kind, Place};
 use super::{Credentials, LoginError};
+use crate::registry::reference;
 use crate::secret::{Secret, mask};
 
 /// Docker Hub in the keys of Docker's file, and towards helpers.
 pub(super) const HUB_URL: &str = "https://index.docker.io/v1/";
 /// Docker Hub in references, and in the keys of podman's files.
-pub(super) const HUB: &str = "docker.io";
+pub(super) use crate::registry::reference::DOCKER_HUB as HUB;
 
 /// Files that people and other tools wrote: padding may be missing or not, unused bits may be set.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -102,11 +103,7 @@ pub(super) fn is_blank(bytes: &[u8]) -> bool {
 
 /// The names of a registry that mean the same, as one.
 pub(super) fn canonical(registry: &str) -> String {
-    let registry = registry.to_ascii_lowercase();
-    match registry.as_str() {
-        "index.docker.io" | "registry-1.docker.io" => HUB.to_owned(),
-        _ => registry,
-    }
+    reference::canonical(&registry.to_ascii_lowercase()).to_owned()
 }
 
 /// What a registry is called towards helpers.
