@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 /// A value that no message, log or file shows. `Debug` and `Display` print `***`.
@@ -100,6 +101,26 @@ pub fn split_credentials(text: &str) -> (String, bool) {
     }
     public.push_str(&text[rest..]);
     (public, rest > 0)
+}
+
+/// The passwords and tokens in the URLs of `text`, as they are written and as they are meant, for a log that
+/// may show them on their own. Those of fewer than four characters are left out: words would be full of them.
+#[must_use]
+pub fn credentials(text: &str) -> Vec<Secret> {
+    let mut found = Vec::new();
+    for range in secret_ranges(text) {
+        let user = &text[range];
+        let written = match user.split_once(':') {
+            Some((_, password)) if !password.is_empty() => password,
+            Some((name, _)) => name,
+            None => user,
+        };
+        let meant = percent_decode_str(written).decode_utf8_lossy();
+        found.extend([written, &meant].map(Secret::new));
+    }
+    found.retain(|secret| secret.reveal().len() >= 4);
+    found.dedup();
+    found
 }
 
 /// Where a URL's authority begins, after `scheme://`.
@@ -291,6 +312,16 @@ mod tests {
         ] {
             assert_eq!(split_credentials(text), (public.to_owned(), true));
         }
+    }
+
+    #[test]
+    fn credentials_are_listed_as_written_and_as_meant() {
+        let found = credentials(
+            "index-url = https://me:p%40ss@host/simple\nextra = https://t0ken@host https://t0ken:@host \
+             https://a:b@host git+ssh://git@host https://${USER}:${TOKEN}@host",
+        );
+        let found: Vec<_> = found.iter().map(Secret::reveal).collect();
+        assert_eq!(found, ["p%40ss", "p@ss", "t0ken"]);
     }
 
     #[test]

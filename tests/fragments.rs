@@ -371,6 +371,7 @@ impl<'a> Ground<'a> {
                 clamp: Some(EPOCH),
             },
             compression: "none".parse().unwrap(),
+            hidden: Vec::new(),
             progress: &progress,
         };
         let config = Config::read(&self.base.config);

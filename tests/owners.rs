@@ -371,6 +371,7 @@ fn inputs<'a>(rung: Rung, store: &'a Store, scratch: &'a Path) -> Inputs<'a> {
             clamp: Some(1_600_000_000),
         },
         compression: Compression::None,
+        hidden: Vec::new(),
         progress: silent(),
     }
 }

@@ -3,16 +3,22 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 
 use fs_err as fs;
 
 use crate::support::{
-    Bench, Ftpd, GitRepository, GitWeb, Proxy, Sshd, User, Web, keygen, serve_base, verify,
+    Bench, Ftpd, GitRepository, GitWeb, Proxy, Sshd, User, Web, keygen, serve_base, succeed, verify,
 };
 
 /// Every secret of these tests holds `pa55`: here it is plain, and as base64 has it at any place of a text.
 /// Percent-encoding leaves it as it is.
 const SECRETS: [&str; 4] = ["pa55", "cGE1N", "BhNT", "wYTU1"];
+
+/// Python runs such a line of a `.pth` file whenever it starts. This one shows each word of what pip is shown.
+const CHATTERBOX: &str = "import os; [print(*open(name).read().translate(dict.fromkeys(map(ord, ':/@'), ' ')).split(), \
+     sep='\\n') for name in ('/workspace/installation/requirements.txt', '/venv/pip.conf', *map(os.getenv, \
+     ('PIP_CONFIG_FILE', 'NETRC'))) if name and os.path.exists(name)]";
 
 #[test]
 fn credentials_reach_pip_and_nothing_else() {
@@ -23,7 +29,11 @@ fn credentials_reach_pip_and_nothing_else() {
         let Some(bench) = Bench::new(user) else {
             continue;
         };
-        let index = serve_index(fs::read(bench.write_wheel(&[])).expect("it was just made"));
+        let wheel = bench.write_wheel(&[]);
+        let add = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'a').writestr('pib.pth', sys.argv[2])";
+        let mut python = Command::new("python3");
+        succeed(python.args(["-c", add]).arg(&wheel).arg(CHATTERBOX));
+        let index = serve_index(fs::read(wheel).expect("it was just made"));
         // What the build file may say of the index, and the two secrets that may say it.
         let address = index.split(':').next().expect("a host");
         let url = |login: &str| format!("http://{login}{index}/main/simple");
@@ -49,7 +59,8 @@ fn credentials_reach_pip_and_nothing_else() {
                 "tag: image:1\npython: 3.11\nsystem-packages: []\n\
                  packages:\n  - --extra-index-url http://user:%ENV{{LINE}}@{index}/extra/simple\n  - pib-hello\n\
                  {key}cmds:\n  post: |\n    RUN --mount=type=secret,id=token,env=WORD,required \
-                 --mount=type=secret,id=token cat /run/secrets/token && echo \"$WORD\" && test -n \"$WORD\"\n"
+                 --mount=type=secret,id=token cat /run/secrets/token && echo \"$WORD\" && test -n \"$WORD\" && \
+                 sed \"s/pa/pa$(printf '\\033')/\" /run/secrets/token\n"
             ),
         );
         let run = bench.finish(
@@ -62,7 +73,12 @@ fn credentials_reach_pip_and_nothing_else() {
                 .env("LINE", "pa55-of-line"),
         );
         let log = format!("{}{}", run.line(), run.stderr());
-        assert!(log.contains("***"), "the step shows its secrets: {log}");
+        // Two lines of the token three times, and the passwords that the package prints.
+        let stars = log
+            .lines()
+            .filter(|line| line.trim_end().ends_with("| ***"))
+            .count();
+        assert!(stars >= 8, "the steps show their secrets: {log}");
         let image = verify(&bench.path("out"), "1");
         assert!(image.find("venv/bin/pib-hello").is_some(), "pip was let in");
         assert!(image.find("run/secrets").is_none(), "what was mounted upon");

@@ -18,7 +18,7 @@ use crate::manifest::Layer;
 use crate::net::StepProxies;
 use crate::rootfs::Rootfs;
 use crate::runner::{Mount, Rung};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::step::{self, Inputs, Stack, Step};
 
 /// The time of files whose own time means nothing: 1980-01-02T00:00:00Z. Zip, and so a wheel that is
@@ -110,11 +110,22 @@ pub(super) fn make(
         progress,
         ..
     } = build;
+    let mut mounts = mounts(build, context, lies_below(build, settings))?;
+    let pip_secrets = pip_secrets(build)?;
+    mounts.extend(pip_secrets.mounts);
+    let proxies = StepProxies::open(build.net, progress)?;
+    let mut hidden = pip_secrets.hidden;
+    let texts = [&context.secret_requirements, &context.secret_pip_conf];
+    let proxy_urls = proxies.variables().iter().map(|(_, url)| url);
+    for text in texts.into_iter().flatten().chain(proxy_urls) {
+        hidden.extend(secret::credentials(text.reveal()));
+    }
     let inputs = Inputs {
         rung,
         store,
         scratch,
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
+        hidden,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
             fixed: options.epoch.unwrap_or(SETTLED),
@@ -125,10 +136,6 @@ pub(super) fn make(
     };
     let tree = context.root.join("image");
     let workspace = layer::write_tree(&tree, &inputs.times, inputs.compression, store)?;
-    let mut mounts = mounts(build, context, lies_below(build, settings))?;
-    let pip_secrets = pip_secrets(build)?;
-    mounts.extend(pip_secrets.mounts);
-    let proxies = StepProxies::open(build.net, progress)?;
     let instructor = Instructor {
         context: &context.root,
         scratch,
@@ -237,12 +244,15 @@ fn mounts(
 struct PipSecrets {
     mounts: Vec<Mount>,
     env: Vec<(OsString, OsString)>,
+    /// The passwords in them.
+    hidden: Vec<Secret>,
 }
 
 fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
     let mut secrets = PipSecrets {
         mounts: Vec::new(),
         env: Vec::new(),
+        hidden: Vec::new(),
     };
     for (id, variable) in [("pip.conf", "PIP_CONFIG_FILE"), ("netrc", "NETRC")] {
         let given = &build.options.secrets;
@@ -250,7 +260,13 @@ fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
             continue;
         };
         let copy = build.scratch.join(format!("secret-{id}"));
-        write_secret(&copy, &fs::read_to_string(source)?)?;
+        let text = fs::read_to_string(source)?;
+        write_secret(&copy, &text)?;
+        secrets.hidden.extend(secret::credentials(&text));
+        let words: Vec<_> = text.split_whitespace().collect();
+        let pairs = words.windows(2).filter(|pair| pair[0] == "password");
+        let passwords = pairs.map(|pair| Secret::new(pair[1].trim_matches('"')));
+        secrets.hidden.extend(passwords);
         let target = format!("/dev/.pyats-image-build/{id}");
         secrets.env.push((variable.into(), OsString::from(&target)));
         secrets.mounts.push(Mount {

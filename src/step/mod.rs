@@ -74,17 +74,6 @@ pub struct Task {
 }
 
 impl Task {
-    /// A line of its output without what is hidden.
-    fn hide(&self, line: &str) -> String {
-        let mut line = line.to_owned();
-        for secret in &self.hidden {
-            if !secret.reveal().is_empty() {
-                line = line.replace(secret.reveal(), "***");
-            }
-        }
-        line
-    }
-
     /// As people would type it, credentials masked.
     fn shown(&self) -> String {
         match &self.shown {
@@ -361,12 +350,20 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
     Ok(Some(path))
 }
 
-/// A line of output as a terminal may show it: masked, and without what would move a cursor or more.
-fn plain(line: &str) -> String {
-    let text: String = line
-        .chars()
-        .filter(|c| *c == '\t' || !c.is_control())
-        .collect();
+/// A line of output as a terminal may show it: without secrets, and without what would move a cursor or more.
+fn plain<'a>(line: &str, hidden: impl IntoIterator<Item = &'a Secret>) -> String {
+    let shown = |text: &str| -> String {
+        let shown = text.chars().filter(|c| *c == '\t' || !c.is_control());
+        shown.collect()
+    };
+    // What is taken away here must not have parted a secret.
+    let mut text = shown(line);
+    for secret in hidden {
+        let secret = shown(secret.reveal());
+        if !secret.is_empty() {
+            text = text.replace(&secret, "***");
+        }
+    }
     secret::mask(&text)
 }
 

@@ -15,6 +15,7 @@ use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs};
 use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Rung};
+use crate::secret::Secret;
 use crate::store::Store;
 
 /// Lines of a failed command that its error shows.
@@ -38,6 +39,8 @@ pub struct Inputs<'a> {
     pub times: Times,
     /// See [`Compression`].
     pub compression: Compression,
+    /// What no step's output shows, line by line.
+    pub hidden: Vec<Secret>,
     /// Where lines of output go, and whether to stop.
     pub progress: &'a Progress,
 }
@@ -225,7 +228,7 @@ impl<'a> Stack<'a> {
             self.inputs.rung,
             command,
             &mut |line| {
-                let line = plain(&task.hide(line));
+                let line = plain(line, task.hidden.iter().chain(&self.inputs.hidden));
                 if tail.len() == TAIL {
                     tail.pop_front();
                 }
