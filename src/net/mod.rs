@@ -165,7 +165,7 @@ impl Client {
         }
     }
 
-    /// Runs `work`, and drops it soon after the build was told to stop.
+    /// Runs `work`, and drops it soon after the build was told to stop. It is not begun if that was before.
     pub(crate) fn block<T, E: From<Error> + From<Cancelled>>(
         &self,
         progress: &Progress,
@@ -206,6 +206,8 @@ impl Engine {
         progress: &Progress,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        // On a busy machine even the first look at an answer may find it whole.
+        progress.check()?;
         let runtime = self.0.as_ref().expect("it is there until the value goes");
         runtime.block_on(async {
             tokio::select! {
