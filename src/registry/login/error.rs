@@ -153,7 +153,7 @@ impl LoginError {
             }
             Self::Malformed { path, .. } => {
                 format!(
-                    "the file must be JSON: correct `{}`, or move it away and log in again",
+                    "it must be JSON: correct `{}`, or take it away and log in again",
                     path.display()
                 )
             }

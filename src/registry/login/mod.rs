@@ -1,7 +1,7 @@
 //! Logins: where people and other tools keep them, and which one is for a repository.
 //!
-//! The one idea: a search goes through the files of podman and Docker in their order, and the first
-//! one with a login wins. Each file may name a helper, a program that has the logins instead.
+//! The one idea: a search goes through the files of podman and Docker in their order, then
+//! `DOCKER_AUTH_CONFIG`, and the first one with a login wins. Each file may name a helper, a program that has the logins instead.
 //!
 //! Follows containers-auth.json(5), and Docker's `config.json` for what that leaves open.
 //!
@@ -97,7 +97,8 @@ pub enum Credentials {
 pub struct Found {
     /// The login, if there is one.
     pub login: Option<Login>,
-    /// The files that the search goes through, there or not; none if the login was given.
+    /// The files that the search goes through, there or not, and the variable that holds what a file would; none
+    /// if the login was given.
     pub searched: Vec<PathBuf>,
 }
 
@@ -154,10 +155,20 @@ impl Logins {
                 break;
             }
         }
-        Ok(Found {
-            login,
-            searched: places.into_iter().map(|place| place.path).collect(),
-        })
+        let mut searched: Vec<_> = places.into_iter().map(|place| place.path).collect();
+        if login.is_none()
+            && let Some((place, text)) = environment.variable(self.authfile.as_deref())
+        {
+            // As Docker reads it: helpers in it are not this job's.
+            let content = file::parse(&place, text.reveal().as_bytes())?;
+            let credentials = content.login(&place, registry, repository)?;
+            login = credentials.map(|credentials| Login {
+                credentials,
+                origin: place.to_string(),
+            });
+            searched.push(place.path);
+        }
+        Ok(Found { login, searched })
     }
 
     pub(super) fn save_in(

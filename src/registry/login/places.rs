@@ -1,11 +1,14 @@
 //! The files that hold logins, in the order in which they are asked, and the variables behind them.
 //!
-//! Follows containers-auth.json(5), the defaults of podman and Docker's `DOCKER_CONFIG`.
+//! Follows containers-auth.json(5), the defaults of podman, and Docker's `DOCKER_CONFIG` and
+//! `DOCKER_AUTH_CONFIG`.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::secret::Secret;
 
 /// How long a helper, or another process that changes a file, is waited for. People who have to unlock
 /// their store need some seconds.
@@ -23,6 +26,8 @@ pub(crate) struct Environment {
     pub(crate) config: Option<PathBuf>,
     /// `DOCKER_CONFIG`.
     pub(crate) docker: Option<PathBuf>,
+    /// `DOCKER_AUTH_CONFIG`.
+    pub(crate) text: Option<Secret>,
     /// `HOME`.
     pub(crate) home: Option<PathBuf>,
     /// `PATH`.
@@ -49,6 +54,7 @@ impl Environment {
             ),
             config: xdg("XDG_CONFIG_HOME"),
             docker: path("DOCKER_CONFIG"),
+            text: set("DOCKER_AUTH_CONFIG").map(|text| Secret::new(text.to_string_lossy())),
             home: path("HOME"),
             path: set("PATH").unwrap_or_default(),
             patience: PATIENCE,
@@ -84,6 +90,18 @@ impl Environment {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// What is asked after all files, and never changed: a variable that holds what Docker's file would. CI
+    /// systems set it for their own pulls, so a login that a job keeps goes before it.
+    pub(super) fn variable(&self, authfile: Option<&Path>) -> Option<(Place, &Secret)> {
+        let text = self.text.as_ref()?;
+        let place = Place {
+            path: PathBuf::from("DOCKER_AUTH_CONFIG"),
+            kind: Kind::Docker,
+            origin: None,
+        };
+        (authfile.is_none() && self.authfile.is_none()).then_some((place, text))
     }
 
     /// Docker's file, where a login goes that has no other place.

@@ -35,6 +35,7 @@ impl Home {
             runtime: Some(path("run/containers")),
             config: Some(path("config")),
             docker: None,
+            text: None,
             home: Some(path("home")),
             path: format!("{}:/usr/bin:/bin", path("bin").display()).into(),
             patience: Duration::from_secs(60),

@@ -60,6 +60,33 @@ fn a_named_file_is_the_only_one() {
 }
 
 #[test]
+fn a_variable_is_asked_after_all_files_and_never_changed() {
+    let mut home = Home::new();
+    let text =
+        r#"{"auths": {"https://h.example/v1/": {"auth": "AUTH"}}, "credsStore": "of-the-runner"}"#;
+    home.environment.text = Some(Secret::new(text.replace("AUTH", &auth("runner"))));
+    let runner = format!("runner:{PLANTED} in `DOCKER_AUTH_CONFIG`");
+    assert_eq!(home.found("h.example", "a"), runner);
+    assert_eq!(home.found("o.example", "a"), "nothing");
+    let searched = home.find("o.example", "a").unwrap().searched;
+    assert_eq!(searched.last().unwrap(), Path::new("DOCKER_AUTH_CONFIG"));
+
+    assert_eq!(
+        home.save("h.example", "me", PLANTED).unwrap(),
+        format!("`/{CONFIG}`")
+    );
+    assert_eq!(home.user("h.example", "a").as_deref(), Some("me"));
+    assert_eq!(home.remove(None).unwrap(), [format!("`/{CONFIG}`")]);
+    assert_eq!(home.found("h.example", "a"), runner);
+
+    home.environment.authfile = Some("/dev/null".into());
+    assert_eq!(home.found("h.example", "a"), "nothing");
+    home.environment.authfile = None;
+    home.environment.text = Some(Secret::new(PLANTED));
+    assert_snapshot!(home.refused(), @"`DOCKER_AUTH_CONFIG` cannot be understood at line 1 | it must be JSON: correct `DOCKER_AUTH_CONFIG`, or take it away and log in again");
+}
+
+#[test]
 fn docker_s_folder_can_be_moved() {
     let mut home = Home::new();
     home.write(CONFIG, &auths(&["h.example"]));
@@ -128,7 +155,7 @@ fn a_malformed_file_is_an_error_that_shows_nothing_of_it() {
     ] {
         home.write(CONFIG, &text);
         let expected = format!(
-            "`/{CONFIG}` cannot be understood at line {line} | the file must be JSON: correct `/{CONFIG}`, or move it away and log in again"
+            "`/{CONFIG}` cannot be understood at line {line} | it must be JSON: correct `/{CONFIG}`, or take it away and log in again"
         );
         assert_eq!(home.refused(), expected, "{text}");
         let error = home.save("h.example", "me", PLANTED).unwrap_err();
