@@ -17,8 +17,9 @@ use reqwest::header::CONTENT_LENGTH;
 
 /// Read at once. Larger pieces keep more memory for each upload, and are no faster.
 const PIECE: u64 = 1 << 18;
-/// A server that has all of a part may take this many times longer than another silence: it puts a large file
-/// in its place then.
+/// While a part of a file is sent no answer may come for this many times longer than a silence may last. The kernel
+/// ends a connection whose other end takes nothing (`TCP_USER_TIMEOUT`); what is seen here is later and coarser,
+/// since megabytes lie in buffers, and a server that has all of a large file takes its time to put it in its place.
 const DIGESTION: u32 = 5;
 
 /// What is sent along with a request.
@@ -68,7 +69,7 @@ impl Body {
             Self::Bytes(bytes) if bytes.is_empty() => request,
             Self::Bytes(bytes) => request.body(bytes.clone()),
             Self::Part(part) => {
-                watch.length = Some(part.length);
+                watch.is_part = true;
                 request
                     .header(CONTENT_LENGTH, part.length)
                     .body(part.clone().stream(watch.sent.clone()))
@@ -83,12 +84,11 @@ impl Body {
 pub(super) struct Watch {
     /// Bytes of a part that were taken to be sent.
     sent: Arc<AtomicU64>,
-    /// Of the part, if it is one.
-    length: Option<u64>,
+    is_part: bool,
 }
 
 impl Watch {
-    /// Waits for an answer; `None` if nothing moves for `stall`.
+    /// Waits for an answer; `None` if nothing moves for `stall`, or for a multiple of it while a part is sent.
     pub(super) async fn over<T>(
         &self,
         answer: impl Future<Output = T>,
@@ -96,15 +96,13 @@ impl Watch {
     ) -> Option<T> {
         let mut answer = pin!(answer);
         let (mut seen, mut since) = (0, Instant::now());
+        let patience = if self.is_part {
+            stall * DIGESTION
+        } else {
+            stall
+        };
         loop {
-            let is_complete = self.length == Some(seen);
-            let patience = if is_complete {
-                stall * DIGESTION
-            } else {
-                stall
-            };
             let left = patience.checked_sub(since.elapsed())?;
-            // Often enough to see the last piece go.
             let look = left.min(stall / 4).max(Duration::from_millis(1));
             if let Ok(answer) = tokio::time::timeout(look, &mut answer).await {
                 return Some(answer);

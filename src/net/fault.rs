@@ -190,7 +190,7 @@ impl Error {
             return Self::Unreachable { host, fault };
         }
         if !error.is_connect() {
-            let reason = if error.is_timeout() {
+            let reason = if error.is_timeout() || timed_out(error) {
                 "no answer in time".to_owned()
             } else {
                 reason
@@ -303,6 +303,13 @@ fn root_cause(error: &reqwest::Error) -> String {
         }
         _ => "the request could not be sent".to_owned(),
     }
+}
+
+/// Whether the kernel gave up on the connection.
+fn timed_out(error: &reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 fn tls_fault(error: &reqwest::Error) -> Option<Fault> {

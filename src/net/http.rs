@@ -255,8 +255,9 @@ impl Client {
             .user_agent(concat!("pyats-image-build/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            // Its own limit for silence counts the time that sending a body takes.
+            // Its own limit for silence counts the time that sending a body takes; the kernel's does not.
             .connect_timeout(self.timing.connect)
+            .tcp_user_timeout(self.timing.stall)
             // Its own reading of the environment ends here.
             .no_proxy();
         let builder = match certificates.identity {

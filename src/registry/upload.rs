@@ -21,8 +21,8 @@ use crate::net::{Body, FilePart, host};
 use crate::progress::Part;
 use crate::store;
 
-/// Up to this many bytes go into one request with the end of the session. Larger blobs are worth the one more
-/// that lets them be resumed.
+/// Up to this many bytes go into one request with the end of the session, however often that fails. Of larger
+/// blobs only the first attempt does: a request more lets them be resumed in every registry.
 const SMALL: u64 = 1 << 20;
 /// What is tried in turn where a registry, or a proxy before it, does not take large requests.
 const CHUNKS: [u64; 3] = [64 << 20, 16 << 20, 4 << 20];
@@ -35,6 +35,8 @@ pub(super) struct Upload<'a> {
     part: Arc<Part>,
     what: String,
     session: Option<Session>,
+    /// Nothing has failed yet.
+    is_first: bool,
     /// The most that goes into one request.
     chunk: u64,
     /// What went into the last one.
@@ -80,6 +82,7 @@ impl<'a> Upload<'a> {
                 url,
                 offset: Some(0),
             }),
+            is_first: true,
             chunk: u64::MAX,
             tried: 0,
         })
@@ -154,6 +157,7 @@ impl Client {
             let Err(error) = self.attempt_upload(upload).await else {
                 return Ok(());
             };
+            upload.is_first = false;
             // Only new ground counts as progress, as with downloads.
             let offset = upload.session.as_ref().and_then(|session| session.offset);
             let is_stuck = offset.is_none_or(|offset| offset <= furthest);
@@ -210,7 +214,7 @@ impl Client {
                 offset: Some(offset),
             });
             let left = size - offset;
-            if left == 0 || (offset == 0 && left <= SMALL) {
+            if left == 0 || (offset == 0 && (upload.is_first || left <= SMALL)) {
                 upload.tried = left;
                 return self.close_session(upload, &url, offset).await;
             }
@@ -268,7 +272,7 @@ impl Client {
         Ok((next, offset))
     }
 
-    /// Ends an upload, with all of a small blob.
+    /// Ends an upload, with all that is left of the blob.
     async fn close_session(
         &self,
         upload: &Upload<'_>,
