@@ -30,43 +30,29 @@ fn a_large_image_is_pushed_in_less_time_than_skopeo_takes() {
     let bench = Bench::current();
     let layers: Vec<(u64, usize)> = (1..=5).map(|seed| (seed, 50_000_000)).collect();
     let image = noise(&bench.path("noise"), "1", &layers);
-    // The files are in memory for both.
+    // The files are in memory for both, and so is a registry of their own.
     let mut ratios = Vec::new();
-    for round in 0..3_u64 {
-        let Some(registry) = Registry::start() else {
+    for round in 0..5_u64 {
+        let (Some(other), Some(registry)) = (Registry::in_memory(), Registry::in_memory()) else {
             return;
         };
-        let skopeo = || {
-            let to = registry.reference("team/skopeo:1");
-            time(|| skopeo_copy(&bench, &image.image(), &format!("docker://{to}")))
-        };
-        let reference = registry.reference("team/ours:1");
-        let ours = || {
-            let mut largest = 0;
-            let took = time(|| largest = peak(&mut push(&bench, &image, &reference)));
-            assert!(
-                largest < MEMORY,
-                "the largest resident set is {largest} KiB"
+        let to = format!("docker://{}", other.reference("team/image:1"));
+        let theirs = time(|| skopeo_copy(&bench, &image.image(), &to));
+        let mut largest = 0;
+        let reference = registry.reference("team/image:1");
+        let took = time(|| largest = peak(&mut push(&bench, &image, &reference)));
+        for registry in [&other, &registry] {
+            assert_eq!(
+                registry.tagged("team/image", "1").as_ref(),
+                Some(&image.digest)
             );
-            (took, largest)
-        };
-        // Whoever comes second finds the registry warm.
-        let (theirs, (took, largest)) = if round == 1 {
-            let ours = ours();
-            (skopeo(), ours)
-        } else {
-            (skopeo(), ours())
-        };
-        assert_eq!(
-            registry.tagged("team/ours", "1").as_ref(),
-            Some(&image.digest)
-        );
+        }
         ratios.push(took.as_secs_f64() / theirs.as_secs_f64());
 
         let again = time(|| run(&mut push(&bench, &image, &reference)));
         let more = [&layers[..], &[(100 + round, 2000)]].concat();
         let changed = noise(&image.layout, &format!("more{round}"), &more);
-        let reference = registry.reference("team/ours:2");
+        let reference = registry.reference("team/image:2");
         let small = time(|| run(&mut push(&bench, &changed, &reference)));
         report(&[
             ("skopeo", theirs),
@@ -75,11 +61,15 @@ fn a_large_image_is_pushed_in_less_time_than_skopeo_takes() {
             ("one small layer", small),
         ]);
         report_memory(largest);
+        assert!(
+            largest < MEMORY,
+            "the largest resident set is {largest} KiB"
+        );
         assert!(again < SOON, "pushing again took {again:?}");
         assert!(small < SOON, "pushing a small change took {small:?}");
     }
     ratios.sort_by(f64::total_cmp);
-    assert!(ratios[1] <= SHARE, "shares of skopeo's time: {ratios:?}");
+    assert!(ratios[2] <= SHARE, "shares of skopeo's time: {ratios:?}");
 }
 
 fn push(bench: &Bench, image: &Noise, reference: &str) -> Command {
@@ -94,7 +84,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{errors}");
 }
 
-/// How long `work` takes, with nothing of the work before it left to be written: the registry waits for its disk.
+/// How long `work` takes, with nothing of the work before it left to be written.
 fn time(work: impl FnOnce()) -> Duration {
     rustix::fs::sync();
     let began = Instant::now();

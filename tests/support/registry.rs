@@ -31,6 +31,9 @@ pub(crate) struct Settings<'a> {
     pub(crate) relative: bool,
     /// Another one's data, for a second way to the same images.
     pub(crate) data: Option<&'a Registry>,
+    /// Whether its images lie in memory, if that has room for a gigabyte: a slow disk would be the same to all
+    /// whose time is taken.
+    pub(crate) is_in_memory: bool,
 }
 
 /// Who may come in.
@@ -95,14 +98,32 @@ impl Registry {
         })
     }
 
+    /// An open one whose images lie in memory.
+    pub(crate) fn in_memory() -> Option<Self> {
+        Self::with(&Settings {
+            is_in_memory: true,
+            ..Settings::default()
+        })
+    }
+
     /// One with what is special about it.
     pub(crate) fn with(settings: &Settings<'_>) -> Option<Self> {
         if !have(&["docker-registry", "skopeo", "setpriv"]) {
             return None;
         }
+        let memory = Path::new("/dev/shm");
+        let room = || {
+            let disk = rustix::fs::statvfs(memory);
+            disk.is_ok_and(|disk| disk.f_bavail * disk.f_frsize > 1 << 30)
+        };
+        let place = if settings.is_in_memory && room() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let directory = tempfile::Builder::new()
             .prefix("pib-registry-")
-            .tempdir()
+            .tempdir_in(place)
             .expect("a folder");
         let own = directory.path().join("data");
         let data = settings.data.map_or(own, |other| other.data.clone());
