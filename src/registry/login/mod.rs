@@ -1,7 +1,8 @@
 //! Logins: where people and other tools keep them, and which one is for a repository.
 //!
 //! The one idea: a search goes through the files of podman and Docker in their order, then
-//! `DOCKER_AUTH_CONFIG`, and the first one with a login wins. Each file may name a helper, a program that has the logins instead.
+//! `DOCKER_AUTH_CONFIG`, and the first one with a login wins. Each file may name a helper, a program that
+//! has the logins instead.
 //!
 //! Follows containers-auth.json(5), and Docker's `config.json` for what that leaves open.
 //!
