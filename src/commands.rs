@@ -12,8 +12,8 @@ use pyats_image_builder::image::Image;
 use pyats_image_builder::net::{self, Proxies};
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::registry::{Client, Given, Logins, Reference};
-use pyats_image_builder::runner::{self, Outcome as Ended};
-use pyats_image_builder::{output, push, run};
+use pyats_image_builder::runner::Outcome as Ended;
+use pyats_image_builder::{doctor, output, push, run};
 use serde_json::json;
 
 use crate::cli::{self, Build, Doctor, Global, Inspect, Login, Logout, Push, Run};
@@ -271,37 +271,15 @@ fn registry_of(text: &str) -> std::result::Result<String, OptionsError> {
     }
 }
 
-pub(crate) fn doctor(doctor: &Doctor) -> Result {
-    let report = runner::probe();
-    let chosen = report
-        .rungs
-        .iter()
-        .find(|(_, result)| result.is_ok())
-        .map(|(rung, _)| *rung);
-    let text = if doctor.json {
-        let value = json!({ "rung": chosen, "isolation": chosen.map(runner::isolation), "rungs": report.rungs });
-        serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+pub(crate) fn doctor(arguments: &Doctor, global: &Global, progress: &Progress) -> Result {
+    let findings = doctor::examine(&arguments.options(global)?, progress)?;
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&findings).unwrap_or_default()
     } else {
-        let mut lines = Vec::new();
-        for (rung, result) in &report.rungs {
-            match result {
-                Ok(()) if Some(*rung) == chosen => {
-                    lines.push(format!("{rung}: works, and is chosen"));
-                }
-                Ok(()) => {
-                    lines.push(format!("{rung}: works"));
-                }
-                Err(refusal) => {
-                    lines.push(format!("{rung}: {refusal}"));
-                    lines.push(format!("    remedy: {}", refusal.remedy));
-                }
-            }
-        }
-        lines.extend(chosen.map(|rung| format!("isolation: {}", runner::isolation(rung))));
-        lines.join("\n") + "\n"
+        findings.lines().join("\n")
     };
-    print(&text)?;
-    Ok(if chosen.is_some() {
+    print(&format!("{text}\n"))?;
+    Ok(if findings.rung.is_some() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -62,9 +62,11 @@
 pub mod assemble;
 pub mod base;
 pub mod buildfile;
+mod confined;
 pub mod context;
 pub mod digest;
 pub mod dockerfile;
+pub mod doctor;
 pub mod error;
 pub mod image;
 pub mod layer;

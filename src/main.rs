@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         None => commands::build(&cli.build, &cli.global, &report, &progress),
         Some(Command::Inspect(inspect)) => commands::inspect(inspect, &cli.global, &progress),
         Some(Command::Run(run)) => commands::run(run, &cli.global, &progress),
-        Some(Command::Doctor(doctor)) => commands::doctor(doctor),
+        Some(Command::Doctor(doctor)) => commands::doctor(doctor, &cli.global, &progress),
         Some(Command::Completions { shell }) => commands::completions(*shell),
         Some(Command::Man) => commands::man(),
         Some(Command::Push(push)) => commands::push(push, &cli.global, &progress),

@@ -9,6 +9,8 @@ mod architecture;
 mod bad_input;
 /// Instructions of `cmds` and Debian packages.
 mod cmds;
+/// Builds in the containers of CI systems.
+mod containers;
 /// The support code itself: a test that cannot fail is a defect.
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.

@@ -108,6 +108,7 @@ fn everything(filter: &[String]) {
     if root {
         passed &= checks(Rung::Root, filter);
         passed &= checks(Rung::UsernsRange, filter);
+        passed &= checks(Rung::Chroot, filter);
         for (user, ids, rungs) in [
             (
                 "runner-range",
@@ -126,7 +127,8 @@ fn everything(filter: &[String]) {
                 Ok(()) => passed &= checks(rung, filter),
                 Err(refusal) => {
                     println!("SKIPPED: `{rung}` cannot be had here: {refusal}");
-                    let required = std::env::var_os("REQUIRE_ALL").is_some() && rung != Rung::Root;
+                    let is_roots = matches!(rung, Rung::Root | Rung::Chroot);
+                    let required = std::env::var_os("REQUIRE_ALL").is_some() && !is_roots;
                     passed &= !required;
                 }
             }
@@ -216,6 +218,9 @@ impl Ground {
     }
 
     fn rootfs(&self) -> RootFs {
+        if self.rung == Rung::Chroot {
+            return RootFs::Directory(self.path("lower"));
+        }
         RootFs::Overlay {
             lower: vec![self.path("lower")],
             upper: self.path("upper"),
@@ -305,7 +310,12 @@ type Check = (&'static str, fn(&Ground));
 fn checks(rung: Rung, filter: &[String]) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let (mut passed, mut failed) = (0, 0);
-    for (name, check) in CHECKS {
+    let own = if rung == Rung::Chroot {
+        CHROOT_CHECKS
+    } else {
+        NAMESPACE_CHECKS
+    };
+    for (name, check) in CHECKS.iter().chain(own) {
         if !filter.is_empty() && !filter.iter().any(|part| name.contains(part)) {
             continue;
         }
@@ -328,22 +338,12 @@ fn checks(rung: Rung, filter: &[String]) -> bool {
 
 const CHECKS: &[Check] = &[
     ("the rung is chosen when forced", chosen),
-    ("root has id 0 and no other group", identity),
     ("the environment is exact", environment),
     ("a large environment arrives", large_environment),
     ("the CA bundle is shown and named", ca_bundle),
-    ("capabilities are Docker's", capabilities),
     ("forbidden calls are refused", forbidden),
-    ("the filter follows Docker's arguments", filter_arguments),
     ("owners change or seem to", owners),
-    ("only three descriptors are open", descriptors),
-    ("signals are at their defaults", signals_default),
-    ("the kernel's settings are read-only", read_only_kernel),
-    ("devices work", devices),
-    ("only the step's processes are seen", processes),
-    ("pid 1 cannot be entered", pid_one),
     ("the host's files are not seen", host_hidden),
-    ("the upper directory has what was written", upper),
     ("a tree is written in place", in_place),
     ("statuses and signals are told", statuses),
     ("missing programs are told", missing),
@@ -354,7 +354,6 @@ const CHECKS: &[Check] = &[
     ("orphans end with the command", orphans),
     ("nothing survives SIGKILL", killed),
     ("calls are answered", calls),
-    ("calls have all capabilities", call_privileges),
     ("calls can be cancelled", call_cancelled),
     ("the network is the host's", network),
     ("the working directory is made", working_directory),
@@ -362,13 +361,42 @@ const CHECKS: &[Check] = &[
     ("a linked resolv.conf is covered", resolv_conf),
     ("hostile links stay inside", hostile),
     ("the umask is 022 and limits are kept", limits),
-    ("an overlay is probed", overlays),
     ("commands run side by side", side_by_side),
     ("a terminal is passed on", terminal),
 ];
 
+/// What holds where a step has processes, devices and mounts of its own.
+const NAMESPACE_CHECKS: &[Check] = &[
+    ("root has id 0 and no other group", identity),
+    ("capabilities are Docker's", capabilities),
+    ("the filter follows Docker's arguments", filter_arguments),
+    ("only three descriptors are open", descriptors),
+    ("signals are at their defaults", signals_default),
+    ("the kernel's settings are read-only", read_only_kernel),
+    ("devices work", devices),
+    ("only the step's processes are seen", processes),
+    ("pid 1 cannot be entered", pid_one),
+    ("the upper directory has what was written", upper),
+    ("calls have all capabilities", call_privileges),
+    ("an overlay is probed", overlays),
+];
+
+/// What holds where it has not.
+const CHROOT_CHECKS: &[Check] = &[
+    ("what is shown is taken away", taken_away),
+    ("nobody leaves the root", no_way_out),
+    ("devices work without mounts", plain_devices),
+    ("a fork bomb ends with the command", fork_bomb),
+    (
+        "a tree comes back to where it was mounted from",
+        copied_back,
+    ),
+    ("no network means no sockets", no_sockets),
+    ("nothing can be mounted", no_overlay),
+];
+
 fn chosen(ground: &Ground) {
-    assert_eq!(runner::choose(Some(ground.rung)).unwrap(), ground.rung);
+    assert_eq!(runner::choose(Some(ground.rung)).unwrap().0, ground.rung);
     let started = Instant::now();
     let report = runner::probe();
     println!(
@@ -527,7 +555,8 @@ fn owners(ground: &Ground) {
     match ground.rung {
         Rung::UsernsSingle => assert_eq!(lines, ["0:0", "node"]),
         Rung::Root => assert_eq!(lines, ["1:1", "node"]),
-        Rung::UsernsRange => assert_eq!(lines[0], "1:1"),
+        // In a container, whose devices are guarded, there would be a node.
+        Rung::UsernsRange | Rung::Chroot => assert_eq!(lines[0], "1:1"),
     }
     assert_eq!(ground.says("su one -c 'id -u'").len(), 1);
 }
@@ -628,6 +657,9 @@ fn host_hidden(ground: &Ground) {
     assert_eq!(ground.says("ls -A /tmp; ls -A /root"), Vec::<String>::new());
     let roots = ground.says("ls /");
     assert_eq!(roots, ["bin", "dev", "etc", "proc", "root", "sys", "tmp"]);
+    if ground.rung == Rung::Chroot {
+        return;
+    }
     let table = ground.says("cat /proc/self/mountinfo").join("\n");
     assert!(!table.contains(" /home "), "{table}");
 }
@@ -695,12 +727,12 @@ fn in_place(ground: &Ground) {
         "here\n"
     );
     assert!(!ground.path("lower/etc/passwd").exists());
-    assert_eq!(
-        fs_err::metadata(ground.path("lower/etc/hosts"))
-            .unwrap()
-            .len(),
-        0
-    );
+    let hosts = ground.path("lower/etc/hosts");
+    if ground.rung == Rung::Chroot {
+        assert!(!hosts.exists(), "it is taken away again");
+    } else {
+        assert_eq!(fs_err::metadata(hosts).unwrap().len(), 0);
+    }
 }
 
 fn statuses(ground: &Ground) {
@@ -1031,7 +1063,12 @@ fn mounts(ground: &Ground) {
         .into_iter()
         .filter(|line| !line.contains(':'))
         .collect();
-    assert_eq!(lines, ["content", "content", "content", "ro", "ro", "busy"]);
+    if ground.rung == Rung::Chroot {
+        // What is written to a copy is gone afterwards.
+        assert_eq!(lines, ["content", "content", "content"]);
+    } else {
+        assert_eq!(lines, ["content", "content", "content", "ro", "ro", "busy"]);
+    }
     assert_eq!(
         fs_err::read_to_string(ground.path("shared/out")).unwrap(),
         "y\n"
@@ -1040,6 +1077,172 @@ fn mounts(ground: &Ground) {
         fs_err::read_to_string(ground.path("shared/file")).unwrap(),
         "content\n"
     );
+}
+
+/// All of a tree but for times: kind, mode and content.
+fn state(root: &Path) -> std::collections::BTreeMap<PathBuf, String> {
+    let mut found = BTreeSet::new();
+    list(root, Path::new(""), &mut found);
+    let state = |path: &PathBuf| {
+        let host = root.join(path);
+        let metadata = fs_err::symlink_metadata(&host).unwrap();
+        let content = match metadata.file_type() {
+            kind if kind.is_symlink() => fs_err::read_link(&host).unwrap().display().to_string(),
+            kind if kind.is_file() => fs_err::read(&host).unwrap().len().to_string(),
+            _ => String::new(),
+        };
+        let times = (metadata.mtime(), metadata.mtime_nsec());
+        (
+            path.clone(),
+            format!("{:o} {times:?} {content}", metadata.mode()),
+        )
+    };
+    found.iter().map(state).collect()
+}
+
+fn taken_away(ground: &Ground) {
+    let lower = ground.path("lower");
+    fs_err::create_dir_all(lower.join("dev/own")).unwrap();
+    fs_err::write(lower.join("dev/own/file"), "of the image").unwrap();
+    fs_err::write(lower.join("etc/resolv.conf"), "of the image").unwrap();
+    fs_err::create_dir_all(lower.join("cache/below")).unwrap();
+    let mut before = state(&lower);
+    let mut command = ground.command(
+        "ls /dev/own && exit 1; echo x > /dev/file; echo x > /proc/file; rm -r /sys; rm /etc/hosts;
+         rm /etc/resolv.conf; mkdir /etc/resolv.conf; echo x > /cache/file; echo x > /deep/down/file; exit 0",
+    );
+    fs_err::create_dir(ground.path("shared")).unwrap();
+    command.mounts = ["/cache", "/deep/down"]
+        .map(|target| Mount {
+            source: ground.path("shared"),
+            target: target.into(),
+            read_only: true,
+        })
+        .into();
+    command.tmpfs = vec![runner::Tmpfs {
+        target: "/scratch/space".into(),
+        size: None,
+    }];
+    assert_eq!(ground.run(&command).outcome, Outcome::Exited(0));
+    // The command has removed files there, so its time is the command's.
+    let mut after = state(&lower);
+    assert!(before.remove(Path::new("etc")).is_some() && after.remove(Path::new("etc")).is_some());
+    assert_eq!(after, before);
+    assert!(
+        fs_err::read_dir(ground.path("shared"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+    // What a step makes of a directory that was made on the way is its own.
+    command.argv[2] = "echo x > /deep/kept; mv /etc /moved; mkdir /etc".into();
+    assert_eq!(ground.run(&command).outcome, Outcome::Exited(0));
+    let after = state(&lower);
+    let new: Vec<_> = after
+        .keys()
+        .filter(|path| !before.contains_key(*path))
+        .collect();
+    assert_eq!(
+        new,
+        [
+            "deep",
+            "deep/kept",
+            "moved",
+            "moved/passwd",
+            "moved/resolv.conf"
+        ]
+        .map(Path::new)
+    );
+    assert!(!ground.path("lower.aside").exists());
+}
+
+fn no_way_out(ground: &Ground) {
+    for script in [
+        "chroot /tmp true",
+        "kill -9 -1",
+        "ls /proc/1",
+        "mknod /disk b 8 0 && head -c 1 /disk",
+    ] {
+        let done = ground.sh(script);
+        assert!(
+            !matches!(done.outcome, Outcome::Exited(0) | Outcome::Signalled(_)),
+            "{script}: {:?}",
+            done.lines
+        );
+    }
+}
+
+fn plain_devices(ground: &Ground) {
+    let script = "head -c 3 /dev/zero | wc -c; head -c 3 /dev/urandom | wc -c; echo x > /dev/null;
+        echo x > /dev/full || echo full; echo out > /dev/stdout; echo err > /dev/stderr;
+        touch /dev/shm/x && stat -c %a /dev/shm; test -s /proc/meminfo && echo memory";
+    let mut lines: Vec<String> = ground.says(script);
+    lines.retain(|line| !line.contains("rror"));
+    // What comes by a pipe of its own may come a little later.
+    lines.sort();
+    assert_eq!(lines, ["1777", "3", "3", "err", "full", "memory", "out"]);
+}
+
+fn fork_bomb(ground: &Ground) {
+    let started = Instant::now();
+    ground.says(
+        "bomb() { test $1 -lt 11 || exec sleep 8888; bomb $(($1 + 1)) & bomb $(($1 + 1)) & sleep 8888; }
+         bomb 0 & sleep 1; echo enough",
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(running("8888"), 0);
+}
+
+fn copied_back(ground: &Ground) {
+    let shared = ground.path("shared");
+    fs_err::create_dir(&shared).unwrap();
+    fs_err::write(shared.join("old"), "old").unwrap();
+    fs_err::hard_link(shared.join("old"), shared.join("same")).unwrap();
+    let mut command = ground.command(
+        "cat /cache/old; rm /cache/old; echo new > /cache/new; ln -s new /cache/link; chmod 700 /cache/new",
+    );
+    command.mounts = vec![Mount {
+        source: shared.clone(),
+        target: "/cache".into(),
+        read_only: false,
+    }];
+    assert_eq!(ground.run(&command).lines, ["old"]);
+    let found: Vec<_> = state(&shared).into_keys().collect();
+    assert_eq!(found, ["link", "new", "same"].map(PathBuf::from));
+    let mode = fs_err::metadata(shared.join("new")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+    // What did not change is what it was.
+    let inode = |path: &Path| fs_err::metadata(path).unwrap().ino();
+    let before = (inode(&shared), inode(&shared.join("new")));
+    command.argv[2] =
+        "mkdir /cache/folder; rm /cache/link; mkdir /cache/link; echo x > /cache/link/x".into();
+    ground.run(&command);
+    assert_eq!((inode(&shared), inode(&shared.join("new"))), before);
+    let found: Vec<_> = state(&shared).into_keys().collect();
+    assert_eq!(
+        found,
+        ["folder", "link", "link/x", "new", "same"].map(PathBuf::from)
+    );
+    command.argv[2] = "rm -r /cache".into();
+    ground.run(&command);
+    assert!(state(&shared).is_empty());
+}
+
+fn no_sockets(ground: &Ground) {
+    let mut command = ground.command("nc 127.0.0.1 1");
+    assert!(ground.run(&command).lines.concat().contains("refused"));
+    command.network = false;
+    let lines = ground.run(&command).lines.concat();
+    assert!(lines.contains("not supported"), "{lines}");
+}
+
+fn no_overlay(ground: &Ground) {
+    let refusal = probe_overlay(ground.rung, ground.place.path()).unwrap_err();
+    assert!(refusal.call.contains("overlay"), "{refusal:?}");
 }
 
 fn resolv_conf(ground: &Ground) {
@@ -1101,7 +1304,7 @@ fn hostile(ground: &Ground) {
         ] {
             let ran = attempt(name, target);
             assert!(untouched(), "{name} -> {}", target.display());
-            if ["dev", "proc", "sys"].contains(&name) {
+            if ["dev", "proc", "sys"].contains(&name) && ground.rung != Rung::Chroot {
                 assert!(!ran, "{name} -> {}", target.display());
             }
         }

@@ -296,9 +296,15 @@ fn choose(
     if options.dry_run {
         return Ok(None);
     }
-    let rung = runner::choose(options.runner)?;
+    let (rung, refused) = runner::choose(options.runner)?;
+    // That a user is not root is nothing to tell.
+    let is_news = |rung: Rung| rung != Rung::Root || rustix::process::geteuid().is_root();
+    let better = refused.iter().rfind(|(rung, _)| is_news(*rung));
+    let since = better.map_or(String::new(), |(better, refusal)| {
+        format!(", since `{better}` cannot be had ({refusal}; `doctor` says more)")
+    });
     progress.note(format!(
-        "steps run on the rung `{rung}`. {}",
+        "steps run on the rung `{rung}`{since}. {}",
         runner::isolation(rung)
     ));
     rootfs::sweep(rung, work_dir)?;

@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::{self, Options};
-use pyats_image_builder::base::Pull;
+use pyats_image_builder::base::{InvalidSource, Pull};
 use pyats_image_builder::context::{Again, SshOptions};
+use pyats_image_builder::doctor;
 use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::layer::Compression;
 use pyats_image_builder::manifest::Platform;
 use pyats_image_builder::output::Output;
+use pyats_image_builder::registry::Reference;
 use pyats_image_builder::runner::Rung;
 
 use registries::FormatName;
@@ -48,7 +50,9 @@ pub(crate) struct Global {
 
     /// Force the technique by which steps are run
     #[arg(long, global = true, value_name = "RUNG", value_parser = rung)]
-    #[arg(help = "How steps are run: auto, root, userns-range or userns-single [default: auto]")]
+    #[arg(
+        help = "How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]"
+    )]
     runner: Option<Choice>,
 
     /// How progress is shown
@@ -295,6 +299,39 @@ pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Look whether this base can be had
+    #[arg(long, value_name = "REFERENCE", default_value = "python:3.11-slim")]
+    base: String,
+
+    /// Ask no other machine
+    #[arg(long)]
+    offline: bool,
+
+    #[command(flatten)]
+    registries: Registries,
+}
+
+impl Doctor {
+    /// What is meant.
+    pub(crate) fn options(&self, global: &Global) -> Result<doctor::Options, OptionsError> {
+        let base: Reference = self
+            .base
+            .parse()
+            .map_err(|error| OptionsError::Base(InvalidSource::Reference(error)))?;
+        let mut registry = self.registries.options(1, &[])?;
+        if let Some(given) = &mut registry.logins.given {
+            base.registry().clone_into(&mut given.registry);
+        }
+        Ok(doctor::Options {
+            store: global.store()?,
+            runner: global.runner(),
+            base,
+            registry,
+            ca_cert: self.registries.ca_cert()?,
+            offline: self.offline,
+        })
+    }
 }
 
 /// `id=ID,src=FILE`; an empty text among them is not there.

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 use regex::Regex;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 /// What an instruction copies.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -284,15 +284,8 @@ pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf, SelectError> {
 
 fn confined(root: &Path, path: &Path) -> Result<PathBuf, SelectError> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
     let root = rustix::fs::open(root, flags, Mode::empty()).map_err(io::Error::from)?;
-    let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&root, path, flags, Mode::empty(), confined)
-        .map_err(io::Error::from)?;
+    let found = crate::confined::open(&root, path, flags).map_err(io::Error::from)?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&found);
     Ok(fs::read_link(format!("/proc/self/fd/{number}"))?)
 }

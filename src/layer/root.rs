@@ -10,9 +10,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::confined;
 use crate::layer::Error;
 use crate::layer::node::{self, Kind};
 
@@ -110,21 +111,7 @@ fn parts(path: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match rustix::fs::openat2(
-            root,
-            OsStr::from_bytes(path),
-            DIRECTORY,
-            Mode::empty(),
-            flags,
-        ) {
-            // A rename elsewhere on the machine raced with the resolution.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
+    confined::open(root, Path::new(OsStr::from_bytes(path)), DIRECTORY)
 }
 
 /// Splits off the last component.

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::body::Watch;
 use super::certificates::{Certificates, OfHosts};
 use super::fault::host;
-use super::{Body, Client, Error, Fault, Response};
+use super::{Body, Client, Error, Fault, Response, tls};
 use crate::progress::Progress;
 use crate::secret::Secret;
 
@@ -249,6 +249,34 @@ impl Client {
         trust: Trust,
         certificates: Certificates,
     ) -> Result<reqwest::Client, Error> {
+        if trust != Trust::Verified {
+            return self.build(trust, certificates.identity, Vec::new());
+        }
+        let mut roots = self.authorities()?;
+        roots.extend(certificates.authorities);
+        let has_own = !roots.is_empty();
+        match self.build(trust, certificates.identity.clone(), roots) {
+            // The system has none.
+            Err(Error::Setup { .. }) if !has_own && tls::may_use_bundled() => {
+                let bundled = tls::bundled();
+                let roots = bundled
+                    .iter()
+                    .map(|root| reqwest::Certificate::from_der(root));
+                let roots = roots.collect::<Result<_, _>>();
+                let roots = roots.map_err(|error| Error::setup(&error))?;
+                self.build(trust, certificates.identity, roots)
+            }
+            result => result,
+        }
+    }
+
+    /// `roots` are trusted besides the system's.
+    fn build(
+        &self,
+        trust: Trust,
+        identity: Option<reqwest::Identity>,
+        roots: Vec<reqwest::Certificate>,
+    ) -> Result<reqwest::Client, Error> {
         let proxies = self.options.proxies.clone();
         let by_url = move |url: &Url| proxies.for_url(url).map(super::Proxy::url);
         let builder = reqwest::Client::builder()
@@ -260,14 +288,12 @@ impl Client {
             .tcp_user_timeout(self.timing.stall)
             // Its own reading of the environment ends here.
             .no_proxy();
-        let builder = match certificates.identity {
+        let builder = match identity {
             Some(identity) => builder.identity(identity),
             None => builder,
         };
         let builder = match trust {
             Trust::Verified => {
-                let mut roots = self.authorities()?;
-                roots.extend(certificates.authorities);
                 let builder = builder.proxy(reqwest::Proxy::custom(by_url));
                 if roots.is_empty() {
                     builder

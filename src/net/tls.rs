@@ -47,13 +47,31 @@ impl TlsError {
     }
 }
 
+/// Whether the authorities that this program brings count where the system has none, as in an empty container. Whoever
+/// names a place for them means that one.
+pub(super) fn may_use_bundled() -> bool {
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()))
+}
+
+/// Those that Mozilla trusts.
+pub(super) fn bundled() -> Vec<CertificateDer<'static>> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec()
+}
+
 impl Client {
     /// TLS that trusts the authorities of the system, of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they
-    /// are set, and of `--ca-cert`. Connections that share the value resume each other's sessions.
+    /// are set, and of `--ca-cert`; where there is none of these, Mozilla's. Connections that share the value resume each other's sessions.
     pub fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let verifier = Verifier::new_with_extra_roots(self.extra_roots()?, provider.clone())
-            .map_err(TlsError::Authorities)?;
+        let verifier = |roots| Verifier::new_with_extra_roots(roots, provider.clone());
+        let extra = self.extra_roots()?;
+        let verifier = match verifier(extra.clone()) {
+            Err(_) if extra.is_empty() && may_use_bundled() => verifier(bundled()),
+            result => result,
+        };
+        let verifier = verifier.map_err(TlsError::Authorities)?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Authorities)?

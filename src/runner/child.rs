@@ -8,8 +8,11 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use rustix::termios::OptionalActions;
 use rustix::thread::UnshareFlags;
 
+use super::shown::Shown;
 use super::wire::{Channel, Job, Note, Spec};
-use super::{Call, Failure, MARKER, Outcome, Rung, ids, init, mounts, owners, probe, sys};
+use super::{
+    Call, Command, Failure, MARKER, Outcome, Rung, family, ids, init, mounts, owners, probe, sys,
+};
 
 /// See [`super::child`].
 pub(super) fn take_over() -> Option<Call> {
@@ -58,7 +61,7 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
-    if spec.rung != Rung::Root {
+    if matches!(spec.rung, Rung::UsernsRange | Rung::UsernsSingle) {
         unshare(UnshareFlags::NEWUSER, "CLONE_NEWUSER")?;
         if spec.rung == Rung::UsernsSingle {
             ids::write_single(uid, gid)?;
@@ -73,24 +76,33 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         .map_err(|error| Failure::new("prctl(PR_SET_DUMPABLE)", error))?;
     match spec.job {
         Job::Run(command) => {
-            if !command.network {
+            if !command.network && spec.rung != Rung::Chroot {
                 unshare(UnshareFlags::NEWNET, "CLONE_NEWNET")?;
                 sys::raise_loopback()
                     .map_err(|error| Failure::new("ioctl(SIOCSIFFLAGS)", error))?;
             }
             let terminal = Terminal::of(&stdio);
-            first_process(channel, |channel| {
+            first_process(spec.rung, channel, |channel| {
+                if spec.rung == Rung::Chroot {
+                    return in_plain_sight(&command, stdio, channel);
+                }
                 let owners = owners::Prepared::open(spec.rung, &command)?;
                 mounts::enter(spec.rung, &command)?;
-                init::run(spec.rung, &command, stdio, owners, channel)
+                init::run(spec.rung, &command, stdio, owners, &[], channel)
             })?;
             terminal.restore();
             Ok(None)
         }
         Job::Probe { directory } => {
-            first_process(channel, |_| probe::all_the_way(spec.rung, &directory))?;
+            first_process(spec.rung, channel, |_| {
+                probe::all_the_way(spec.rung, &directory)
+            })?;
             Ok(None)
         }
+        Job::Overlay { .. } if spec.rung == Rung::Chroot => Err(Failure::said(
+            "mount(overlay)",
+            "nothing can be mounted here",
+        )),
         Job::Overlay { directory } => {
             unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
             mounts::detach_from_host()?;
@@ -99,8 +111,10 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
             Ok(None)
         }
         Job::Call { task } => {
-            unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
-            mounts::detach_from_host()?;
+            if spec.rung != Rung::Chroot {
+                unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
+                mounts::detach_from_host()?;
+            }
             channel
                 .send(&Note::Ready)
                 .map_err(|error| Failure::new("write", error))?;
@@ -143,20 +157,47 @@ fn map_range(channel: &Channel) -> Result<(), Failure> {
         .map_err(|error| Failure::new("setresuid(0)", error))
 }
 
+/// Runs a command on the rung `chroot`, among the processes of this container.
+fn in_plain_sight(
+    command: &Command,
+    stdio: Vec<OwnedFd>,
+    channel: &Channel,
+) -> Result<Outcome, Failure> {
+    if !command.interactive {
+        // Who kills the program with its process group leaves somebody to end the command.
+        rustix::process::setsid().map_err(|error| Failure::new("setsid", error))?;
+    }
+    let shown = Shown::put(command)?;
+    let outcome = init::run(Rung::Chroot, command, stdio, None, shown.taps(), channel);
+    let ended = family::end();
+    shown.take_away()?;
+    ended.and(outcome)
+}
+
 /// Runs `work` as pid 1 of new namespaces and waits until the last process in them has ended.
 fn first_process(
+    rung: Rung,
     channel: &Channel,
     work: impl FnOnce(&Channel) -> Result<Outcome, Failure>,
 ) -> Result<(), Failure> {
-    unshare(
-        UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
-        "CLONE_NEWPID|CLONE_NEWIPC|CLONE_NEWUTS",
-    )?;
+    if rung != Rung::Chroot {
+        unshare(
+            UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
+            "CLONE_NEWPID|CLONE_NEWIPC|CLONE_NEWUTS",
+        )?;
+    }
     let (alive, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| Failure::new("pipe2", error))?;
     let Some(first) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop(held);
-        let result = protect(&alive)
+        let protected = if rung == Rung::Chroot {
+            sys::leave_keyring();
+            // It may not end with its parent, or the command would live on. The channel's end tells it.
+            family::adopt()
+        } else {
+            protect(&alive)
+        };
+        let result = protected
             .and_then(|()| work(channel))
             .and_then(|outcome| done(channel, outcome));
         if let Err(failure) = result {

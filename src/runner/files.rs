@@ -235,7 +235,7 @@ impl Placer<'_> {
 }
 
 /// The extended attributes that go along: the user's own.
-fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
+pub(super) fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
     use std::os::unix::ffi::OsStringExt as _;
     let mut list = vec![0; 1 << 16];
     let length = match rustix::fs::llistxattr(path, &mut list[..]) {
@@ -292,14 +292,14 @@ fn chown(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     )
 }
 
-fn time_of(metadata: &std::fs::Metadata) -> Timespec {
+pub(super) fn time_of(metadata: &std::fs::Metadata) -> Timespec {
     Timespec {
         tv_sec: metadata.mtime(),
         tv_nsec: metadata.mtime_nsec(),
     }
 }
 
-fn set_time(path: &Path, time: Timespec) -> io::Result<()> {
+pub(super) fn set_time(path: &Path, time: Timespec) -> io::Result<()> {
     let times = Timestamps {
         last_access: time,
         last_modification: time,

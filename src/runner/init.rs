@@ -19,7 +19,8 @@ use super::owners::{Prepared, Recorder};
 use super::seccomp::Told;
 use super::wire::{Channel, Note};
 use super::{
-    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, files, seccomp, sys,
+    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, family, files, seccomp,
+    shown, sys,
 };
 
 /// Docker's default capabilities.
@@ -41,12 +42,13 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// Where a program is looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs the command to its end.
+/// Runs the command to its end. What comes by `taps` is passed on to its standard output and error.
 pub(super) fn run(
     rung: Rung,
     command: &Command,
     stdio: Vec<OwnedFd>,
     owners: Option<Prepared>,
+    taps: &[OwnedFd],
     channel: &Channel,
 ) -> Result<Outcome, Failure> {
     let child_signal = sys::child_signal().map_err(|error| Failure::new("signalfd", error))?;
@@ -64,8 +66,13 @@ pub(super) fn run(
         let _ = serde_json::to_writer(fs_err::File::from_parts(reporter.into(), "pipe"), &failure);
         sys::exit(1);
     };
-    drop((reporter, stdio, theirs));
-    let mut report = Some(std::fs::File::from(report));
+    drop((reporter, theirs));
+    let taps = Taps {
+        from: taps,
+        // Whoever reads the command's output waits for its end.
+        to: stdio.into_iter().skip(1).take(taps.len()).collect(),
+    };
+    let report = Some(std::fs::File::from(report));
     let listener = ours
         .receive_descriptors()
         .map_err(|error| Failure::new("recvmsg", error))?;
@@ -74,7 +81,16 @@ pub(super) fn run(
         // A command that did not get so far says why.
         _ => None,
     };
-    let outcome = reap(main, &child_signal, channel, &mut report, recorder.as_mut())?;
+    let outcome = Init {
+        rung,
+        main,
+        child_signal,
+        channel,
+        report,
+        recorder: recorder.as_mut(),
+        taps,
+    }
+    .reap()?;
     // What was killed is not what anybody asked for.
     if let (Some(recorder), Outcome::Exited(_)) = (recorder, outcome) {
         recorder.complete()?;
@@ -82,67 +98,122 @@ pub(super) fn run(
     Ok(outcome)
 }
 
-/// Waits for the command, and for the orphans that it makes; sends it the signals that the program asks for, and
-/// answers its calls.
-fn reap(
-    main: Pid,
-    child_signal: &OwnedFd,
-    channel: &Channel,
-    report: &mut Option<std::fs::File>,
-    mut recorder: Option<&mut Recorder>,
-) -> Result<Outcome, Failure> {
-    loop {
-        while let Some((pid, status)) = rustix::process::wait(WaitOptions::NOHANG)
-            .map_err(|error| Failure::new("wait", error))?
-        {
-            if pid == main {
-                failed_start(report)?;
-                return Ok(outcome(status));
+/// Where writes to `/dev/stdout` and `/dev/stderr` come out, where /proc cannot lead them.
+struct Taps<'a> {
+    from: &'a [OwnedFd],
+    to: Vec<OwnedFd>,
+}
+
+impl Taps<'_> {
+    /// Passes on all that is there.
+    fn pass_on(&self) {
+        let mut buffer = [0; 4096];
+        for (from, to) in self.from.iter().zip(&self.to) {
+            while let Ok(length @ 1..) = rustix::io::read(from, &mut buffer) {
+                let mut rest = &buffer[..length];
+                while let Ok(written @ 1..) = rustix::io::write(to, rest) {
+                    rest = &rest[written..];
+                }
             }
         }
+    }
+}
+
+/// What pid 1 looks after.
+struct Init<'a> {
+    rung: Rung,
+    main: Pid,
+    child_signal: OwnedFd,
+    channel: &'a Channel,
+    report: Option<std::fs::File>,
+    recorder: Option<&'a mut Recorder>,
+    taps: Taps<'a>,
+}
+
+/// What something is heard from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ear {
+    Child,
+    Channel,
+    Report,
+    Recorder,
+    Tap,
+}
+
+impl Init<'_> {
+    /// Waits for the command, and for the orphans that it makes; sends it the signals that the program asks for, and
+    /// answers its calls.
+    fn reap(mut self) -> Result<Outcome, Failure> {
+        loop {
+            while let Some((pid, status)) = rustix::process::wait(WaitOptions::NOHANG)
+                .map_err(|error| Failure::new("wait", error))?
+            {
+                if pid == self.main {
+                    failed_start(&mut self.report)?;
+                    self.taps.pass_on();
+                    return Ok(outcome(status));
+                }
+            }
+            for (ear, heard) in self.listen()? {
+                self.attend(ear, heard)?;
+            }
+        }
+    }
+
+    /// Waits until something is heard.
+    fn listen(&self) -> Result<Vec<(Ear, PollFlags)>, Failure> {
+        let mut ears = vec![Ear::Child, Ear::Channel];
         let mut fds = vec![
-            PollFd::new(child_signal, PollFlags::IN),
-            PollFd::new(channel, PollFlags::IN),
+            PollFd::new(&self.child_signal, PollFlags::IN),
+            PollFd::new(self.channel, PollFlags::IN),
         ];
-        if let Some(report) = report.as_ref() {
+        if let Some(report) = &self.report {
+            ears.push(Ear::Report);
             fds.push(PollFd::new(report, PollFlags::IN));
         }
-        let reporting = fds.len() > 2;
-        if let Some(recorder) = &recorder {
+        if let Some(recorder) = &self.recorder {
+            ears.push(Ear::Recorder);
             fds.push(PollFd::new(recorder.listener(), PollFlags::IN));
+        }
+        for tap in self.taps.from {
+            ears.push(Ear::Tap);
+            fds.push(PollFd::new(tap, PollFlags::IN));
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::new("poll", error)),
         }
-        let is_ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
-        let (child, told, reported) = (is_ready(0), is_ready(1), reporting && is_ready(2));
-        let asked = fds
-            .get(2 + usize::from(reporting))
-            .map_or(PollFlags::empty(), PollFd::revents);
-        drop(fds);
-        if child {
-            let _ = rustix::io::read(child_signal, &mut [0; 128]);
-        }
-        if reported {
-            failed_start(report)?;
-        }
-        match &mut recorder {
-            Some(recorder) if asked.contains(PollFlags::IN) => recorder.serve()?,
-            // Nobody is left who could ask.
-            Some(_) if !asked.is_empty() => recorder = None,
-            _ => {}
-        }
-        if told {
-            let signal = match channel.receive() {
-                Ok(Some(Note::Signal(number))) => {
-                    Signal::from_named_raw(number).unwrap_or(Signal::TERM)
+        let heard = fds.iter().map(PollFd::revents);
+        let heard = ears.into_iter().zip(heard);
+        Ok(heard.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn attend(&mut self, ear: Ear, heard: PollFlags) -> Result<(), Failure> {
+        match ear {
+            Ear::Child => drop(rustix::io::read(&self.child_signal, &mut [0; 128])),
+            Ear::Report => failed_start(&mut self.report)?,
+            Ear::Recorder => match &mut self.recorder {
+                Some(recorder) if heard.contains(PollFlags::IN) => recorder.serve()?,
+                // Nobody is left who could ask.
+                _ => self.recorder = None,
+            },
+            Ear::Tap => self.taps.pass_on(),
+            Ear::Channel => {
+                let signal = match self.channel.receive() {
+                    Ok(Some(Note::Signal(number))) => {
+                        Signal::from_named_raw(number).unwrap_or(Signal::TERM)
+                    }
+                    _ => Signal::KILL,
+                };
+                match (self.rung, signal) {
+                    (Rung::Chroot, Signal::KILL) => family::kill()?,
+                    (Rung::Chroot, signal) => family::signal(signal)?,
+                    // The group of pid 1 stands for every process of the namespace but pid 1 itself.
+                    _ => drop(rustix::process::kill_process_group(Pid::INIT, signal)),
                 }
-                _ => Signal::KILL,
-            };
-            // The group of pid 1 stands for every process of the namespace but pid 1 itself.
-            let _ = rustix::process::kill_process_group(Pid::INIT, signal);
+            }
         }
+        Ok(())
     }
 }
 
@@ -171,6 +242,11 @@ fn start(
     listener: &Channel,
 ) -> Failure {
     if let Err(failure) = connect(stdio) {
+        return failure;
+    }
+    if rung == Rung::Chroot
+        && let Err(failure) = shown::enter(&command.rootfs)
+    {
         return failure;
     }
     let (status, message) = match Identity::look_up(&command.user) {
@@ -236,7 +312,7 @@ fn prepare(
     }
     rustix::process::chdir(Path::new("/").join(&command.cwd))
         .map_err(|error| Failure::new(format!("chdir({})", command.cwd.display()), error))?;
-    let given = restrict(rung, told)?;
+    let given = restrict(rung, told, command.network)?;
     let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
     listener
         .send_descriptors(&given)
@@ -282,12 +358,26 @@ fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
 ///
 /// Where privilege is left the filter has to come while it is there. Where only one id exists the filter comes
 /// last, since it answers `capset` with success and does nothing. Gives where calls are told of, if they are.
-pub(super) fn restrict(rung: Rung, told: Told) -> Result<Option<OwnedFd>, Failure> {
+///
+/// A `network` is taken away here only where it cannot be by a namespace.
+pub(super) fn restrict(rung: Rung, told: Told, network: bool) -> Result<Option<OwnedFd>, Failure> {
     let filter = |error| Failure::new("seccomp", error);
     let [allowed, unknown] = seccomp::docker().map_err(filter)?;
     let install = |program| sys::install_filter(program).map_err(filter);
-    if rung == Rung::UsernsSingle {
-        drop_capabilities()?;
+    if rung == Rung::Chroot {
+        let guarded = shown::devices_are_guarded()?;
+        drop_capabilities(CAPABILITIES.difference(CapabilitySet::SYS_CHROOT))?;
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|error| Failure::new("prctl(PR_SET_NO_NEW_PRIVS)", error))?;
+        let confine = seccomp::confine(guarded).map_err(filter)?;
+        let mut filters = vec![allowed, unknown, confine];
+        if !network {
+            filters.push(seccomp::offline().map_err(filter)?);
+        }
+        filters.iter().try_for_each(install)?;
+        Ok(None)
+    } else if rung == Rung::UsernsSingle {
+        drop_capabilities(CAPABILITIES)?;
         rustix::thread::set_no_new_privs(true)
             .map_err(|error| Failure::new("prctl(PR_SET_NO_NEW_PRIVS)", error))?;
         let fake = seccomp::fake(told).map_err(filter)?;
@@ -299,12 +389,12 @@ pub(super) fn restrict(rung: Rung, told: Told) -> Result<Option<OwnedFd>, Failur
         sys::install_listener(&tell).map(Some).map_err(filter)
     } else {
         [allowed, unknown].iter().try_for_each(install)?;
-        drop_capabilities()?;
+        drop_capabilities(CAPABILITIES)?;
         Ok(None)
     }
 }
 
-fn drop_capabilities() -> Result<(), Failure> {
+fn drop_capabilities(kept: CapabilitySet) -> Result<(), Failure> {
     let call = |call: &'static str| move |error: Errno| Failure::new(call, error);
     // Ambient ones are gone on kernels that have none.
     match rustix::thread::clear_ambient_capability_set() {
@@ -313,7 +403,7 @@ fn drop_capabilities() -> Result<(), Failure> {
     }
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        if CAPABILITIES.contains(capability) {
+        if kept.contains(capability) {
             continue;
         }
         match rustix::thread::remove_capability_from_bounding_set(capability) {
@@ -324,7 +414,7 @@ fn drop_capabilities() -> Result<(), Failure> {
         }
     }
     let had = rustix::thread::capabilities(None).map_err(call("capget"))?;
-    let kept = had.permitted & CAPABILITIES;
+    let kept = had.permitted & kept;
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,

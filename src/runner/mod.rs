@@ -8,11 +8,15 @@
 //!    socket for notes, pipe for output            whatever kills that
 //! ```
 //!
+//! On the rung `chroot` there are no namespaces: what pid 1 is elsewhere takes in the orphans of the command, lives
+//! on until it has killed them all, and puts into the root file system what is mounted elsewhere.
+//!
 //! A step is somebody else's code: it gets Docker's default capabilities and system calls, an environment of
 //! its own, and no descriptor but three. Imports nothing of this crate.
 
 mod child;
 mod failure;
+mod family;
 mod files;
 mod identity;
 mod ids;
@@ -24,6 +28,7 @@ mod parent;
 mod place;
 mod probe;
 mod seccomp;
+mod shown;
 mod sys;
 mod wire;
 
@@ -67,6 +72,8 @@ pub enum Rung {
     UsernsRange,
     /// A user namespace with one id; calls that change identity or owners are answered with success.
     UsernsSingle,
+    /// Real root without namespaces and mounts, as in most containers: another root, and filters.
+    Chroot,
 }
 
 /// Why a rung cannot be used here.
@@ -287,13 +294,19 @@ fn list(rungs: &[(Rung, Refusal)]) -> String {
 
 impl Rung {
     /// From the first to the last.
-    pub const ALL: [Self; 3] = [Self::Root, Self::UsernsRange, Self::UsernsSingle];
+    pub const ALL: [Self; 4] = [
+        Self::Root,
+        Self::UsernsRange,
+        Self::UsernsSingle,
+        Self::Chroot,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::UsernsRange => "userns-range",
             Self::UsernsSingle => "userns-single",
+            Self::Chroot => "chroot",
         }
     }
 }
@@ -313,7 +326,7 @@ impl FromStr for Rung {
         }
         let name = name.to_owned();
         Err(match name.as_str() {
-            "chroot" | "ptrace" => Error::UnsupportedRung { name },
+            "ptrace" => Error::UnsupportedRung { name },
             _ => Error::UnknownRung { name },
         })
     }
@@ -340,6 +353,11 @@ pub fn isolation(rung: Rung) -> &'static str {
         Rung::UsernsSingle => {
             "Steps use the host's network; all their users are the calling user. Changes of owner are \
              recorded for the image, and changes of identity only pretended."
+        }
+        Rung::Chroot => {
+            "Steps share this container's network and processes, with Docker's default capabilities but \
+             `CAP_SYS_CHROOT`; they have a root of their own, little of /proc, and cannot look into other \
+             processes."
         }
     }
 }
@@ -404,8 +422,8 @@ pub fn probe() -> Report {
     probe::report()
 }
 
-/// The best rung that works here, or `forced` if that one works.
-pub fn choose(forced: Option<Rung>) -> Result<Rung, Error> {
+/// The best rung that works here, or `forced` if that one works; and what those before it said.
+pub fn choose(forced: Option<Rung>) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
     probe::choose(forced)
 }
 

@@ -44,7 +44,8 @@ const READ_ONLY: &[&str] = &[
     "proc/sysrq-trigger",
 ];
 
-const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+/// Those of the host's that a step may have.
+pub(super) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
 const LINKS: &[(&str, &str)] = &[
     ("fd", "/proc/self/fd"),

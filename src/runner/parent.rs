@@ -174,7 +174,7 @@ impl Helper {
         };
         let maps = match rung {
             Rung::UsernsRange => Some(ids::plan().map_err(setup)?),
-            Rung::Root | Rung::UsernsSingle => None,
+            Rung::Root | Rung::UsernsSingle | Rung::Chroot => None,
         };
         let (channel, theirs) = Channel::pair().map_err(Error::helper)?;
         // Only what runs somebody else's code needs the copy.

@@ -1,12 +1,12 @@
 //! Finds and makes places inside a root file system that nobody vouches for. Every lookup is confined to the
-//! root by the kernel (openat2 with `RESOLVE_IN_ROOT`), so no link in it leads out.
+//! root, so no link in it leads out.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 
 use super::Failure;
@@ -33,20 +33,7 @@ pub(super) fn name(fd: &OwnedFd) -> String {
 
 /// Opens a place, following links as a process in the root would.
 pub(super) fn open(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
-    loop {
-        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
-        let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match fs::openat2(root, path, flags, Mode::empty(), confined) {
-            // Something was renamed while the kernel walked over a `..`.
-            Err(Errno::AGAIN) => {}
-            result => return result,
-        }
-    }
+    crate::confined::open(root, path, flags | OFlags::PATH)
 }
 
 /// Opens a directory, made if it is not there, with those that lead to it.
@@ -106,16 +93,20 @@ pub(super) fn failure(call: &str, path: &Path, error: impl Into<io::Error>) -> F
     Failure::new(format!("{call}(/{})", path.display()), error)
 }
 
-fn split(path: &Path) -> Result<(&Path, &OsStr), Failure> {
+/// A path's directory, and its name there.
+pub(super) fn split(path: &Path) -> Result<(&Path, &OsStr), Failure> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),
         _ => Err(failure("open", path, Errno::ISDIR)),
     }
 }
 
-/// Makes an entry in a directory without a trace in its times: a directory that only the runner touched is the
+/// Changes entries of a directory without a trace in its times: a directory that only the runner touched is the
 /// same as before, and the layer has no entry for it.
-fn keep_times(directory: &OwnedFd, make: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+pub(super) fn keep_times<E: From<Errno>>(
+    directory: &OwnedFd,
+    make: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
     let before = fs::fstat(directory)?;
     make()?;
     let time = |seconds, nanoseconds: u64| fs::Timespec {

@@ -10,6 +10,7 @@ use rustix::process::WaitOptions;
 
 use super::failure::Failure;
 use super::seccomp::Told;
+use super::shown::{self, Shown};
 use super::wire::Job;
 use super::{Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys};
 
@@ -24,14 +25,14 @@ pub(super) fn report() -> Report {
 }
 
 /// See [`super::choose`].
-pub(super) fn choose(forced: Option<Rung>) -> Result<Rung, Error> {
+pub(super) fn choose(forced: Option<Rung>) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
     let mut refused = vec![];
     for rung in Rung::ALL
         .into_iter()
         .filter(|rung| forced.is_none_or(|forced| forced == *rung))
     {
         match attempt(rung) {
-            Ok(()) => return Ok(rung),
+            Ok(()) => return Ok((rung, refused)),
             Err(refusal) => refused.push((rung, refusal)),
         }
     }
@@ -52,7 +53,7 @@ pub(super) fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal>
 }
 
 fn attempt(rung: Rung) -> Result<(), Refusal> {
-    if rung == Rung::Root && !rustix::process::geteuid().is_root() {
+    if matches!(rung, Rung::Root | Rung::Chroot) && !rustix::process::geteuid().is_root() {
         return Err(Failure::said("geteuid", "not running as root").refusal(rung));
     }
     parent::attempt(
@@ -69,14 +70,25 @@ fn attempt(rung: Rung) -> Result<(), Refusal> {
 
 /// In the helper, as pid 1: all that a step needs, short of a step.
 pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failure> {
-    mounts::detach_from_host()?;
-    mounts::tmpfs(directory, MountFlags::NOSUID, "mode=700")
-        .map_err(|error| Failure::new("mount(tmpfs)", error))?;
-    let root = directory.join("root");
+    let own = if rung == Rung::Chroot {
+        let own = tempfile::Builder::new()
+            .prefix(".probe-")
+            .tempdir_in(directory);
+        Some(own.map_err(|error| Failure::new("mkdir", error))?)
+    } else {
+        mounts::detach_from_host()?;
+        mounts::tmpfs(directory, MountFlags::NOSUID, "mode=700")
+            .map_err(|error| Failure::new("mount(tmpfs)", error))?;
+        None
+    };
+    let root = own
+        .as_ref()
+        .map_or(directory, |own| own.path())
+        .join("root");
     rustix::fs::mkdir(&root, Mode::from_raw_mode(0o755))
         .map_err(|error| Failure::new("mkdir", error))?;
     let command = Command {
-        rootfs: RootFs::Directory(root),
+        rootfs: RootFs::Directory(root.clone()),
         mounts: vec![],
         tmpfs: vec![],
         user: String::new(),
@@ -90,14 +102,24 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         inherit_output: false,
         owners: None,
     };
-    mounts::enter(rung, &command)?;
+    let shown = if rung == Rung::Chroot {
+        Some(Shown::put(&command)?)
+    } else {
+        mounts::enter(rung, &command)?;
+        None
+    };
     if rung != Rung::UsernsSingle {
+        let owned = if rung == Rung::Chroot {
+            root.join("owned")
+        } else {
+            PathBuf::from("/owned")
+        };
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::open("/owned", flags, Mode::from_raw_mode(0o644))
+        rustix::fs::open(&owned, flags, Mode::from_raw_mode(0o644))
             .map_err(|error| Failure::new("open", error))?;
         rustix::fs::chownat(
             CWD,
-            "/owned",
+            &owned,
             Some(Uid::from_raw(1)),
             Some(Gid::from_raw(1)),
             rustix::fs::AtFlags::empty(),
@@ -106,16 +128,21 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
     }
     // A process of its own, as for a step: the filter must not bind pid 1.
     let Some(child) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
-        let status = i32::from(init::restrict(rung, Told::Owners).is_err());
-        sys::exit(status);
+        let entered = rung != Rung::Chroot || shown::enter(&command.rootfs).is_ok();
+        let restricted = init::restrict(rung, Told::Owners, command.network).is_ok();
+        sys::exit(i32::from(!(entered && restricted)));
     };
     let status = rustix::process::waitpid(Some(child), WaitOptions::empty())
         .map_err(|error| Failure::new("waitpid", error))?;
+    if let Some(shown) = shown {
+        shown.take_away()?;
+    }
+    drop(own);
     match status.and_then(|(_, status)| status.exit_status()) {
         Some(0) => Ok(Outcome::Exited(0)),
         _ => Err(Failure::said(
             "seccomp",
-            "the filter or the drop of capabilities was refused",
+            "the filter, the drop of capabilities or the change of the root was refused",
         )),
     }
 }

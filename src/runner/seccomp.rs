@@ -89,6 +89,12 @@ pub(super) fn fake(told: Told) -> io::Result<BpfProgram> {
     if told != Told::Everything {
         faked.extend(SET_IDS.iter().map(|nr| (*nr, vec![])));
     }
+    faked.extend(devices()?);
+    compile(faked, SeccompAction::Allow, errno(0))
+}
+
+/// Calls that make device nodes.
+fn devices() -> io::Result<Rules> {
     let device = |argument| -> io::Result<Vec<SeccompRule>> {
         let format = Cmp::MaskedEq(u64::from(libc::S_IFMT));
         [libc::S_IFCHR, libc::S_IFBLK]
@@ -96,10 +102,12 @@ pub(super) fn fake(told: Told) -> io::Result<BpfProgram> {
             .into_iter()
             .collect()
     };
-    faked.insert(libc::SYS_mknodat, device(2)?);
-    #[cfg(target_arch = "x86_64")]
-    faked.insert(libc::SYS_mknod, device(1)?);
-    compile(faked, SeccompAction::Allow, errno(0))
+    Ok([
+        (libc::SYS_mknodat, device(2)?),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_mknod, device(1)?),
+    ]
+    .into())
 }
 
 /// Tells the listener of calls, and lets it answer; to be installed by [`super::sys::install_listener`].
@@ -129,6 +137,30 @@ pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
     Ok(program)
 }
 
+/// What a command may not that has no namespaces: leave its root, look into other processes, or end them all; nor make
+/// device nodes, unless something guards the devices.
+pub(super) fn confine(devices_are_guarded: bool) -> io::Result<BpfProgram> {
+    let mut refused: Rules = LOOKS_OUT.iter().map(|nr| (*nr, vec![])).collect();
+    // Of all processes that there are the command's are the least.
+    let all = rule(0, Len::Dword, Cmp::Eq, 0xffff_ffff)?;
+    refused.insert(libc::SYS_kill, vec![all]);
+    if !devices_are_guarded {
+        refused.extend(devices()?);
+    }
+    compile(refused, SeccompAction::Allow, errno(libc::EPERM))
+}
+
+/// Makes no sockets but those of this machine, for a command without a network that has no namespace of one.
+pub(super) fn offline() -> io::Result<BpfProgram> {
+    let is_not = |family: i32| {
+        let family = u64::try_from(family).map_err(io::Error::other)?;
+        condition(0, Len::Dword, Cmp::Ne, family)
+    };
+    let others = SeccompRule::new(vec![is_not(libc::AF_UNIX)?, is_not(libc::AF_NETLINK)?]);
+    let refused = [(libc::SYS_socket, vec![others.map_err(io::Error::other)?])].into();
+    compile(refused, SeccompAction::Allow, errno(libc::EAFNOSUPPORT))
+}
+
 fn rule(argument: u8, len: Len, compare: Cmp, value: u64) -> io::Result<SeccompRule> {
     SeccompRule::new(vec![condition(argument, len, compare, value)?]).map_err(io::Error::other)
 }
@@ -147,6 +179,13 @@ fn compile(rules: Rules, others: SeccompAction, these: SeccompAction) -> io::Res
         .and_then(BpfProgram::try_from)
         .map_err(io::Error::other)
 }
+
+/// Calls that lead out of a root, or into other processes.
+#[rustfmt::skip]
+const LOOKS_OUT: &[c_long] = &[
+    libc::SYS_chroot, libc::SYS_pidfd_getfd, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+];
 
 /// The first number that [`ALLOWED`]'s authors had not seen.
 const FIRST_UNKNOWN: c_long = 463;

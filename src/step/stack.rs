@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{Error, Step, Task, is_full, plain, relative};
 use crate::layer::{
@@ -262,7 +262,6 @@ impl<'a> Stack<'a> {
 fn find(root: &Path, path: &str) -> Option<Stat> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
-    let confined = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&root, path, flags, Mode::empty(), confined).ok()?;
+    let found = crate::confined::open(&root, Path::new(path), flags).ok()?;
     rustix::fs::fstat(found).ok()
 }

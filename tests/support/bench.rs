@@ -381,7 +381,7 @@ impl Drop for Run {
 
 /// The tool, copied to where every user can execute it: Cargo's folder may be in root's home. A newer
 /// build gets another name.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_pyats-image-build"));
     if User::current() != User::Root {
         return built.to_owned();

@@ -86,7 +86,8 @@ impl Docker {
         )
     }
 
-    fn command(&self) -> Command {
+    /// `docker`, at this daemon.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("docker");
         command.args(["--host", &self.host]);
         command

@@ -1,0 +1,131 @@
+//! The processes of a command that has no namespace of its own: all that descend from this process.
+//!
+//! This process takes in their orphans (`PR_SET_CHILD_SUBREAPER`), so none gets away, however often it forks and
+//! whatever session it starts. They are found in /proc, whose numbers may mean another process a moment later:
+//! a descriptor holds the one that was found (`pidfd_open(2)`), where the kernel has such.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+
+use super::Failure;
+
+/// Between two looks at processes that were killed and have not ended.
+const PAUSE: Duration = Duration::from_millis(2);
+/// After so many looks at which none had ended those that are left are looked for anew.
+const LOOKS: u32 = 50;
+
+/// Takes in the orphans of all descendants from here on.
+pub(super) fn adopt() -> Result<(), Failure> {
+    rustix::process::set_child_subreaper(Some(Pid::INIT))
+        .map_err(|error| Failure::new("prctl(PR_SET_CHILD_SUBREAPER)", error))?;
+    descendants().map(drop)
+}
+
+/// Sends a signal to all of them.
+pub(super) fn signal(signal: Signal) -> Result<(), Failure> {
+    for process in descendants()? {
+        send(process, signal);
+    }
+    Ok(())
+}
+
+/// Kills all of them.
+pub(super) fn kill() -> Result<(), Failure> {
+    // What is stopped begins nothing more: once nobody new is found, all are known.
+    let mut known = BTreeSet::new();
+    loop {
+        let found: BTreeSet<_> = descendants()?.into_iter().collect();
+        let new: Vec<_> = found.difference(&known).copied().collect();
+        if new.is_empty() {
+            break;
+        }
+        for process in new {
+            send(process, Signal::STOP);
+            known.insert(process);
+        }
+    }
+    for process in known {
+        send(process, Signal::KILL);
+    }
+    Ok(())
+}
+
+/// Kills all of them, and returns when none is left.
+pub(super) fn end() -> Result<(), Failure> {
+    loop {
+        kill()?;
+        let mut looks = 0;
+        while looks < LOOKS {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) | Err(Errno::INTR) => looks = 0,
+                Ok(None) => {
+                    looks += 1;
+                    std::thread::sleep(PAUSE);
+                }
+                Err(Errno::CHILD) => return Ok(()),
+                Err(error) => return Err(Failure::new("wait", error)),
+            }
+        }
+    }
+}
+
+/// A process, and the one that began it or took it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Process {
+    id: i32,
+    parent: i32,
+}
+
+/// Those that have not been waited for. One whose first thread has ended may have others, so all count.
+fn descendants() -> Result<Vec<Process>, Failure> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    let entries = fs_err::read_dir("/proc").map_err(|error| Failure::new("open(/proc)", error))?;
+    for entry in entries.flatten() {
+        let id = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some((id, parent)) = id.and_then(|id| Some((id, parent(id)?))) {
+            children.entry(parent).or_default().push(id);
+        }
+    }
+    let mut found = Vec::new();
+    let mut open = vec![rustix::process::getpid().as_raw_nonzero().get()];
+    while let Some(parent) = open.pop() {
+        for id in children.remove(&parent).unwrap_or_default() {
+            found.push(Process { id, parent });
+            open.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// The parent of a process, by `proc_pid_stat(5)`: what follows the name, which may hold anything.
+fn parent(id: i32) -> Option<i32> {
+    let stat = fs_err::read(format!("/proc/{id}/stat")).ok()?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn send(process: Process, signal: Signal) {
+    let Some(id) = Pid::from_raw(process.id) else {
+        return;
+    };
+    match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
+        Ok(held) => {
+            // Whoever has the number now, its parent tells: orphans change theirs, and are found the next time.
+            if parent(process.id) == Some(process.parent) {
+                let _ = rustix::process::pidfd_send_signal(&held, signal);
+            }
+        }
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let _ = rustix::process::kill_process(id, signal);
+        }
+        // It is gone.
+        Err(_) => {}
+    }
+}

@@ -1,0 +1,460 @@
+//! What a command is shown on the rung `chroot`, where nothing can be mounted: it is put into the root file
+//! system, and taken away again when the command has ended.
+//!
+//! What is there already waits outside of the root file system meanwhile, and comes back. Places are found, by
+//! lookups that no link leads out of, before the command runs, and their directories are held: wherever a command
+//! moves those, it is there that things are taken away.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::mounts::DEVICES;
+use super::place::{self, failure, keep_times, name};
+use super::{CA_BUNDLE, Command, Failure, PRIVATE, RootFs, files};
+
+/// What programs ask of /proc and /sys, as far as it is the same for every process. It is shown as it is when the
+/// command begins.
+const KERNEL: &[&str] = &[
+    "proc/cpuinfo",
+    "proc/filesystems",
+    "proc/loadavg",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/sys/kernel/cap_last_cap",
+    "proc/sys/kernel/osrelease",
+    "proc/sys/kernel/ostype",
+    "proc/sys/kernel/pid_max",
+    "proc/sys/kernel/version",
+    "proc/sys/net/core/somaxconn",
+    "proc/sys/vm/overcommit_memory",
+    "proc/uptime",
+    "proc/version",
+    "sys/devices/system/cpu/online",
+    "sys/devices/system/cpu/possible",
+    "sys/devices/system/cpu/present",
+    "sys/kernel/mm/transparent_hugepage/enabled",
+];
+
+/// All that was put into a root file system.
+pub(super) struct Shown {
+    root: OwnedFd,
+    /// Where that waits which was there, by the number of its change.
+    aside: OwnedFd,
+    changes: Vec<Change>,
+    taps: Vec<OwnedFd>,
+}
+
+/// One thing that was done, to be undone.
+struct Change {
+    /// The directory that holds it.
+    parent: OwnedFd,
+    name: OsString,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A directory on the way; it stays if the command put something into it.
+    Made,
+    /// Something put there.
+    Put {
+        /// Whether something waits.
+        covers: bool,
+        /// What becomes as it is when the command has ended.
+        back: Option<PathBuf>,
+    },
+}
+
+impl Shown {
+    /// Puts it all there.
+    pub(super) fn put(command: &Command) -> Result<Self, Failure> {
+        let RootFs::Directory(path) = &command.rootfs else {
+            return Err(Failure::said(
+                "mount(overlay)",
+                "nothing can be mounted here",
+            ));
+        };
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let open = |path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty())
+                .map_err(|error| Failure::new(format!("open({})", path.display()), error))
+        };
+        let aside = path.with_extension("aside");
+        fs::create_dir_all(&aside)
+            .map_err(|error| Failure::new(format!("mkdir({})", aside.display()), error))?;
+        let mut shown = Self {
+            root: open(path)?,
+            aside: open(&aside)?,
+            changes: Vec::new(),
+            taps: Vec::new(),
+        };
+        let put = shown.put_all(command);
+        match put {
+            Ok(()) => Ok(shown),
+            Err(failure) => {
+                let _ = shown.take_away();
+                Err(failure)
+            }
+        }
+    }
+
+    fn put_all(&mut self, command: &Command) -> Result<(), Failure> {
+        let text = |path: &str| fs::read(path).unwrap_or_default();
+        for (target, bytes) in [
+            ("etc/resolv.conf", text("/etc/resolv.conf")),
+            ("etc/hosts", text("/etc/hosts")),
+        ] {
+            self.put_at(Path::new(target), None, |place| fs::write(place, bytes))?;
+        }
+        self.dev(command)?;
+        self.kernel()?;
+        for tmpfs in &command.tmpfs {
+            let path = self.resolve(&place::inside(&tmpfs.target))?;
+            self.put_at(&path, None, |place| {
+                fs::create_dir(place)?;
+                set_mode(place, 0o1777)
+            })?;
+        }
+        for mount in &command.mounts {
+            let path = self.resolve(&place::inside(&mount.target))?;
+            let back = (!mount.read_only).then(|| mount.source.clone());
+            self.put_at(&path, back, |place| {
+                copy(&fs::canonicalize(&mount.source)?, place)
+            })?;
+        }
+        // This one stays, as with other builders.
+        place::directory(&self.root, &place::inside(&command.cwd)).map(drop)
+    }
+
+    /// `/dev/stdout` and `/dev/stderr`, in this order. Elsewhere they lead to /proc; here they are pipes, to be read
+    /// and passed on.
+    pub(super) fn taps(&self) -> &[OwnedFd] {
+        &self.taps
+    }
+
+    /// Makes all as it was. No process may be left that the command began.
+    pub(super) fn take_away(mut self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        while let Some(change) = self.changes.pop() {
+            let undone = self.undo(&change).map_err(|error| {
+                Failure::new(format!("take away `{}`", change.name.display()), error)
+            });
+            result = result.and(undone);
+        }
+        // What could not be put back is better kept than lost.
+        let _ = fs::remove_dir(place::name(&self.aside));
+        result
+    }
+
+    fn undo(&self, change: &Change) -> io::Result<()> {
+        let Change { parent, name, kind } = change;
+        let (covers, back) = match kind {
+            Kind::Made => {
+                // The command may have put something there, or taken it away.
+                let _ = keep_times(parent, || {
+                    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+                });
+                return Ok(());
+            }
+            Kind::Put { covers, back } => (*covers, back),
+        };
+        let there = at(parent, name);
+        if let Some(back) = back {
+            update(&there, back)?;
+        }
+        keep_times(parent, || {
+            remove(&there)?;
+            if covers {
+                let number = self.changes.len().to_string();
+                match rustix::fs::renameat(&self.aside, number, parent, name) {
+                    // The command has removed the directory, and with it what was there.
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts something at a path of the root file system, whose last name is taken as it is.
+    fn put_at(
+        &mut self,
+        path: &Path,
+        back: Option<PathBuf>,
+        make: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let (parent, name) = place::split(path)?;
+        let parent = self.directory(parent)?;
+        let covers = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let number = self.changes.len().to_string();
+        let put = keep_times(&parent, || {
+            if covers {
+                rustix::fs::renameat(&parent, name, &self.aside, number)?;
+            }
+            make(&at(&parent, name))
+        });
+        self.changes.push(Change {
+            name: name.to_owned(),
+            parent,
+            kind: Kind::Put { covers, back },
+        });
+        put.map_err(|error| failure("create", path, error))
+    }
+
+    /// Opens a directory, made if it is not there, with those that lead to it.
+    fn directory(&mut self, path: &Path) -> Result<OwnedFd, Failure> {
+        match place::open(&self.root, path, OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            result => return result.map_err(|error| failure("open", path, error)),
+        }
+        let (above, name) = place::split(path)?;
+        let parent = self.directory(above)?;
+        let made = place::directory(&self.root, path)?;
+        self.changes.push(Change {
+            parent,
+            name: name.to_owned(),
+            kind: Kind::Made,
+        });
+        Ok(made)
+    }
+
+    /// The path that a path leads to, if something is there.
+    fn resolve(&self, path: &Path) -> Result<PathBuf, Failure> {
+        match place::open(&self.root, path, OFlags::empty()) {
+            Err(Errno::NOENT) => Ok(path.to_owned()),
+            Err(error) => Err(failure("open", path, error)),
+            Ok(there) => {
+                let [there, root] = [&there, &self.root].map(|fd| fs::read_link(name(fd)));
+                let (there, root) = there
+                    .and_then(|there| Ok((there, root?)))
+                    .map_err(|error| failure("readlink", path, error))?;
+                Ok(there.strip_prefix(root).unwrap_or(path).to_owned())
+            }
+        }
+    }
+
+    /// A /dev of the command's own, with copies of the host's files that it may have.
+    fn dev(&mut self, command: &Command) -> Result<(), Failure> {
+        let path = Path::new("dev");
+        let mut taps = Vec::new();
+        self.put_at(path, None, |dev| {
+            fs::create_dir(dev)?;
+            for device in DEVICES {
+                let host = rustix::fs::stat(Path::new("/dev").join(device))?;
+                let node = dev.join(device);
+                let mode = Mode::from_raw_mode(0o666);
+                rustix::fs::mknodat(CWD, &node, FileType::CharacterDevice, mode, host.st_rdev)?;
+                set_mode(&node, 0o666)?;
+            }
+            for folder in ["pts", "shm", PRIVATE] {
+                fs::create_dir(dev.join(folder))?;
+            }
+            set_mode(&dev.join("shm"), 0o1777)?;
+            let private = dev.join(PRIVATE);
+            if let Some(bundle) = &command.ca_bundle {
+                fs::copy(bundle, private.join(CA_BUNDLE))?;
+            }
+            for tap in ["stdout", "stderr"] {
+                let tap = dev.join(tap);
+                let mode = Mode::from_raw_mode(0o622);
+                rustix::fs::mknodat(CWD, &tap, FileType::Fifo, mode, 0)?;
+                set_mode(&tap, 0o622)?;
+                // With one end of each kind here neither opening nor writing ever waits for somebody else.
+                let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                taps.push(rustix::fs::open(&tap, flags, Mode::empty())?);
+            }
+            Ok(())
+        })?;
+        self.taps = taps;
+        // On a file system without devices they are there, and closed.
+        let null = place::open(&self.root, &path.join("null"), OFlags::empty())
+            .map_err(|error| failure("open", path, error))?;
+        rustix::fs::open(name(&null), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map(drop)
+            .map_err(|error| failure("open", &path.join("null"), error))
+    }
+
+    /// What can be had of /proc and /sys.
+    fn kernel(&mut self) -> Result<(), Failure> {
+        for folder in ["proc", "sys"] {
+            self.put_at(Path::new(folder), None, |place| {
+                fs::create_dir(place)?;
+                let inside = |path: &&&str| Path::new(path).starts_with(folder);
+                for file in KERNEL.iter().filter(inside) {
+                    // Not all kernels have all of them, and an outer container may hide some.
+                    let Ok(text) = fs::read(Path::new("/").join(file)) else {
+                        continue;
+                    };
+                    let copy = place.join(
+                        Path::new(file)
+                            .strip_prefix(folder)
+                            .unwrap_or(Path::new(file)),
+                    );
+                    fs::create_dir_all(copy.parent().unwrap_or(place))?;
+                    fs::write(&copy, text)?;
+                    set_mode(&copy, 0o444)?;
+                }
+                if folder == "proc" {
+                    fs::write(place.join("mounts"), "rootfs / rootfs rw 0 0\n")?;
+                }
+                set_mode(place, 0o555)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the root file system the root of this process.
+pub(super) fn enter(rootfs: &RootFs) -> Result<(), Failure> {
+    let RootFs::Directory(path) = rootfs else {
+        return Err(Failure::said(
+            "mount(overlay)",
+            "nothing can be mounted here",
+        ));
+    };
+    rustix::process::chroot(path).map_err(|error| Failure::new("chroot", error))?;
+    rustix::process::chdir("/").map_err(|error| Failure::new("chdir(/)", error))
+}
+
+/// Whether the devices of this machine are closed to root, as an outer container's are: then a command may make
+/// nodes for them. Asked for a disk that no machine has, in the root of the command.
+pub(super) fn devices_are_guarded() -> Result<bool, Failure> {
+    let node = Path::new("/dev/.probe");
+    let disk = rustix::fs::makedev(259, (1 << 20) - 1);
+    let owners_only = Mode::from_raw_mode(0o600);
+    match rustix::fs::mknodat(CWD, node, FileType::BlockDevice, owners_only, disk) {
+        Err(Errno::PERM) => return Ok(true),
+        result => result.map_err(|error| Failure::new("mknod", error))?,
+    }
+    let opened = rustix::fs::open(node, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    fs::remove_file(node).map_err(|error| Failure::new("unlink", error))?;
+    Ok(matches!(opened, Err(Errno::PERM | Errno::ACCESS)))
+}
+
+/// A path for what lies in a directory; only its last part may be a link.
+fn at(parent: &OwnedFd, name: &OsStr) -> PathBuf {
+    Path::new(&place::name(parent)).join(name)
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+/// Copies a file, a directory with all that is in it, or whatever else, as it is: with owner, mode, times and the
+/// user's attributes.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    copy_with(from, to, &mut HashMap::new())
+}
+
+/// `inodes` is where files with several names were copied to.
+fn copy_with(from: &Path, to: &Path, inodes: &mut HashMap<(u64, u64), PathBuf>) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    let kind = FileType::from_raw_mode(metadata.mode());
+    if kind != FileType::Directory && metadata.nlink() > 1 {
+        let inode = (metadata.dev(), metadata.ino());
+        if let Some(first) = inodes.get(&inode) {
+            return fs::hard_link(first, to);
+        }
+        inodes.insert(inode, to.to_owned());
+    }
+    match kind {
+        FileType::Directory => {
+            fs::create_dir(to)?;
+            for entry in fs::read_dir(from)? {
+                let name = entry?.file_name();
+                copy_with(&from.join(&name), &to.join(&name), inodes)?;
+            }
+        }
+        FileType::Symlink => fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?,
+        FileType::RegularFile => drop(fs::copy(from, to)?),
+        kind => rustix::fs::mknodat(CWD, to, kind, Mode::from_raw_mode(0o600), metadata.rdev())?,
+    }
+    describe(from, to, &metadata)
+}
+
+/// Gives a copy its owner, mode, attributes and times.
+fn describe(from: &Path, to: &Path, metadata: &std::fs::Metadata) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+    rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    if !metadata.is_symlink() {
+        set_mode(to, metadata.mode() & 0o7777)?;
+        let mut value = vec![0; 1 << 16];
+        for name in files::xattrs(from)? {
+            let length = rustix::fs::lgetxattr(from, &*name, &mut value[..])?;
+            rustix::fs::lsetxattr(to, &*name, &value[..length], XattrFlags::empty())?;
+        }
+    }
+    files::set_time(to, files::time_of(metadata))
+}
+
+/// Makes `to` what `from` is, file by file: what is the same stays as it is, and a file changes at once.
+fn update(from: &Path, to: &Path) -> io::Result<()> {
+    let there = fs::symlink_metadata(to)?;
+    let Ok(now) = fs::symlink_metadata(from) else {
+        // What is mounted cannot be removed, but what is in it can.
+        return if there.is_dir() {
+            fs::read_dir(to)?.try_for_each(|entry| remove(&entry?.path()))
+        } else {
+            Ok(())
+        };
+    };
+    if now.is_dir() && there.is_dir() {
+        for entry in fs::read_dir(to)? {
+            let name = entry?.file_name();
+            if fs::symlink_metadata(from.join(&name)).is_err() {
+                remove(&to.join(&name))?;
+            }
+        }
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            let (from, to) = (from.join(&name), to.join(&name));
+            if fs::symlink_metadata(&to).is_ok() {
+                update(&from, &to)?;
+            } else {
+                copy(&from, &to)?;
+            }
+        }
+        return describe(from, to, &now);
+    }
+    if is_same(&now, &there) && (!now.is_symlink() || fs::read_link(from)? == fs::read_link(to)?) {
+        return Ok(());
+    }
+    let mut name = OsString::from(".");
+    name.push(to.file_name().unwrap_or_default());
+    name.push(".new");
+    let new = to.with_file_name(name);
+    remove(&new)?;
+    copy(from, &new)?;
+    if now.is_dir() != there.is_dir() {
+        remove(to)?;
+    }
+    fs::rename(&new, to)
+}
+
+/// Whether nothing tells that one is not a copy of the other.
+fn is_same(one: &std::fs::Metadata, other: &std::fs::Metadata) -> bool {
+    let of = |metadata: &std::fs::Metadata| {
+        let owner = (metadata.uid(), metadata.gid());
+        let time = (metadata.mtime(), metadata.mtime_nsec());
+        (metadata.mode(), owner, metadata.len(), time)
+    };
+    of(one) == of(other)
+}
+
+/// Removes whatever is at a path, if something is.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
