@@ -51,7 +51,7 @@ use pyats_image_builder::{net, registry};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use support::{Tree, User, have, note, repository, sha256, succeed};
+use support::{Bench, Docker, Tree, User, have, note, repository, sha256, succeed};
 
 /// `SOURCE_DATE_EPOCH` of every build: later than the files of the context, earlier than those of steps.
 const EPOCH: i64 = 1_000_000_000;
@@ -68,9 +68,67 @@ const MOST_DIFFERENCES: usize = 10;
 /// Fewer fragments would mean that the table was not read.
 const FEWEST_FRAGMENTS: usize = 150;
 
-/// The two tests.
+/// The tests.
 const RUNGS: &str = "every_fragment_on_every_rung";
 const ORACLE: &str = "long::every_fragment_in_buildah";
+const CONTAINERS: &str = "long::every_fragment_in_containers";
+
+/// Where fragments are carried out.
+#[derive(Debug, Clone, Copy)]
+struct Venue {
+    name: &'static str,
+    rung: Rung,
+    /// On this machine as this user.
+    user: User,
+    /// Or else in a container of root's with these options.
+    container: Option<&'static [&'static str]>,
+}
+
+impl Venue {
+    const fn user(name: &'static str, rung: Rung, user: User) -> Self {
+        Self {
+            name,
+            rung,
+            user,
+            container: None,
+        }
+    }
+
+    const fn container(name: &'static str, rung: Rung, options: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            rung,
+            user: User::Root,
+            container: Some(options),
+        }
+    }
+
+    /// The folder for it in the test's place.
+    fn folder(self, place: &Path) -> PathBuf {
+        place.join(self.name)
+    }
+}
+
+const ROOTS: Venue = Venue::user("root", Rung::Root, User::Root);
+
+/// Every kind of user.
+const USERS: &[Venue] = &[
+    ROOTS,
+    Venue::user("userns-range", Rung::UsernsRange, User::Subids),
+    Venue::user("userns-single", Rung::UsernsSingle, User::Plain),
+];
+
+/// What only root can try. The first is what the others are compared with.
+const EVERYWHERE: &[Venue] = &[
+    ROOTS,
+    Venue::user("chroot", Rung::Chroot, User::Root),
+    Venue::container("container", Rung::Chroot, &[]),
+    Venue::container(
+        "container-user",
+        Rung::UsernsSingle,
+        &["--user=1001", "--security-opt=seccomp=unconfined"],
+    ),
+];
 
 fn main() {
     if let Some(call) = runner::child() {
@@ -90,27 +148,33 @@ fn main() {
         ),
         // How nextest asks which tests there are, and runs one.
         Some("--list") if arguments.iter().any(|argument| argument == "--ignored") => {
-            println!("{ORACLE}: test");
+            println!("{ORACLE}: test\n{CONTAINERS}: test");
         }
-        Some("--list") => println!("{RUNGS}: test\n{ORACLE}: test"),
-        Some(RUNGS) => everything(&User::ALL, false, &[]),
-        Some(ORACLE) => everything(&[User::current()], true, &[]),
+        Some("--list") => println!("{RUNGS}: test\n{ORACLE}: test\n{CONTAINERS}: test"),
+        Some(RUNGS) => everything(USERS, false, &[]),
+        Some(ORACLE) => everything(&[ROOTS], true, &[]),
+        Some(CONTAINERS) => everything(EVERYWHERE, false, &[]),
         // Options are those of the usual harness, such as the number of its threads.
         Some(option) if option.starts_with('-') => {
             let is_full = arguments
                 .iter()
                 .any(|argument| argument == "--include-ignored");
-            everything(&User::ALL, is_full, &[]);
+            everything(USERS, is_full, &[]);
+            if is_full {
+                everything(EVERYWHERE, false, &[]);
+            }
         }
-        _ => everything(&User::ALL, true, &arguments),
+        _ => {
+            everything(USERS, true, &arguments);
+            everything(EVERYWHERE, false, &arguments);
+        }
     }
 }
 
 /// One entry of a table.
 struct Fragment {
     name: String,
-    /// Words behind the name. `root`: no user namespace can do the same. `differs=REASON`: Buildah would read
-    /// the text, and do something else.
+    /// Words behind the name, see the table.
     marks: Vec<String>,
     text: String,
     /// What stands below `===`: in the table, what Buildah builds instead; in the table of bad input, the error.
@@ -154,7 +218,12 @@ impl Fragment {
 
     /// Whether `rung` can give the layers that the others give.
     fn is_for(&self, rung: Rung) -> bool {
-        rung == Rung::Root || self.marks.iter().all(|mark| mark != "root")
+        let is_marked = |word| self.marks.iter().any(|mark| mark == word);
+        match rung {
+            Rung::Root => true,
+            Rung::UsernsRange | Rung::UsernsSingle => !is_marked("root"),
+            Rung::Chroot => !is_marked("mounts"),
+        }
     }
 }
 
@@ -169,8 +238,14 @@ struct Made {
 
 type Answers = BTreeMap<String, Result<Made, String>>;
 
-/// Every fragment as each of the users, and perhaps in Buildah.
-fn everything(users: &[User], with_oracle: bool, filter: &[String]) {
+/// Every fragment in each of the places, and perhaps in Buildah.
+fn everything(venues: &[Venue], with_oracle: bool, filter: &[String]) {
+    let bench = Bench::current();
+    let docker = venues
+        .iter()
+        .any(|venue| venue.container.is_some())
+        .then(|| Docker::with_base(&bench))
+        .flatten();
     let directory = tempfile::Builder::new()
         .prefix("pib-fragments-")
         .tempdir()
@@ -195,9 +270,10 @@ fn everything(users: &[User], with_oracle: bool, filter: &[String]) {
         let is_there = with_oracle && User::current() == User::Root && have(&["buildah"]);
         let oracle = is_there
             .then(|| scope.spawn(|| Buildah::new(place, &base, port).build(&table, filter)));
-        let ours: Vec<_> = users
+        let docker = docker.as_ref();
+        let ours: Vec<_> = venues
             .iter()
-            .map(|user| scope.spawn(move || carry_out_as(*user, place, port, filter)))
+            .map(|venue| scope.spawn(move || carry_out_at(*venue, docker, place, port, filter)))
             .collect();
         answers.extend(ours.into_iter().filter_map(|ours| ours.join().unwrap()));
         theirs = oracle.map(|oracle| oracle.join().unwrap());
@@ -207,7 +283,7 @@ fn everything(users: &[User], with_oracle: bool, filter: &[String]) {
     }
     let mut failures = bad_input(&Fragment::table(place, "bad.txt"), &answers, filter);
     failures.extend(compare_rungs(&table, &answers, filter));
-    if let (Some(theirs), Some((_, ours))) = (&theirs, answers.first()) {
+    if let (Some(theirs), Some((_, _, ours))) = (&theirs, answers.first()) {
         failures.extend(compare_oracle(&table, ours, theirs, place, filter));
     }
     let reasons: BTreeSet<_> = table.iter().filter_map(Fragment::difference).collect();
@@ -216,10 +292,15 @@ fn everything(users: &[User], with_oracle: bool, filter: &[String]) {
         println!("FAILED {failure}");
     }
     // Only in its namespace can a user remove what is not his; root can remove everything.
-    let own: Rung = User::current().rung().parse().unwrap();
-    rootfs::remove(own, &folder(place, own)).unwrap();
+    let own = |venue: &&Venue| venue.user == User::current() && venue.container.is_none();
+    for venue in venues.iter().filter(own) {
+        rootfs::remove(venue.rung, &venue.folder(place)).unwrap();
+    }
     directory.close().unwrap();
-    std::process::exit(i32::from(!failures.is_empty()));
+    drop((docker, bench));
+    if !failures.is_empty() {
+        std::process::exit(1);
+    }
 }
 
 /// The folder of the tables.
@@ -235,34 +316,55 @@ fn make(what: &str, directory: &Path, user: User) {
     succeed(command.arg(what).arg(directory));
 }
 
-/// The folder of a rung in the test's place.
-fn folder(place: &Path, rung: Rung) -> PathBuf {
-    place.join(rung.to_string())
-}
-
-/// The tables on the rung of `user`, in a process that is that user's.
-fn carry_out_as(user: User, place: &Path, port: u16, filter: &[String]) -> Option<(Rung, Answers)> {
-    let (uid, gid) = user.ids()?;
-    let rung: Rung = user.rung().parse().unwrap();
-    let folder = folder(place, rung);
+/// The tables at one place, in a process of its own; `None` if there is no such place.
+fn carry_out_at(
+    venue: Venue,
+    docker: Option<&Docker>,
+    place: &Path,
+    port: u16,
+    filter: &[String],
+) -> Option<(&'static str, Rung, Answers)> {
+    let (mut uid, mut gid) = venue.user.ids()?;
+    let folder = venue.folder(place);
+    let program = place.join("fragments");
+    let mut command = match venue.container {
+        None => {
+            let mut command = Command::new(program);
+            command
+                .env("HOME", &folder)
+                .env_remove("XDG_CACHE_HOME")
+                .current_dir("/");
+            venue.user.apply(&mut command);
+            command
+        }
+        Some(options) => {
+            let mut command = docker?.command();
+            command.args(["run", "--rm", "--network=host", "--workdir=/"]);
+            let shown = place.display();
+            command.arg(format!("--volume={shown}:{shown}"));
+            command.arg(format!("--env=HOME={}", folder.display()));
+            command.args(options).arg("--entrypoint").arg(program);
+            command.arg("base:1");
+            let user = options.iter().find_map(|word| word.strip_prefix("--user="));
+            if let Some(user) = user {
+                (uid, gid) = (user.parse().unwrap(), 0);
+            }
+            command
+        }
+    };
     fs::create_dir(&folder).unwrap();
     std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
     let started = Instant::now();
-    let mut command = Command::new(place.join("fragments"));
     command
-        .args(["--rung", user.rung()])
+        .args(["--rung", &venue.rung.to_string()])
         .arg(&folder)
         .arg(place.join("base"))
         .arg(port.to_string())
-        .args(filter)
-        .env("HOME", &folder)
-        .env_remove("XDG_CACHE_HOME")
-        .current_dir("/");
-    user.apply(&mut command);
+        .args(filter);
     succeed(&mut command);
-    println!("{rung}: {} s", started.elapsed().as_secs());
+    println!("{}: {} s", venue.name, started.elapsed().as_secs());
     let text = fs::read_to_string(folder.join("answers")).unwrap();
-    Some((rung, serde_json::from_str(&text).unwrap()))
+    Some((venue.name, venue.rung, serde_json::from_str(&text).unwrap()))
 }
 
 /// Carries out both tables on one rung, and leaves the answers in the folder.
@@ -456,43 +558,47 @@ fn serve() -> u16 {
 /// Every rung gives the same config and the same layers.
 fn compare_rungs(
     table: &[Fragment],
-    answers: &[(Rung, Answers)],
+    answers: &[(&str, Rung, Answers)],
     filter: &[String],
 ) -> Vec<String> {
     let mut failures = Vec::new();
-    let Some((first, expected)) = answers.first() else {
+    let Some((first, _, expected)) = answers.first() else {
         return vec!["no rung can be had here".to_owned()];
     };
-    for (rung, found) in answers {
+    for (venue, rung, found) in answers {
         let (mut good, before) = (0, failures.len());
         let chosen = table.iter().filter(|fragment| fragment.is_chosen(filter));
         for fragment in chosen.filter(|fragment| fragment.is_for(*rung)) {
             let name = &fragment.name;
             match (&found[name], &expected[name]) {
-                (Err(error), _) => failures.push(format!("{name} on {rung}:\n{error}")),
+                (Err(error), _) => failures.push(format!("{name} at {venue}:\n{error}")),
                 (Ok(one), Ok(two)) if one != two => failures.push(format!(
-                    "{name}: not the same on {rung} and {first}:\n{one:#?}\n{two:#?}"
+                    "{name}: not the same at {venue} and {first}:\n{one:#?}\n{two:#?}"
                 )),
                 _ => good += 1,
             }
         }
-        println!("{rung}: {good} good, {} bad", failures.len() - before);
+        println!("{venue}: {good} good, {} bad", failures.len() - before);
     }
     failures
 }
 
 /// Every bad text has its error, the same on every rung.
-fn bad_input(table: &[Fragment], answers: &[(Rung, Answers)], filter: &[String]) -> Vec<String> {
+fn bad_input(
+    table: &[Fragment],
+    answers: &[(&str, Rung, Answers)],
+    filter: &[String],
+) -> Vec<String> {
     let mut failures = Vec::new();
     let chosen: Vec<_> = table.iter().filter(|one| one.is_chosen(filter)).collect();
-    for (rung, found) in answers {
+    for (venue, rung, found) in answers {
         for fragment in chosen.iter().filter(|fragment| fragment.is_for(*rung)) {
             let expected = fragment.other.as_deref().unwrap();
             let name = &fragment.name;
             match &found[name] {
-                Ok(_) => failures.push(format!("{name} on {rung}: there is no error")),
+                Ok(_) => failures.push(format!("{name} at {venue}: there is no error")),
                 Err(error) if error.trim() != expected.trim() => failures.push(format!(
-                    "{name} on {rung}:\n{error}\n  instead of\n{expected}"
+                    "{name} at {venue}:\n{error}\n  instead of\n{expected}"
                 )),
                 Err(_) => {}
             }
@@ -520,7 +626,7 @@ fn compare_oracle(
         };
         let found = match &theirs[name] {
             Ok(built) => {
-                let tree = Tree::of(&folder(place, Rung::Root).join(name).join("."));
+                let tree = Tree::of(&ROOTS.folder(place).join(name).join("."));
                 let mut found = tree.differences(&Tree::of(&built.tree), &[ROOT]);
                 if fragment.difference() == Some("volume") {
                     // The volumes themselves, which it makes.

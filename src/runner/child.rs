@@ -78,8 +78,14 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         Job::Run(command) => {
             if !command.network && spec.rung != Rung::Chroot {
                 unshare(UnshareFlags::NEWNET, "CLONE_NEWNET")?;
-                sys::raise_loopback()
-                    .map_err(|error| Failure::new("ioctl(SIOCSIFFLAGS)", error))?;
+                match sys::raise_loopback() {
+                    // Root of an outer container may have everything but CAP_NET_ADMIN: then there is not even a
+                    // loopback interface.
+                    Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+                    result => {
+                        result.map_err(|error| Failure::new("ioctl(SIOCSIFFLAGS)", error))?;
+                    }
+                }
             }
             let terminal = Terminal::of(&stdio);
             first_process(spec.rung, channel, |channel| {

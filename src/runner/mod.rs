@@ -412,8 +412,18 @@ pub fn child() -> Option<Call> {
 
 /// Keeps other processes of the user, such as steps of other builds, out of this one's memory and /proc
 /// entries. It also makes no core dumps.
+///
+/// And makes up for containers whose profile forbids clone3(2), in which no program of today's C library can start a
+/// thread. To be called while the process has one.
 pub fn harden() -> Result<(), Error> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Error::helper)
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Error::helper)?;
+    if sys::clone3_is_forbidden() {
+        rustix::thread::set_no_new_privs(true).map_err(Error::helper)?;
+        seccomp::without_clone3()
+            .and_then(|filter| sys::install_filter(&filter))
+            .map_err(Error::helper)?;
+    }
+    Ok(())
 }
 
 /// Tries every rung.

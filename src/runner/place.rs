@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, StatxFlags, Timestamps};
 use rustix::io::Errno;
 
 use super::Failure;
@@ -83,6 +83,50 @@ pub(super) fn file(root: &OwnedFd, path: &Path, follow: bool) -> Result<OwnedFd,
     fs::openat(&parent, name, here, Mode::empty()).map_err(|error| failure("open", path, error))
 }
 
+/// Which file it is, and where it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) kind: FileType,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) mount: u64,
+}
+
+impl Place {
+    pub(super) fn of(fd: &OwnedFd) -> Result<Self, Errno> {
+        let flags = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
+        match fs::statx(fd, "", AtFlags::EMPTY_PATH, flags) {
+            Ok(status) if status.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(Self {
+                kind: FileType::from_raw_mode(status.stx_mode.into()),
+                device: fs::makedev(status.stx_dev_major, status.stx_dev_minor),
+                inode: status.stx_ino,
+                mount: status.stx_mnt_id,
+            }),
+            // Linux before 5.8, or the filter of an outer container that knows no newer one.
+            Ok(_) | Err(Errno::NOSYS | Errno::PERM) => {
+                let status = fs::fstat(fd)?;
+                Ok(Self {
+                    kind: FileType::from_raw_mode(status.st_mode),
+                    device: status.st_dev,
+                    inode: status.st_ino,
+                    mount: mount(fd)?,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The number of the mount that a file was found by, as /proc tells it.
+fn mount(fd: &OwnedFd) -> Result<u64, Errno> {
+    let path = name(fd).replace("/fd/", "/fdinfo/");
+    let text = fs_err::read_to_string(path).unwrap_or_default();
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .ok_or(Errno::NOSYS)
+}
+
 /// Whether a descriptor names a directory.
 pub(super) fn is_directory(fd: impl AsFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fs::fstat(fd)?.st_mode) == FileType::Directory)
@@ -121,4 +165,18 @@ pub(super) fn keep_times<E: From<Errno>>(
     // directory keeps its new time.
     let _ = fs::utimensat(fs::CWD, name(directory), &times, AtFlags::empty());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_tells_the_mount_that_statx_tells() {
+        for path in ["/", "/proc", "/dev/null"] {
+            let fd = fs::open(path, OFlags::PATH, Mode::empty()).unwrap();
+            let status = fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).unwrap();
+            assert_eq!(mount(&fd).unwrap(), status.stx_mnt_id, "{path}");
+        }
+    }
 }

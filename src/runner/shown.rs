@@ -48,6 +48,8 @@ pub(super) struct Shown {
     root: OwnedFd,
     /// Where that waits which was there, by the number of its change.
     aside: OwnedFd,
+    /// Its path, which is outside of the root file system.
+    aside_path: PathBuf,
     changes: Vec<Change>,
     taps: Vec<OwnedFd>,
 }
@@ -93,6 +95,7 @@ impl Shown {
         let mut shown = Self {
             root: open(path)?,
             aside: open(&aside)?,
+            aside_path: aside,
             changes: Vec::new(),
             taps: Vec::new(),
         };
@@ -150,7 +153,7 @@ impl Shown {
             result = result.and(undone);
         }
         // What could not be put back is better kept than lost.
-        let _ = fs::remove_dir(place::name(&self.aside));
+        let _ = fs::remove_dir(&self.aside_path);
         result
     }
 

@@ -153,6 +153,13 @@ pub(super) fn leave_keyring() {
     };
 }
 
+/// Whether clone3(2) is refused, rather than carried out or not there.
+pub(super) fn clone3_is_forbidden() -> bool {
+    // SAFETY: no kernel carries out a call with arguments of no size.
+    let done = unsafe { libc::syscall(libc::SYS_clone3, ptr::null::<u64>(), 0_usize) };
+    outcome(done).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+}
+
 /// Names the machine, in this UTS namespace.
 pub(super) fn set_host_name(name: &str) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of a string that lives through the call.

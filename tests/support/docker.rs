@@ -8,7 +8,7 @@ use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Bench, User, note, on_path, succeed};
+use super::{Bench, User, base_layout, note, on_path, skopeo_copy, succeed};
 
 /// A running daemon without images; it ends with the value.
 #[derive(Debug)]
@@ -36,9 +36,9 @@ impl Docker {
         command.arg("--data-root").arg(folder.join("data"));
         command.arg("--exec-root").arg(folder.join("exec"));
         command.arg("--pidfile").arg(folder.join("pid"));
-        // Touches nothing of the machine: no network, and no storage that needs the kernel's help.
+        // Touches nothing of the machine's network.
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-        command.args(["--storage-driver", "vfs", "--host", &host]);
+        command.args(["--host", &host]);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -63,6 +63,20 @@ impl Docker {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Starts a daemon that has the base as `base:1`, to start containers from.
+    pub(crate) fn with_base(bench: &Bench) -> Option<Self> {
+        let docker = Self::start(bench)?;
+        let archive = bench.root().join("base.tar");
+        skopeo_copy(
+            bench,
+            &format!("oci:{}:3.11-slim", base_layout()?.display()),
+            &format!("docker-archive:{}:base:1", archive.display()),
+        );
+        docker.load(&archive);
+        fs::remove_file(archive).expect("it is ours");
+        Some(docker)
     }
 
     /// `docker load`

@@ -9,11 +9,11 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::super::place;
+use super::super::place::{self, Place};
 use super::super::sys::{self, Notice};
 use super::errno;
 
@@ -35,30 +35,6 @@ pub(super) struct Root {
     pub(super) mount: u64,
     /// Whether /proc numbers processes as pid 1's namespace does; else it is the outer one.
     is_own_proc: bool,
-}
-
-/// A directory, wherever it is reached from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    device: (u32, u32),
-    inode: u64,
-    mount: u64,
-}
-
-impl Place {
-    fn of(fd: &OwnedFd) -> Result<Self, Errno> {
-        let status = rustix::fs::statx(
-            fd,
-            "",
-            AtFlags::EMPTY_PATH,
-            StatxFlags::INO | StatxFlags::MNT_ID,
-        )?;
-        Ok(Self {
-            device: (status.stx_dev_major, status.stx_dev_minor),
-            inode: status.stx_ino,
-            mount: status.stx_mnt_id,
-        })
-    }
 }
 
 impl Root {
@@ -255,7 +231,10 @@ impl<'a> Caller<'a> {
             self.inside(&root, || open_path(&start, path, follow))?
         };
         match found {
-            Err(Errno::LOOP | Errno::XDEV) => self.walk(&root, start, path, follow),
+            // Linux before 5.6 has no openat2.
+            Err(Errno::LOOP | Errno::XDEV | Errno::NOSYS | Errno::PERM) => {
+                self.walk(&root, start, path, follow)
+            }
             result => result,
         }
     }

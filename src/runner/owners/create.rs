@@ -11,10 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::place::Place;
 use super::super::sys::{self, Answer, Notice};
 use super::caller::{Caller, field};
 use super::identity::Identity;
-use super::{File, Recorder, low, number};
+use super::{Recorder, low, number};
 
 /// A call that makes something.
 struct Creation {
@@ -167,7 +168,7 @@ impl Recorder {
         fd: &OwnedFd,
         kind: FileType,
     ) -> Result<(), Errno> {
-        let file = File::of(fd)?;
+        let file = Place::of(fd)?;
         if file.kind != kind || file.mount != self.root.mount {
             return Ok(());
         }

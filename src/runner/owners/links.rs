@@ -117,7 +117,12 @@ fn handle(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     }
     // A file system that gives none: the number, and since when the file has it.
     let flags = StatxFlags::INO | StatxFlags::BTIME;
-    let status = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, flags)?;
+    let status = match rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, flags) {
+        Err(Errno::NOSYS | Errno::PERM) => {
+            return Ok(rustix::fs::fstat(file)?.st_ino.to_ne_bytes().to_vec());
+        }
+        result => result?,
+    };
     let mut handle = status.stx_ino.to_ne_bytes().to_vec();
     handle.extend(status.stx_btime.tv_sec.to_ne_bytes());
     handle.extend(status.stx_btime.tv_nsec.to_ne_bytes());
@@ -151,15 +156,81 @@ pub(super) fn find(under: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errn
     let path = if path.is_empty() { b"." } else { path };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let confined = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match rustix::fs::openat2(
+    let found = rustix::fs::openat2(
         under,
         OsStr::from_bytes(path),
         flags,
         Mode::empty(),
         confined,
-    ) {
+    );
+    match found {
+        // Linux before 5.6.
+        Err(Errno::NOSYS | Errno::PERM) => find_by_hand(under, path),
+        result => there(result),
+    }
+}
+
+/// The same, step by step.
+fn find_by_hand(under: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |from: &OwnedFd, name: &[u8]| {
+        let name = OsStr::from_bytes(name);
+        there(rustix::fs::openat(from, name, flags, Mode::empty()))
+    };
+    let Some(mut found) = open(under, b".")? else {
+        return Ok(None);
+    };
+    for name in path.split(|byte| *byte == b'/') {
+        match open(&found, name)? {
+            Some(next) => found = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found))
+}
+
+fn there(found: Result<OwnedFd, Errno>) -> Result<Option<OwnedFd>, Errno> {
+    match found {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand_the_same_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs_err::create_dir_all(path("a/b")).unwrap();
+        fs_err::write(path("a/file"), "").unwrap();
+        fs_err::os::unix::fs::symlink("a", path("link")).unwrap();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let under = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
+        let inode = |found: Option<OwnedFd>| {
+            found.map(|fd| rustix::fs::fstat(&fd).expect("it is open").st_ino)
+        };
+        for (path, is_there) in [
+            (".", true),
+            ("a", true),
+            ("a/b", true),
+            ("a/file", true),
+            ("link", true),
+            ("link/b", false),
+            ("a/file/x", false),
+            ("none", false),
+            ("a/none/x", false),
+        ] {
+            let by_hand = inode(find_by_hand(&under, path.as_bytes()).unwrap());
+            assert_eq!(by_hand.is_some(), is_there, "{path}");
+            assert_eq!(
+                by_hand,
+                inode(find(&under, path.as_bytes()).unwrap()),
+                "{path}"
+            );
+        }
     }
 }

@@ -26,15 +26,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
 use self::caller::{Caller, Root};
 use self::identity::Identities;
 use self::links::Links;
+use super::place::{self, Place};
 use super::sys::{self, Answer, Notice};
-use super::{Command, Failure, Owners, RootFs, Rung, place};
+use super::{Command, Failure, Owners, RootFs, Rung};
 
 /// User and group.
 type Owner = (u32, u32);
@@ -238,9 +239,9 @@ impl Recorder {
 
     /// Changes the owner of a file as chown(2) does; what is `None` stays.
     fn set_owner(&mut self, fd: &OwnedFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-        let file = File::of(fd)?;
+        let file = Place::of(fd)?;
         let inside = file.mount == self.root.mount;
-        let before = if uid.is_some() && gid.is_some() && file.has_attributes() {
+        let before = if uid.is_some() && gid.is_some() && has_attributes(&file) {
             (0, 0)
         } else {
             self.owner(fd, &file)?
@@ -256,7 +257,7 @@ impl Recorder {
         if uid.is_none() && gid.is_none() {
             return Ok(());
         }
-        if file.has_attributes() {
+        if has_attributes(&file) {
             let value = format!("{}:{}", after.0, after.1);
             let attribute = self.owners.attribute.as_str();
             match rustix::fs::setxattr(
@@ -283,11 +284,11 @@ impl Recorder {
 
     /// Whose a file is, as far as the step may know.
     fn owner_of(&self, fd: &OwnedFd) -> Result<Owner, Errno> {
-        self.owner(fd, &File::of(fd)?)
+        self.owner(fd, &Place::of(fd)?)
     }
 
-    fn owner(&self, fd: &OwnedFd, file: &File) -> Result<Owner, Errno> {
-        if file.has_attributes() {
+    fn owner(&self, fd: &OwnedFd, file: &Place) -> Result<Owner, Errno> {
+        if has_attributes(file) {
             let mut value = [0; 32];
             match rustix::fs::getxattr(
                 place::name(fd),
@@ -329,30 +330,9 @@ impl Recorder {
     }
 }
 
-/// What matters of a file.
-struct File {
-    kind: FileType,
-    mount: u64,
-}
-
-impl File {
-    fn of(fd: &OwnedFd) -> Result<Self, Errno> {
-        let status = rustix::fs::statx(
-            fd,
-            "",
-            AtFlags::EMPTY_PATH,
-            StatxFlags::TYPE | StatxFlags::MNT_ID,
-        )?;
-        Ok(Self {
-            kind: FileType::from_raw_mode(status.stx_mode.into()),
-            mount: status.stx_mnt_id,
-        })
-    }
-
-    /// See xattr(7).
-    fn has_attributes(&self) -> bool {
-        matches!(self.kind, FileType::RegularFile | FileType::Directory)
-    }
+/// See xattr(7).
+fn has_attributes(file: &Place) -> bool {
+    matches!(file.kind, FileType::RegularFile | FileType::Directory)
 }
 
 fn parse_owner(value: &[u8]) -> Option<Owner> {
