@@ -302,6 +302,10 @@ impl Storage {
         )];
         if let Some(refusal) = &self.copy {
             lines.push(format!("    since {refusal}{}", number(refusal.errno)));
+            // Without mounts no other place helps.
+            if refusal.errno != 0 && !refusal.remedy.is_empty() {
+                lines.push(format!("    remedy: {}", refusal.remedy));
+            }
         }
         lines
     }

@@ -13,7 +13,8 @@
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
 //! holds this. `assemble`, `push` (an image to a registry) and `run` (a command in a
-//! built image) stand above the stages.
+//! built image) and `doctor` (what this machine allows) stand above the stages; `confined`, lookups that no link leads
+//! out of, below all.
 //!
 //! | module | from | to |
 //! |---|---|---|
@@ -42,6 +43,13 @@
 //!     rootfs::serve(call);
 //! }
 //! ```
+//!
+//! # Without mounts
+//!
+//! Root of an ordinary container can neither mount nor make namespaces. On the rung `chroot` a step's tree is
+//! always a copy; what the step is shown is put into it, and taken away before the layer is made (`runner/shown.rs`).
+//! Its processes are found by descent and killed (`runner/family.rs`), also when the program is gone: what is pid 1
+//! elsewhere outlives it by a moment. Filters keep the step from leaving its root and from looking into others.
 //!
 //! # Owners
 //!

@@ -1,14 +1,20 @@
 //! Builds in the containers that CI systems run their jobs in, with Docker's defaults and without privileges:
 //! one build file, one digest.
 
-use std::process::Output;
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
 
 use fs_err as fs;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Bench, Docker, binary, serve_base, verify};
+use crate::support::{
+    Bench, Docker, REACH, Registry, base_layout, binary, repository, serve_base, verify,
+};
 
-const EPOCH: &str = "1700000000";
+/// The time of everything in these images.
+pub(crate) const EPOCH: &str = "1700000000";
 
 const BUILD: &str = "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [job.py, pib_hello-1.0-py3-none-any.whl]\n\
     packages: ['${WORKSPACE}/pib_hello-1.0-py3-none-any.whl']\nenv: {PIP_NO_INDEX: '1'}\n\
@@ -20,22 +26,22 @@ const BUILD: &str = "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [jo
     \x20   USER app\n\
     \x20   RUN id -u > /home/app/id\n";
 
-/// A machine with Docker, and the base as an image to start containers from.
-struct Runner {
-    bench: Bench,
-    docker: Docker,
-    base: String,
-    _registry: crate::support::Registry,
+/// A machine that runs jobs in containers, upon the base.
+pub(crate) struct Machine {
+    pub(crate) bench: Bench,
+    pub(crate) docker: Docker,
+    pub(crate) base: String,
+    _registry: Registry,
 }
 
-impl Runner {
-    fn new() -> Option<Self> {
+impl Machine {
+    pub(crate) fn new() -> Option<Self> {
         let bench = Bench::current();
         let docker = Docker::with_base(&bench)?;
         let (registry, base) = serve_base()?;
-        bench.write_wheel(&[]);
-        bench.write("job.py", "print('job')\n");
-        bench.write("build.yaml", BUILD);
+        // Users of containers have to write there.
+        fs::set_permissions(bench.root().join("work"), Permissions::from_mode(0o777))
+            .expect("it is ours");
         Some(Self {
             bench,
             docker,
@@ -44,23 +50,43 @@ impl Runner {
         })
     }
 
-    /// The tool in a container with `flags`, its working directory the bench's.
-    fn tool(&self, flags: &[&str], arguments: &[&str]) -> Output {
+    /// `docker run` with `flags`, in the bench's working directory, which reaches the world as the bench does.
+    pub(crate) fn container(&self, flags: &[&str]) -> Command {
         let work = self.bench.root().join("work");
         let mut command = self.docker.command();
-        command.args(["run", "--rm", "--network", "host", "--workdir", "/work"]);
-        command.arg(format!("--volume={}:/tool:ro", binary().display()));
+        command.args(["run", "--rm", "--network=host", "--workdir=/work"]);
         command.arg(format!("--volume={}:/work", work.display()));
+        for name in REACH {
+            command.arg(format!("--env={name}"));
+        }
+        if let Ok(bundle) = std::env::var("SSL_CERT_FILE") {
+            command.arg(format!("--volume={bundle}:{bundle}:ro"));
+        }
         command.arg(format!("--env=SOURCE_DATE_EPOCH={EPOCH}"));
-        command.args(["--env=HOME=/tmp", "--entrypoint=/tool"]);
-        command.args(flags).arg("base:1").args(arguments);
-        command.output().expect("docker starts")
+        command.arg("--env=HOME=/tmp").args(flags);
+        command
+    }
+
+    /// The tool in such a container.
+    fn tool(&self, flags: &[&str], arguments: &[&str]) -> Output {
+        let mut command = self.container(flags);
+        command.arg(format!("--volume={}:/tool:ro", binary().display()));
+        command.args(["--entrypoint=/tool", "base:1"]);
+        command.args(arguments).output().expect("docker starts")
     }
 
     /// Builds with `flags`; gives the digest and what was said.
-    fn build(&self, flags: &[&str], name: &str) -> (String, String) {
+    pub(crate) fn build(&self, flags: &[&str], name: &str) -> (String, String) {
         let output = format!("oci-dir:{name}");
-        let arguments = ["build.yaml", "-v", "--base", &self.base, "-o", &output];
+        let arguments = [
+            "build.yaml",
+            "-v",
+            "--no-cache",
+            "--base",
+            &self.base,
+            "-o",
+            &output,
+        ];
         let run = self.tool(flags, &arguments);
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(run.status.success(), "{flags:?}: {said}");
@@ -69,68 +95,58 @@ impl Runner {
         assert_eq!(verify(&self.bench.path(name), "1").digest, digest);
         (digest.to_owned(), said)
     }
+
+    /// Holds that each of the containers takes its rung, and gives the image that this machine gives.
+    pub(crate) fn gives_the_same_image(&self, containers: &[(&str, &str, &[&str])]) {
+        let bench = &self.bench;
+        bench.write_wheel(&[]);
+        bench.write("job.py", "print('job')\n");
+        bench.write("build.yaml", BUILD);
+        let mut command = bench.tool(["build.yaml", "--base", &self.base, "-o", "oci-dir:here"]);
+        let run = bench.finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
+        let (_, expected) = run.line().split_once('@').expect("reference@digest");
+        assert_eq!(verify(&bench.path("here"), "1").digest, expected);
+        for (name, rung, flags) in containers {
+            let (digest, said) = self.build(flags, name);
+            assert!(said.contains(&format!("rung `{rung}`")), "{name}: {said}");
+            assert_eq!(digest, expected, "{name}: {said}");
+        }
+    }
+
+    /// An option for a container that lets everything pass but these calls.
+    pub(crate) fn profile(&self, name: &str, errno: i32, calls: &[&str]) -> String {
+        let rule = json!({
+            "names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": errno,
+        });
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        let path = self.bench.write(name, profile.to_string());
+        format!("--security-opt=seccomp={}", path.display())
+    }
 }
 
 #[test]
-fn every_container_gives_the_same_image() {
-    let Some(runner) = Runner::new() else { return };
-    let bench = &runner.bench;
-    let mut command = bench.tool(["build.yaml", "--base", &runner.base, "-o", "oci-dir:here"]);
-    let run = bench.finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
-    let (_, expected) = run.line().split_once('@').expect("reference@digest");
-    assert_eq!(verify(&bench.path("here"), "1").digest, expected);
-    // Users of containers have to write there.
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    fs::set_permissions(bench.root().join("work"), everybody).expect("ours");
-    // What the kernels and the profiles of some years ago do not know, refused as the one and as the other do.
-    let young = ["openat2", "statx", "clone3", "close_range", "faccessat2"];
-    let profile = |name: &str, errno: i32, more: &[&str]| {
-        let names = [&young[..], more].concat();
-        let rule = json!({
-            "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno,
-        });
-        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
-        let path = bench.write(name, profile.to_string());
-        format!("--security-opt=seccomp={}", path.display())
+fn the_usual_containers_give_the_same_image() {
+    let Some(machine) = Machine::new() else {
+        return;
     };
-    let forbidden = ["unshare", "mount", "pidfd_open"];
-    let old_profile = profile("profile.json", libc::EPERM, &forbidden);
-    // Kernels that tell of calls, as this rung needs it, have that one.
-    let old_kernel = profile("kernel.json", libc::ENOSYS, &[]);
-    for (name, rung, flags) in [
-        ("old-profile", "chroot", &[old_profile.as_str()][..]),
-        ("old-kernel", "userns-single", &["--user=1001", &old_kernel]),
+    machine.gives_the_same_image(&[
         ("default", "chroot", &[]),
-        (
-            "read-only",
-            "chroot",
-            &["--read-only", "--tmpfs=/tmp:exec,dev"],
-        ),
-        (
-            "volume",
-            "chroot",
-            &["--volume=/store", "--env=PYATS_IMAGE_BUILD_STORE=/store"],
-        ),
-        (
-            "mounts",
-            "root",
-            &["--cap-add=SYS_ADMIN", "--security-opt=apparmor=unconfined"],
-        ),
         (
             "user",
             "userns-single",
             &["--user=1001", "--security-opt=seccomp=unconfined"],
         ),
-    ] {
-        let (digest, said) = runner.build(flags, name);
-        assert!(said.contains(&format!("rung `{rung}`")), "{name}: {said}");
-        assert_eq!(digest, expected, "{name}: {said}");
-    }
+    ]);
 }
 
 #[test]
 fn where_nothing_works_every_rung_says_why() {
-    let Some(runner) = Runner::new() else { return };
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine
+        .bench
+        .write("build.yaml", "tag: image:1\npython: 3.11\n");
     for flags in [
         &["--user=1001"][..],
         &[
@@ -139,7 +155,7 @@ fn where_nothing_works_every_rung_says_why() {
             "--security-opt=no-new-privileges",
         ],
     ] {
-        let run = runner.tool(flags, &["build.yaml", "--base", &runner.base]);
+        let run = machine.tool(flags, &["build.yaml", "--base", &machine.base]);
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         assert_eq!(run.status.code(), Some(1), "{said}");
         for words in [
@@ -151,7 +167,7 @@ fn where_nothing_works_every_rung_says_why() {
         ] {
             assert!(said.contains(words), "{words}: {said}");
         }
-        let run = runner.tool(flags, &["doctor", "--offline"]);
+        let run = machine.tool(flags, &["doctor", "--offline"]);
         let said = String::from_utf8_lossy(&run.stdout).into_owned();
         assert_eq!(run.status.code(), Some(1), "{said}");
         assert!(said.contains("in a container (Docker)"), "{said}");
@@ -160,39 +176,70 @@ fn where_nothing_works_every_rung_says_why() {
 }
 
 #[test]
-fn a_step_in_plain_sight_sees_nothing_of_the_tool() {
-    let Some(runner) = Runner::new() else { return };
-    let program = "
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-def refused(name, *arguments):
-    ctypes.set_errno(0)
-    done = libc.syscall(*[ctypes.c_long(argument) for argument in arguments])
-    print(name, 'refused' if done < 0 and ctypes.get_errno() == 1 else 'open')
-parent = os.getppid()
-refused('ptrace', 101, 16, parent, 0, 0)
-buffer = ctypes.create_string_buffer(64)
-refused('read', 310, parent, ctypes.addressof(buffer), 1, ctypes.addressof(buffer), 1, 0)
-refused('chroot', 161, 0)
-refused('kill', 62, -1, 0)
-print('environ', os.path.exists(f'/proc/{parent}/environ'))
-print('secret' , any('planted' in value for value in os.environ.values()))
-";
-    runner.bench.write("look.py", program);
-    runner.bench.write(
+fn recipes_name_options_that_exist() {
+    let bench = Bench::current();
+    bench.write(
         "build.yaml",
-        "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [look.py]\nenv: {PIP_NO_INDEX: '1'}\n\
-         cmds:\n  post: RUN python3 /workspace/look.py\n",
+        "tag: image:1\npython: 3.11\nsystem-packages: []\n",
     );
-    let (_, said) = runner.build(&["--env=PASSWORD=planted", "--env=TRY=planted"], "out");
-    for words in [
-        "ptrace refused",
-        "read refused",
-        "chroot refused",
-        "kill refused",
-        "environ False",
-        "secret False",
+    let folder = repository().join("testdata/ci");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it is there");
+    let mut recipes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for name in ["gitlab.yml", "github.yml", "Jenkinsfile"] {
+        let text = read(name);
+        let (_, line) = text.split_once("pyats-image-build build.yaml").expect(name);
+        let line = line.lines().next().expect("it has an end");
+        // Variables of the CI system, whatever they hold.
+        let line = line.replace("${{ github.repository }}", "team/tests");
+        let line = line.replace("${{ github.ref_name }}", "main");
+        let words = line.split_whitespace().map(|word| {
+            let word = word.replace(['"', '\''], "");
+            word.replace("$CI_REGISTRY_IMAGE", "registry.example.com/team/tests")
+                .replace("$CI_COMMIT_REF_SLUG", "main")
+                .replace("$BUILD_NUMBER", "1")
+        });
+        recipes.insert(name, words.collect());
+    }
+    for (name, path) in [
+        ("tekton.yaml", "/spec/steps/0"),
+        ("kubernetes-job.yaml", "/spec/template/spec/containers/0"),
     ] {
-        assert!(said.contains(words), "{words}: {said}");
+        let document: Value = serde_yaml::from_str(&read(name)).expect("it is YAML");
+        let step = document.pointer(path).expect(name);
+        assert_eq!(step["command"], json!(["/workspace/pyats-image-build"]));
+        let words = step["args"].as_array().expect("it has some").iter();
+        let words = words.map(|word| {
+            let word = word.as_str().expect("text");
+            word.replace("$(params.image)", "registry.example.com/team/tests:1")
+                .replace("$(workspaces.store.path)", "store")
+                .replace("$(results.digest.path)", "digest")
+                .replace("/store", "store")
+        });
+        let mut words: Vec<_> = words.collect();
+        assert_eq!(words.remove(0), "build.yaml");
+        recipes.insert(name, words);
+    }
+    assert_eq!(
+        recipes.len(),
+        fs::read_dir(&folder).expect("there").count() - 1
+    );
+    bench.path("store");
+    let Some(layout) = base_layout() else {
+        return;
+    };
+    let base = format!("--base=oci:{}", layout.display());
+    for (name, words) in recipes {
+        let run = bench.run(
+            ["build.yaml", "--dry-run", &base]
+                .into_iter()
+                .chain(words.iter().map(String::as_str)),
+        );
+        assert_eq!(run.status(), Some(0), "{name}: {words:?}: {}", run.stderr());
+        assert!(
+            run.stdout().contains("base: oci:"),
+            "{name}: {}",
+            run.stdout()
+        );
+        assert!(words.iter().any(|word| word == "--push"), "{name}");
     }
 }

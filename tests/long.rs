@@ -1,6 +1,8 @@
 //! The long tests, which `tests/run.sh --full` adds: builds that are killed at any moment, the
 //! whole of pyATS, a thousand faults, and large pushes.
 
+/// Every kind of container, killed builds in one, the one file to ship, and the recipe for GitLab.
+mod containers;
 /// A thousand faults, and how fast and how small pushes of many megabytes are.
 mod push;
 

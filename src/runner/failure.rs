@@ -70,7 +70,9 @@ pub(super) fn reason(error: &io::Error) -> String {
 fn remedy(rung: Rung, failure: &Failure) -> String {
     let call = failure.call.as_str();
     if call == "geteuid" {
-        return "run as root (`sudo`), or use a rung that needs no root".into();
+        return "run as root (`sudo`; in a container `--user root`, in Kubernetes `runAsUser: 0`), or use \
+                a rung that needs no root"
+            .into();
     }
     if matches!(
         call,
@@ -81,8 +83,8 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
     }
     if call.starts_with("mount(overlay") {
         return "put the directory on a file system that can hold an overlay's upper directory \
-                (ext4, xfs, btrfs or tmpfs, not another overlay or a network share), or update \
-                to Linux 5.11"
+                (ext4, xfs, btrfs or tmpfs, not another overlay, as a container's own root is, or a \
+                network share), such as a volume, or update to Linux 5.11"
             .into();
     }
     let refused = matches!(failure.errno, libc::EPERM | libc::EACCES);
@@ -107,8 +109,9 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
     }
     if refused || failure.errno == libc::ENOSYS {
         return "start the outer container with `--security-opt seccomp=unconfined --security-opt \
-                apparmor=unconfined` (and, for the rung `root`, `--cap-add SYS_ADMIN`), or run \
-                outside of a container"
+                apparmor=unconfined` (and, for the rung `root`, `--cap-add SYS_ADMIN`); in Kubernetes, \
+                with `seccompProfile: {type: Unconfined}`, or as root in a pod with `hostUsers: false`; \
+                or run outside of a container"
             .into();
     }
     String::new()

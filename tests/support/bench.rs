@@ -13,8 +13,7 @@ use fs_err as fs;
 use super::{User, repository, sha256, succeed};
 
 /// Variables of the machine that the tool may see: how it reaches the world.
-const PASSED_ON: [&str; 9] = [
-    "PATH",
+pub(crate) const REACH: [&str; 8] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "HTTP_PROXY",
@@ -134,8 +133,9 @@ impl Bench {
             .current_dir(self.root().join("work"))
             .stdin(Stdio::null());
         command.envs(
-            PASSED_ON
+            REACH
                 .iter()
+                .chain(&["PATH"])
                 .filter_map(|name| Some((name, std::env::var_os(name)?))),
         );
         command

@@ -27,7 +27,7 @@ mod verify;
 mod web;
 
 pub(crate) use base::{base_layout, serve_base};
-pub(crate) use bench::{Bench, Run, binary, processes, send};
+pub(crate) use bench::{Bench, REACH, Run, binary, processes, send};
 pub(crate) use docker::Docker;
 pub(crate) use faults::{Faults, Kind, Plan};
 pub(crate) use ftpd::Ftpd;
