@@ -234,7 +234,8 @@ fn recipes_name_options_that_exist() {
                 .into_iter()
                 .chain(words.iter().map(String::as_str)),
         );
-        assert_eq!(run.status(), Some(0), "{name}: {words:?}: {}", run.stderr());
+        let said = run.stderr();
+        assert_eq!(run.status(), Some(0), "{name}: {words:?}: {said}");
         assert!(
             run.stdout().contains("base: oci:"),
             "{name}: {}",

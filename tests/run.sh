@@ -34,8 +34,8 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || need /no/ensurepip:python3-ve
 [ -z "${CI:-}" ] || [ "$(id -u)" -ne 0 ] || need dockerd:docker.io
 [ "$(id -u)" -ne 0 ] || export REQUIRE_ALL=1
 
-# A root file system of the musl kind.
-[ -z "$full" ] || [ "$(id -u)" -ne 0 ] || need /lib/ld-musl-x86_64.so.1:musl
+# A root file system of the musl kind, and newuidmap for containers.
+[ -z "$full" ] || [ "$(id -u)" -ne 0 ] || need /lib/ld-musl-x86_64.so.1:musl setcap:libcap2-bin
 # The long tests run with the OpenSSL that is shipped.
 [ -n "$full" ] || system_openssl
 

@@ -2,6 +2,7 @@
 //! are killed, the one file to ship, and the recipe for GitLab.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ fn unusual_containers_give_the_same_image() {
     let volume = ["--volume=/store", "--env=PYATS_IMAGE_BUILD_STORE=/store"];
     let shared = machine.bench.path("shared");
     fs::create_dir(&shared).expect("it is new");
-    fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).expect("it is ours");
+    fs::set_permissions(&shared, Permissions::from_mode(0o777)).expect("it is ours");
     let mounted = [UNCONFINED, &["--env=PYATS_IMAGE_BUILD_STORE=/work/shared"]].concat();
     machine.gives_the_same_image(&[
         ("old-profile", "chroot", &[&profile]),
@@ -94,6 +95,40 @@ print('secret' , any('planted' in value for value in os.environ.values()))
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+#[ignore = "long: builds in a container"]
+fn a_container_can_have_subordinate_ids() {
+    if !have(&["newuidmap", "setcap"]) {
+        return;
+    }
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let bench = &machine.bench;
+    let mut flags: Vec<String> = UNCONFINED.iter().map(|flag| (*flag).to_owned()).collect();
+    let mut show = |name: &str, bytes: &[u8], target: &str| {
+        let path = bench.write(name, bytes);
+        flags.push(format!("--volume={}:{target}:ro", path.display()));
+        path
+    };
+    // A setuid program would be root of the container, who is not allowed enough: that takes a capability of the file.
+    for (program, capability) in [
+        ("newuidmap", "cap_setuid=ep"),
+        ("newgidmap", "cap_setgid=ep"),
+    ] {
+        let target = format!("/usr/bin/{program}");
+        let path = show(program, &fs::read(&target).expect("installed"), &target);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("ours");
+        succeed(Command::new("setcap").arg(capability).arg(&path));
+    }
+    show("subuid", b"job:100000:65536\n", "/etc/subuid");
+    show("subgid", b"job:100000:65536\n", "/etc/subgid");
+    let passwd = b"root:x:0:0::/root:/bin/sh\njob:x:1001:0::/tmp:/bin/sh\n";
+    show("passwd", passwd, "/etc/passwd");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    machine.gives_the_same_image(&[("range", "userns-range", &flags)]);
 }
 
 /// A package that `PyPI` has for this version of Python as source code only.
@@ -396,7 +431,7 @@ fn gitlabs_recipe_builds_and_pushes() {
     let bench = &machine.bench;
     let place = "target/x86_64-unknown-linux-gnu/dist/pyats-image-build";
     bench.write(place, fs::read(tool).expect("it was made"));
-    fs::set_permissions(bench.path(place), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    fs::set_permissions(bench.path(place), Permissions::from_mode(0o755)).expect("ours");
     let recipes = repository().join("testdata/ci");
     bench.write(
         "image.yaml",
