@@ -36,7 +36,11 @@ fn unusual_containers_give_the_same_image() {
     let shared = machine.bench.path("shared");
     fs::create_dir(&shared).expect("it is new");
     fs::set_permissions(&shared, Permissions::from_mode(0o777)).expect("it is ours");
-    let mounted = [UNCONFINED, &["--env=PYATS_IMAGE_BUILD_STORE=/work/shared"]].concat();
+    let mounted = [
+        UNCONFINED,
+        &["--env=PYATS_IMAGE_BUILD_STORE=/work/shared/store"],
+    ]
+    .concat();
     machine.gives_the_same_image(&[
         ("old-profile", "chroot", &[&profile]),
         ("old-kernel", "userns-single", &["--user=1001", &kernel]),
