@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::image::{Entry, Settings};
 use crate::layer::{self, Times};
 use crate::manifest::Layer;
-use crate::net::StepProxies;
+use crate::net::{self, StepProxies};
 use crate::rootfs::Rootfs;
 use crate::runner::{Mount, Rung};
 use crate::secret::{self, Secret};
@@ -262,11 +262,11 @@ fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
         let copy = build.scratch.join(format!("secret-{id}"));
         let text = fs::read_to_string(source)?;
         write_secret(&copy, &text)?;
-        secrets.hidden.extend(secret::credentials(&text));
-        let words: Vec<_> = text.split_whitespace().collect();
-        let pairs = words.windows(2).filter(|pair| pair[0] == "password");
-        let passwords = pairs.map(|pair| Secret::new(pair[1].trim_matches('"')));
-        secrets.hidden.extend(passwords);
+        secrets.hidden.extend(if id == "netrc" {
+            net::netrc_passwords(&text)
+        } else {
+            secret::credentials(&text)
+        });
         let target = format!("/dev/.pyats-image-build/{id}");
         secrets.env.push((variable.into(), OsString::from(&target)));
         secrets.mounts.push(Mount {

@@ -44,6 +44,24 @@ pub(crate) fn lookup(
     find(&text, host, user).map_err(|line| NetrcError::Malformed { path, line })
 }
 
+/// All passwords of a file, of whatever machine, for a log that must not show them; of one that cannot be understood,
+/// those before that place.
+pub(crate) fn passwords(text: &str) -> Vec<Secret> {
+    let mut words = Words {
+        rest: text,
+        line: 1,
+    };
+    let mut found = Vec::new();
+    while let Ok(Some(word)) = words.keyword() {
+        if word == "password"
+            && let Ok(password) = words.value()
+        {
+            found.push(Secret::new(password));
+        }
+    }
+    found
+}
+
 /// A login of the file.
 #[derive(Debug, Default)]
 struct Login {
@@ -197,6 +215,15 @@ mod tests {
             assert_eq!(found, expected, "{host}");
         }
         assert_eq!(find("", "a", None), Ok(None));
+    }
+
+    #[test]
+    fn passwords_are_listed() {
+        let text = "machine a login b password \"p w\\\"#1\" # password of c:\nmachine c passwort d\n\
+            password #hash\ndefault password last password \"open";
+        let found = passwords(text);
+        let found: Vec<_> = found.iter().map(Secret::reveal).collect();
+        assert_eq!(found, ["p w\"#1", "#hash", "last"]);
     }
 
     #[test]

@@ -350,19 +350,18 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
     Ok(Some(path))
 }
 
-/// A line of output as a terminal may show it: without secrets, and without what would move a cursor or more.
-fn plain<'a>(line: &str, hidden: impl IntoIterator<Item = &'a Secret>) -> String {
-    let shown = |text: &str| -> String {
-        let shown = text.chars().filter(|c| *c == '\t' || !c.is_control());
-        shown.collect()
-    };
-    // What is taken away here must not have parted a secret.
-    let mut text = shown(line);
+/// A line of output as a terminal may show it: without what would move a cursor or more.
+fn printable(line: &str) -> String {
+    line.chars()
+        .filter(|c| *c == '\t' || !c.is_control())
+        .collect()
+}
+
+/// The same without secrets; `hidden` are printable, since what is taken away must not have parted one.
+fn plain(line: &str, hidden: &[String]) -> String {
+    let mut text = printable(line);
     for secret in hidden {
-        let secret = shown(secret.reveal());
-        if !secret.is_empty() {
-            text = text.replace(&secret, "***");
-        }
+        text = text.replace(secret, "***");
     }
     secret::mask(&text)
 }

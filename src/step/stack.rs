@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use super::{Error, Step, Task, is_full, plain, relative};
+use super::{Error, Step, Task, is_full, plain, printable, relative};
 use crate::layer::{
     Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
 };
@@ -224,11 +224,16 @@ impl<'a> Stack<'a> {
     fn execute(&self, step: &str, task: &Task, command: &Command) -> Result<(), Error> {
         let progress = self.inputs.progress;
         let mut tail = std::collections::VecDeque::with_capacity(TAIL);
+        let hidden = task.hidden.iter().chain(&self.inputs.hidden);
+        let hidden: Vec<_> = hidden
+            .map(|secret| printable(secret.reveal()))
+            .filter(|secret| !secret.is_empty())
+            .collect();
         let outcome = runner::run(
             self.inputs.rung,
             command,
             &mut |line| {
-                let line = plain(line, task.hidden.iter().chain(&self.inputs.hidden));
+                let line = plain(line, &hidden);
                 if tail.len() == TAIL {
                     tail.pop_front();
                 }

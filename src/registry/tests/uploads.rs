@@ -373,6 +373,12 @@ fn blobs_are_mounted_from_where_they_were_seen() {
     }
 }
 
+fn refuse_change(request: &Request, reply: &mut Reply<'_>) {
+    reply.body(request, usize::MAX);
+    let words = br#"{"errors":[{"message":"the tag is immutable"}]}"#;
+    reply.send("400 Bad Request", &[], words);
+}
+
 #[test]
 fn a_tag_that_cannot_be_changed_may_be_right_already() {
     let named = format!("Docker-Content-Digest: {}", Digest::of(b"{}"));
@@ -388,11 +394,7 @@ fn a_tag_that_cannot_be_changed_may_be_right_already() {
                 "PUT" if is_tag && shelf.tag.is_none() => {
                     shelf.tag = Some(reply.body(request, usize::MAX));
                 }
-                "PUT" if is_tag => {
-                    reply.body(request, usize::MAX);
-                    let words = br#"{"errors":[{"message":"the tag is immutable"}]}"#;
-                    reply.send("400 Bad Request", &[], words);
-                }
+                "PUT" if is_tag => refuse_change(request, reply),
                 _ => return false,
             }
             true
@@ -412,11 +414,7 @@ fn a_tag_that_cannot_be_changed_may_be_right_already() {
                 let other = format!("Docker-Content-Digest: {}", Digest::of(b"other"));
                 reply.send("200 OK", &[&other], b"");
             }
-            "PUT" if is_tag => {
-                reply.body(request, usize::MAX);
-                let words = br#"{"errors":[{"message":"the tag is immutable"}]}"#;
-                reply.send("400 Bad Request", &[], words);
-            }
+            "PUT" if is_tag => refuse_change(request, reply),
             _ => return false,
         }
         true
