@@ -183,6 +183,7 @@ struct Ground {
 }
 
 /// What a command did.
+#[derive(Debug)]
 struct Done {
     outcome: Outcome,
     lines: Vec<String>,
@@ -387,6 +388,12 @@ const CHROOT_CHECKS: &[Check] = &[
     ("nobody leaves the root", no_way_out),
     ("devices work without mounts", plain_devices),
     ("a fork bomb ends with the command", fork_bomb),
+    ("who forks and ends for ever is ended", racer),
+    ("who writes for ever is ended", writer),
+    (
+        "who looks after a command is out of its reach",
+        out_of_reach,
+    ),
     (
         "a tree comes back to where it was mounted from",
         copied_back,
@@ -1199,6 +1206,59 @@ fn fork_bomb(ground: &Ground) {
     assert_eq!(running("8888"), 0);
 }
 
+fn racer(ground: &Ground) {
+    let started = Instant::now();
+    ground.says("again() { again & }; again; again; sleep 0.3; echo enough");
+    assert!(
+        started.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+fn writer(ground: &Ground) {
+    let run = ground.sh("(yes > /dev/stdout &); (yes > /dev/stderr &); sleep 0.2; exit 3");
+    assert_eq!(run.outcome, Outcome::Exited(3));
+    // And nobody has to wait for it who wants to stop.
+    let started = Instant::now();
+    let stop = AtomicI32::new(0);
+    let command = ground.command("yes > /dev/stdout");
+    let mut lines = 0;
+    let outcome = runner::run(
+        ground.rung,
+        &command,
+        &mut |_| {
+            lines += 1;
+            if lines == 1000 {
+                stop.store(libc::SIGTERM, std::sync::atomic::Ordering::Relaxed);
+            }
+        },
+        &stop,
+    );
+    assert_eq!(outcome.unwrap(), Outcome::Signalled(libc::SIGTERM));
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+fn out_of_reach(ground: &Ground) {
+    for script in [
+        "kill -9 $PPID",
+        "kill -STOP $PPID",
+        "kill -9 -$PPID",
+        "kill -9 -1",
+    ] {
+        let run = ground.sh(&format!("{script}; echo on"));
+        assert!(run.lines.concat().ends_with("on"), "{script}: {run:?}");
+        assert!(
+            run.lines.concat().contains("not permitted"),
+            "{script}: {run:?}"
+        );
+    }
+}
+
 fn copied_back(ground: &Ground) {
     let shared = ground.path("shared");
     fs_err::create_dir(&shared).unwrap();
@@ -1229,9 +1289,40 @@ fn copied_back(ground: &Ground) {
         found,
         ["folder", "link", "link/x", "new", "same"].map(PathBuf::from)
     );
-    command.argv[2] = "rm -r /cache".into();
+    // It stays what it is, whatever the command makes of the copy.
+    command.argv[2] = "rm -r /cache; ln -s /etc /cache".into();
     ground.run(&command);
+    assert!(fs_err::symlink_metadata(&shared).unwrap().is_dir());
     assert!(state(&shared).is_empty());
+
+    // Others' work stays, and a link to the source is followed once.
+    fs_err::write(shared.join("edited"), "before").unwrap();
+    fs_err::write(shared.join(".edited.new"), "beside").unwrap();
+    symlink("shared", ground.path("linked")).unwrap();
+    command.mounts[0].source = ground.path("linked");
+    command.argv[2] = "sleep 1; echo x > /cache/mine; rm /cache/.edited.new".into();
+    let theirs = shared.clone();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(600));
+        fs_err::write(theirs.join("edited"), "after").unwrap();
+        fs_err::write(theirs.join("theirs"), "").unwrap();
+    });
+    ground.run(&command);
+    other.join().unwrap();
+    let found: Vec<_> = state(&shared).into_keys().collect();
+    assert_eq!(found, ["edited", "mine", "theirs"].map(PathBuf::from));
+    let text = fs_err::read_to_string(shared.join("edited")).unwrap();
+    assert_eq!(text, "after");
+    assert!(
+        fs_err::symlink_metadata(ground.path("linked"))
+            .unwrap()
+            .is_symlink()
+    );
+
+    // A copy of the tree into itself would have no end.
+    command.mounts[0].source = ground.place.path().into();
+    let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
+    assert!(error.to_string().contains("store lies in it"), "{error}");
 }
 
 fn no_sockets(ground: &Ground) {

@@ -8,6 +8,8 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use rustix::termios::OptionalActions;
 use rustix::thread::UnshareFlags;
 
+use super::init::{PlainSight, Taps};
+use super::seccomp::Guard;
 use super::shown::Shown;
 use super::wire::{Channel, Job, Note, Spec};
 use super::{
@@ -90,11 +92,18 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
             let terminal = Terminal::of(&stdio);
             first_process(spec.rung, channel, |channel| {
                 if spec.rung == Rung::Chroot {
-                    return in_plain_sight(&command, stdio, channel);
+                    return in_plain_sight(spec.parent, &command, stdio, channel);
                 }
                 let owners = owners::Prepared::open(spec.rung, &command)?;
                 mounts::enter(spec.rung, &command)?;
-                init::run(spec.rung, &command, stdio, owners, &[], channel)
+                init::run(
+                    spec.rung,
+                    &command,
+                    stdio,
+                    owners,
+                    &PlainSight::default(),
+                    channel,
+                )
             })?;
             terminal.restore();
             Ok(None)
@@ -163,8 +172,9 @@ fn map_range(channel: &Channel) -> Result<(), Failure> {
         .map_err(|error| Failure::new("setresuid(0)", error))
 }
 
-/// Runs a command on the rung `chroot`, among the processes of this container.
+/// Runs a command on the rung `chroot`, among the processes of this container; `program` is the one that builds.
 fn in_plain_sight(
+    program: i32,
     command: &Command,
     stdio: Vec<OwnedFd>,
     channel: &Channel,
@@ -174,10 +184,35 @@ fn in_plain_sight(
         rustix::process::setsid().map_err(|error| Failure::new("setsid", error))?;
     }
     let shown = Shown::put(command)?;
-    let outcome = init::run(Rung::Chroot, command, stdio, None, shown.taps(), channel);
-    let ended = family::end();
-    shown.take_away()?;
-    ended.and(outcome)
+    let to = stdio.iter().skip(1).map(OwnedFd::try_clone);
+    let to: Vec<_> = to
+        .collect::<io::Result<_>>()
+        .map_err(|error| Failure::new("dup", error))?;
+    let own = rustix::process::getpid();
+    let guards = [
+        Some(own),
+        rustix::process::getppid(),
+        Pid::from_raw(program),
+    ];
+    let guard = |process: Pid| {
+        let group = rustix::process::getpgid(Some(process)).ok()?;
+        Some(Guard {
+            process: process.as_raw_nonzero().get(),
+            group: group.as_raw_nonzero().get(),
+        })
+    };
+    let sight = PlainSight {
+        taps: Taps::new(shown.taps(), to),
+        guards: guards.into_iter().flatten().filter_map(guard).collect(),
+    };
+    let outcome = init::run(Rung::Chroot, command, stdio, None, &sight, channel);
+    family::end()?;
+    // Nobody is left who could write any more.
+    sight.taps.pass_on_all();
+    drop(sight);
+    // A program that was killed has given up its locks, and its next run may be at work.
+    shown.take_away(channel.is_open())?;
+    outcome
 }
 
 /// Runs `work` as pid 1 of new namespaces and waits until the last process in them has ended.
@@ -191,6 +226,10 @@ fn first_process(
             UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
             "CLONE_NEWPID|CLONE_NEWIPC|CLONE_NEWUTS",
         )?;
+    }
+    if rung == Rung::Chroot {
+        // Where a command ends the process that looks after it, its orphans come here.
+        family::adopt()?;
     }
     let (alive, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| Failure::new("pipe2", error))?;
@@ -217,12 +256,15 @@ fn first_process(
         match rustix::process::waitpid(Some(first), WaitOptions::empty()) {
             Err(rustix::io::Errno::INTR) => {}
             result => {
-                return result
-                    .map(drop)
-                    .map_err(|error| Failure::new("waitpid", error));
+                result.map_err(|error| Failure::new("waitpid", error))?;
+                break;
             }
         }
     }
+    if rung == Rung::Chroot {
+        family::end()?;
+    }
+    Ok(())
 }
 
 /// What pid 1 does first: it ends with its parent, which it cannot see from the new namespace but for a pipe

@@ -16,6 +16,8 @@ use super::Failure;
 const PAUSE: Duration = Duration::from_millis(2);
 /// After so many looks at which none had ended those that are left are looked for anew.
 const LOOKS: u32 = 50;
+/// Who ends while it is looked for, and leaves another one, could keep a search going for ever.
+const ROUNDS: u32 = 20;
 
 /// Takes in the orphans of all descendants from here on.
 pub(super) fn adopt() -> Result<(), Failure> {
@@ -36,7 +38,7 @@ pub(super) fn signal(signal: Signal) -> Result<(), Failure> {
 pub(super) fn kill() -> Result<(), Failure> {
     // What is stopped begins nothing more: once nobody new is found, all are known.
     let mut known = BTreeSet::new();
-    loop {
+    for _ in 0..ROUNDS {
         let found: BTreeSet<_> = descendants()?.into_iter().collect();
         let new: Vec<_> = found.difference(&known).copied().collect();
         if new.is_empty() {
@@ -54,22 +56,47 @@ pub(super) fn kill() -> Result<(), Failure> {
 }
 
 /// Kills all of them, and returns when none is left.
+///
+/// Orphans arrive here, and a child keeps its number until it is waited for: so children are killed at once, which ends
+/// whoever forks and ends again and again.
 pub(super) fn end() -> Result<(), Failure> {
     loop {
         kill()?;
         let mut looks = 0;
         while looks < LOOKS {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) | Err(Errno::INTR) => looks = 0,
+                Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => {
                     looks += 1;
-                    std::thread::sleep(PAUSE);
+                    for child in children()? {
+                        let _ = rustix::process::kill_process(child, Signal::KILL);
+                    }
+                    if looks > LOOKS / 2 {
+                        std::thread::sleep(PAUSE);
+                    }
                 }
                 Err(Errno::CHILD) => return Ok(()),
                 Err(error) => return Err(Failure::new("wait", error)),
             }
         }
     }
+}
+
+/// The children of this process, ended ones included.
+fn children() -> Result<Vec<Pid>, Failure> {
+    // Not all kernels have it.
+    let ids: Vec<i32> = match fs_err::read_to_string("/proc/thread-self/children") {
+        Ok(text) => text.split(' ').filter_map(|id| id.parse().ok()).collect(),
+        Err(_) => {
+            let own = rustix::process::getpid().as_raw_nonzero().get();
+            let found = descendants()?.into_iter();
+            found
+                .filter(|process| process.parent == own)
+                .map(|process| process.id)
+                .collect()
+        }
+    };
+    Ok(ids.into_iter().filter_map(Pid::from_raw).collect())
 }
 
 /// A process, and the one that began it or took it in.

@@ -10,13 +10,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::identity::Identity;
 use super::owners::{Prepared, Recorder};
-use super::seccomp::Told;
+use super::seccomp::{Guard, Told};
 use super::wire::{Channel, Note};
 use super::{
     CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, family, files, seccomp,
@@ -48,7 +49,7 @@ pub(super) fn run(
     command: &Command,
     stdio: Vec<OwnedFd>,
     owners: Option<Prepared>,
-    taps: &[OwnedFd],
+    sight: &PlainSight<'_>,
     channel: &Channel,
 ) -> Result<Outcome, Failure> {
     let child_signal = sys::child_signal().map_err(|error| Failure::new("signalfd", error))?;
@@ -62,16 +63,12 @@ pub(super) fn run(
     };
     let Some(main) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop((report, ours));
-        let failure = start(rung, command, &stdio, told, &theirs);
+        let failure = start(rung, command, &stdio, told, &sight.guards, &theirs);
         let _ = serde_json::to_writer(fs_err::File::from_parts(reporter.into(), "pipe"), &failure);
         sys::exit(1);
     };
-    drop((reporter, theirs));
-    let taps = Taps {
-        from: taps,
-        // Whoever reads the command's output waits for its end.
-        to: stdio.into_iter().skip(1).take(taps.len()).collect(),
-    };
+    // Whoever reads the command's output waits for its end.
+    drop((reporter, theirs, stdio));
     let report = Some(std::fs::File::from(report));
     let listener = ours
         .receive_descriptors()
@@ -88,7 +85,8 @@ pub(super) fn run(
         channel,
         report,
         recorder: recorder.as_mut(),
-        taps,
+        taps: &sight.taps,
+        is_alone: false,
     }
     .reap()?;
     // What was killed is not what anybody asked for.
@@ -98,25 +96,60 @@ pub(super) fn run(
     Ok(outcome)
 }
 
+/// What there is to a command that has no namespaces; nothing for others.
+#[derive(Debug, Default)]
+pub(super) struct PlainSight<'a> {
+    pub(super) taps: Taps<'a>,
+    /// Who looks after it.
+    pub(super) guards: Vec<Guard>,
+}
+
 /// Where writes to `/dev/stdout` and `/dev/stderr` come out, where /proc cannot lead them.
-struct Taps<'a> {
+#[derive(Debug, Default)]
+pub(super) struct Taps<'a> {
     from: &'a [OwnedFd],
     to: Vec<OwnedFd>,
 }
 
-impl Taps<'_> {
-    /// Passes on all that is there.
+impl<'a> Taps<'a> {
+    pub(super) fn new(from: &'a [OwnedFd], to: Vec<OwnedFd>) -> Self {
+        Self { from, to }
+    }
+
+    /// Passes on some of what is there: who never stops writing must not keep anybody from listening to others.
     fn pass_on(&self) {
-        let mut buffer = [0; 4096];
         for (from, to) in self.from.iter().zip(&self.to) {
-            while let Ok(length @ 1..) = rustix::io::read(from, &mut buffer) {
-                let mut rest = &buffer[..length];
-                while let Ok(written @ 1..) = rustix::io::write(to, rest) {
-                    rest = &rest[written..];
-                }
-            }
+            pass_on(from, to);
         }
     }
+
+    /// Passes on all of it. There may be nobody who writes.
+    pub(super) fn pass_on_all(&self) {
+        for (from, to) in self.from.iter().zip(&self.to) {
+            while pass_on(from, to) {}
+        }
+    }
+}
+
+/// Gives whether there was something, and somebody who takes it.
+fn pass_on(from: &OwnedFd, to: &OwnedFd) -> bool {
+    let mut buffer = [0; 1 << 14];
+    let Ok(length @ 1..) = rustix::io::read(from, &mut buffer) else {
+        return false;
+    };
+    let mut rest = &buffer[..length];
+    while !rest.is_empty() {
+        match rustix::io::write(to, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            // A command may have said that nobody waits for its output.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(to, PollFlags::OUT)], None);
+            }
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// What pid 1 looks after.
@@ -127,7 +160,9 @@ struct Init<'a> {
     channel: &'a Channel,
     report: Option<std::fs::File>,
     recorder: Option<&'a mut Recorder>,
-    taps: Taps<'a>,
+    taps: &'a Taps<'a>,
+    /// Whether the program has said its last word.
+    is_alone: bool,
 }
 
 /// What something is heard from.
@@ -150,7 +185,6 @@ impl Init<'_> {
             {
                 if pid == self.main {
                     failed_start(&mut self.report)?;
-                    self.taps.pass_on();
                     return Ok(outcome(status));
                 }
             }
@@ -162,11 +196,12 @@ impl Init<'_> {
 
     /// Waits until something is heard.
     fn listen(&self) -> Result<Vec<(Ear, PollFlags)>, Failure> {
-        let mut ears = vec![Ear::Child, Ear::Channel];
-        let mut fds = vec![
-            PollFd::new(&self.child_signal, PollFlags::IN),
-            PollFd::new(self.channel, PollFlags::IN),
-        ];
+        let mut ears = vec![Ear::Child];
+        let mut fds = vec![PollFd::new(&self.child_signal, PollFlags::IN)];
+        if !self.is_alone {
+            ears.push(Ear::Channel);
+            fds.push(PollFd::new(self.channel, PollFlags::IN));
+        }
         if let Some(report) = &self.report {
             ears.push(Ear::Report);
             fds.push(PollFd::new(report, PollFlags::IN));
@@ -203,10 +238,16 @@ impl Init<'_> {
                     Ok(Some(Note::Signal(number))) => {
                         Signal::from_named_raw(number).unwrap_or(Signal::TERM)
                     }
-                    _ => Signal::KILL,
+                    heard => {
+                        self.is_alone = !matches!(heard, Ok(Some(_)));
+                        Signal::KILL
+                    }
                 };
                 match (self.rung, signal) {
-                    (Rung::Chroot, Signal::KILL) => family::kill()?,
+                    (Rung::Chroot, Signal::KILL) => {
+                        family::kill()?;
+                        let _ = rustix::process::kill_process(self.main, Signal::KILL);
+                    }
                     (Rung::Chroot, signal) => family::signal(signal)?,
                     // The group of pid 1 stands for every process of the namespace but pid 1 itself.
                     _ => drop(rustix::process::kill_process_group(Pid::INIT, signal)),
@@ -239,6 +280,7 @@ fn start(
     command: &Command,
     stdio: &[OwnedFd],
     told: Told,
+    guards: &[Guard],
     listener: &Channel,
 ) -> Failure {
     if let Err(failure) = connect(stdio) {
@@ -250,7 +292,7 @@ fn start(
         return failure;
     }
     let (status, message) = match Identity::look_up(&command.user) {
-        Ok(identity) => match prepare(rung, command, &identity, told, listener) {
+        Ok(identity) => match prepare(rung, command, &identity, told, guards, listener) {
             Ok((argv, env)) => match &command.placement {
                 None => execute(command, &argv, &env),
                 Some(placement) => match files::place(placement) {
@@ -290,6 +332,7 @@ fn prepare(
     command: &Command,
     identity: &Identity,
     told: Told,
+    guards: &[Guard],
     listener: &Channel,
 ) -> Result<(Strings, Strings), Failure> {
     let argv = command
@@ -312,7 +355,7 @@ fn prepare(
     }
     rustix::process::chdir(Path::new("/").join(&command.cwd))
         .map_err(|error| Failure::new(format!("chdir({})", command.cwd.display()), error))?;
-    let given = restrict(rung, told, command.network)?;
+    let given = restrict(rung, told, command.network, guards)?;
     let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
     listener
         .send_descriptors(&given)
@@ -360,7 +403,12 @@ fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
 /// last, since it answers `capset` with success and does nothing. Gives where calls are told of, if they are.
 ///
 /// A `network` is taken away here only where it cannot be by a namespace.
-pub(super) fn restrict(rung: Rung, told: Told, network: bool) -> Result<Option<OwnedFd>, Failure> {
+pub(super) fn restrict(
+    rung: Rung,
+    told: Told,
+    network: bool,
+    guards: &[Guard],
+) -> Result<Option<OwnedFd>, Failure> {
     let filter = |error| Failure::new("seccomp", error);
     let [allowed, unknown] = seccomp::docker().map_err(filter)?;
     let install = |program| sys::install_filter(program).map_err(filter);
@@ -369,7 +417,13 @@ pub(super) fn restrict(rung: Rung, told: Told, network: bool) -> Result<Option<O
         drop_capabilities(CAPABILITIES.difference(CapabilitySet::SYS_CHROOT))?;
         rustix::thread::set_no_new_privs(true)
             .map_err(|error| Failure::new("prctl(PR_SET_NO_NEW_PRIVS)", error))?;
-        let confine = seccomp::confine(guarded).map_err(filter)?;
+        // A descriptor of a directory elsewhere, if it got one, would lead out of its root.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty())
+            .map_err(|error| Failure::new("open(/)", error))?;
+        // Not all kernels and profiles allow that.
+        let _ = sys::keep_below(&root);
+        let confine = seccomp::confine(guarded, guards).map_err(filter)?;
         let mut filters = vec![allowed, unknown, confine];
         if !network {
             filters.push(seccomp::offline().map_err(filter)?);

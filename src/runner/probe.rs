@@ -127,23 +127,34 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         .map_err(|error| Failure::new("chown(file, 1, 1)", error))?;
     }
     // A process of its own, as for a step: the filter must not bind pid 1.
+    let (report, reporter) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| Failure::new("pipe2", error))?;
     let Some(child) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
-        let entered = rung != Rung::Chroot || shown::enter(&command.rootfs).is_ok();
-        let restricted = init::restrict(rung, Told::Owners, command.network).is_ok();
-        sys::exit(i32::from(!(entered && restricted)));
+        drop(report);
+        let enter = || match rung {
+            Rung::Chroot => shown::enter(&command.rootfs),
+            _ => Ok(()),
+        };
+        let tried = enter().and_then(|()| init::restrict(rung, Told::Owners, command.network, &[]));
+        if let Err(failure) = tried {
+            let _ = serde_json::to_writer(std::fs::File::from(reporter), &failure);
+        }
+        sys::exit(0);
     };
+    drop(reporter);
+    let report = std::io::read_to_string(std::fs::File::from(report));
     let status = rustix::process::waitpid(Some(child), WaitOptions::empty())
         .map_err(|error| Failure::new("waitpid", error))?;
+    let ended = status.and_then(|(_, status)| status.exit_status());
     if let Some(shown) = shown {
-        shown.take_away()?;
+        shown.take_away(false)?;
     }
     drop(own);
-    match status.and_then(|(_, status)| status.exit_status()) {
-        Some(0) => Ok(Outcome::Exited(0)),
-        _ => Err(Failure::said(
-            "seccomp",
-            "the filter, the drop of capabilities or the change of the root was refused",
-        )),
+    match report.as_deref().map(serde_json::from_str) {
+        Ok(Ok(failure)) => Err(failure),
+        // Nothing was said.
+        _ if ended == Some(0) => Ok(Outcome::Exited(0)),
+        _ => Err(Failure::said("seccomp", "the filter ended the process")),
     }
 }
 

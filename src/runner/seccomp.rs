@@ -138,16 +138,36 @@ pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
 }
 
 /// What a command may not that has no namespaces: leave its root, look into other processes, or end them all; nor make
-/// device nodes, unless something guards the devices.
-pub(super) fn confine(devices_are_guarded: bool) -> io::Result<BpfProgram> {
+/// device nodes, unless something guards the devices. The processes of `guards`, which look after it, it can neither
+/// signal nor limit.
+pub(super) fn confine(devices_are_guarded: bool, guards: &[Guard]) -> io::Result<BpfProgram> {
     let mut refused: Rules = LOOKS_OUT.iter().map(|nr| (*nr, vec![])).collect();
+    let is = |number: i32| {
+        let number = number.cast_unsigned();
+        rule(0, Len::Dword, Cmp::Eq, number.into())
+    };
     // Of all processes that there are the command's are the least.
-    let all = rule(0, Len::Dword, Cmp::Eq, 0xffff_ffff)?;
-    refused.insert(libc::SYS_kill, vec![all]);
+    let mut killed = vec![is(-1)?];
+    for guard in guards {
+        killed.push(is(guard.process)?);
+        killed.push(is(-guard.group)?);
+    }
+    refused.insert(libc::SYS_kill, killed);
+    for call in SIGNALS.iter().filter(|_| !guards.is_empty()) {
+        let rules = guards.iter().map(|guard| is(guard.process));
+        refused.insert(*call, rules.collect::<io::Result<_>>()?);
+    }
     if !devices_are_guarded {
         refused.extend(devices()?);
     }
     compile(refused, SeccompAction::Allow, errno(libc::EPERM))
+}
+
+/// A process, and its group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guard {
+    pub(super) process: i32,
+    pub(super) group: i32,
 }
 
 /// Makes no sockets but those of this machine, for a command without a network that has no namespace of one.
@@ -192,6 +212,13 @@ fn compile(rules: Rules, others: SeccompAction, these: SeccompAction) -> io::Res
 const LOOKS_OUT: &[c_long] = &[
     libc::SYS_chroot, libc::SYS_pidfd_getfd, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
     libc::SYS_ptrace,
+];
+
+/// Calls that signal or limit the process of their first argument, beside kill.
+#[rustfmt::skip]
+const SIGNALS: &[c_long] = &[
+    libc::SYS_pidfd_open, libc::SYS_prlimit64, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_tgkill, libc::SYS_tkill,
 ];
 
 /// The first number that [`ALLOWED`]'s authors had not seen.

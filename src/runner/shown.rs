@@ -5,7 +5,7 @@
 //! lookups that no link leads out of, before the command runs, and their directories are held: wherever a command
 //! moves those, it is there that things are taken away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -69,10 +69,22 @@ enum Kind {
     Put {
         /// Whether something waits.
         covers: bool,
-        /// What becomes as it is when the command has ended.
-        back: Option<PathBuf>,
+        /// What changes are copied to when the command has ended.
+        back: Option<Back>,
     },
 }
+
+/// A file or directory of the host that a command may write to, in a copy.
+struct Back {
+    to: PathBuf,
+    before: Stamps,
+}
+
+/// By what a change of each entry is seen, by the directory (relative to the copy) and the name.
+type Stamps = HashMap<PathBuf, BTreeMap<OsString, Stamp>>;
+
+/// The inode, the length, and when it was last changed in any way.
+type Stamp = (u64, u64, (i64, i64));
 
 impl Shown {
     /// Puts it all there.
@@ -103,7 +115,7 @@ impl Shown {
         match put {
             Ok(()) => Ok(shown),
             Err(failure) => {
-                let _ = shown.take_away();
+                let _ = shown.take_away(false);
                 Err(failure)
             }
         }
@@ -115,23 +127,47 @@ impl Shown {
             ("etc/resolv.conf", text("/etc/resolv.conf")),
             ("etc/hosts", text("/etc/hosts")),
         ] {
-            self.put_at(Path::new(target), None, |place| fs::write(place, bytes))?;
+            self.put_at(Path::new(target), |place| fs::write(place, bytes))?;
         }
         self.dev(command)?;
         self.kernel()?;
         for tmpfs in &command.tmpfs {
             let path = self.resolve(&place::inside(&tmpfs.target))?;
-            self.put_at(&path, None, |place| {
+            self.put_at(&path, |place| {
                 fs::create_dir(place)?;
                 set_mode(place, 0o1777)
             })?;
         }
         for mount in &command.mounts {
+            let shown = mount.source.display();
+            let source = fs::canonicalize(&mount.source)
+                .map_err(|error| Failure::new(format!("open({shown})"), error))?;
+            let root = fs::read_link(name(&self.root))
+                .map_err(|error| Failure::new("readlink(root)", error))?;
+            if root.starts_with(&source) {
+                let reason = "the store lies in it, and nothing can be mounted here: choose another with `--store`";
+                return Err(Failure::said(format!("copy({shown})"), reason));
+            }
             let path = self.resolve(&place::inside(&mount.target))?;
-            let back = (!mount.read_only).then(|| mount.source.clone());
-            self.put_at(&path, back, |place| {
-                copy(&fs::canonicalize(&mount.source)?, place)
+            let mut before = Stamps::new();
+            self.put_at(&path, |place| {
+                copy(&source, place)?;
+                if !mount.read_only {
+                    stamp_all(place, Path::new(""), &mut before)?;
+                }
+                Ok(())
             })?;
+            let change = self.changes.last_mut();
+            if let (
+                false,
+                Some(Change {
+                    kind: Kind::Put { back, .. },
+                    ..
+                }),
+            ) = (mount.read_only, change)
+            {
+                *back = Some(Back { to: source, before });
+            }
         }
         // This one stays, as with other builders.
         place::directory(&self.root, &place::inside(&command.cwd)).map(drop)
@@ -143,11 +179,12 @@ impl Shown {
         &self.taps
     }
 
-    /// Makes all as it was. No process may be left that the command began.
-    pub(super) fn take_away(mut self) -> Result<(), Failure> {
+    /// Makes all as it was, and with `copies_back` what is mounted elsewhere as the command left it. No process may be
+    /// left that the command began.
+    pub(super) fn take_away(mut self, copies_back: bool) -> Result<(), Failure> {
         let mut result = Ok(());
         while let Some(change) = self.changes.pop() {
-            let undone = self.undo(&change).map_err(|error| {
+            let undone = self.undo(&change, copies_back).map_err(|error| {
                 Failure::new(format!("take away `{}`", change.name.display()), error)
             });
             result = result.and(undone);
@@ -157,7 +194,7 @@ impl Shown {
         result
     }
 
-    fn undo(&self, change: &Change) -> io::Result<()> {
+    fn undo(&self, change: &Change, copies_back: bool) -> io::Result<()> {
         let Change { parent, name, kind } = change;
         let (covers, back) = match kind {
             Kind::Made => {
@@ -170,16 +207,17 @@ impl Shown {
             Kind::Put { covers, back } => (*covers, back),
         };
         let there = at(parent, name);
-        if let Some(back) = back {
-            update(&there, back)?;
+        if let Some(back) = back.as_ref().filter(|_| copies_back) {
+            copy_back(&there, back)?;
         }
         keep_times(parent, || {
             remove(&there)?;
             if covers {
                 let number = self.changes.len().to_string();
-                match rustix::fs::renameat(&self.aside, number, parent, name) {
+                match rustix::fs::renameat(&self.aside, &number, parent, name) {
+                    Ok(()) => {}
                     // The command has removed the directory, and with it what was there.
-                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::NOENT) => remove(&self.aside_path.join(number))?,
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -191,23 +229,23 @@ impl Shown {
     fn put_at(
         &mut self,
         path: &Path,
-        back: Option<PathBuf>,
         make: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<(), Failure> {
         let (parent, name) = place::split(path)?;
         let parent = self.directory(parent)?;
         let covers = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        let number = self.changes.len().to_string();
-        let put = keep_times(&parent, || {
-            if covers {
-                rustix::fs::renameat(&parent, name, &self.aside, number)?;
-            }
-            make(&at(&parent, name))
-        });
+        if covers {
+            let number = self.changes.len().to_string();
+            keep_times(&parent, || {
+                rustix::fs::renameat(&parent, name, &self.aside, number)
+            })
+            .map_err(|error| failure("rename", path, error))?;
+        }
+        let put = keep_times(&parent, || make(&at(&parent, name)));
         self.changes.push(Change {
             name: name.to_owned(),
             parent,
-            kind: Kind::Put { covers, back },
+            kind: Kind::Put { covers, back: None },
         });
         put.map_err(|error| failure("create", path, error))
     }
@@ -248,7 +286,7 @@ impl Shown {
     fn dev(&mut self, command: &Command) -> Result<(), Failure> {
         let path = Path::new("dev");
         let mut taps = Vec::new();
-        self.put_at(path, None, |dev| {
+        self.put_at(path, |dev| {
             fs::create_dir(dev)?;
             for device in DEVICES {
                 let host = rustix::fs::stat(Path::new("/dev").join(device))?;
@@ -288,7 +326,7 @@ impl Shown {
     /// What can be had of /proc and /sys.
     fn kernel(&mut self) -> Result<(), Failure> {
         for folder in ["proc", "sys"] {
-            self.put_at(Path::new(folder), None, |place| {
+            self.put_at(Path::new(folder), |place| {
                 fs::create_dir(place)?;
                 let inside = |path: &&&str| Path::new(path).starts_with(folder);
                 for file in KERNEL.iter().filter(inside) {
@@ -373,7 +411,12 @@ fn copy_with(from: &Path, to: &Path, inodes: &mut HashMap<(u64, u64), PathBuf>) 
             fs::create_dir(to)?;
             for entry in fs::read_dir(from)? {
                 let name = entry?.file_name();
-                copy_with(&from.join(&name), &to.join(&name), inodes)?;
+                let from = from.join(&name);
+                match copy_with(&from, &to.join(&name), inodes) {
+                    // Somebody else removed it just now.
+                    Err(_) if fs::symlink_metadata(&from).is_err() => {}
+                    result => result?,
+                }
             }
         }
         FileType::Symlink => fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?,
@@ -398,58 +441,118 @@ fn describe(from: &Path, to: &Path, metadata: &std::fs::Metadata) -> io::Result<
     files::set_time(to, files::time_of(metadata))
 }
 
-/// Makes `to` what `from` is, file by file: what is the same stays as it is, and a file changes at once.
-fn update(from: &Path, to: &Path) -> io::Result<()> {
-    let there = fs::symlink_metadata(to)?;
-    let Ok(now) = fs::symlink_metadata(from) else {
-        // What is mounted cannot be removed, but what is in it can.
-        return if there.is_dir() {
-            fs::read_dir(to)?.try_for_each(|entry| remove(&entry?.path()))
-        } else {
-            Ok(())
-        };
-    };
-    if now.is_dir() && there.is_dir() {
-        for entry in fs::read_dir(to)? {
+fn stamp(metadata: &std::fs::Metadata) -> Stamp {
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    (metadata.ino(), metadata.len(), changed)
+}
+
+/// Stamps what lies in a copy; the copy of a single file has no name in it.
+fn stamp_all(place: &Path, path: &Path, stamps: &mut Stamps) -> io::Result<()> {
+    let here = place.join(path);
+    let metadata = fs::symlink_metadata(&here)?;
+    let mut names = BTreeMap::new();
+    if !metadata.is_dir() {
+        names.insert(OsString::new(), stamp(&metadata));
+    } else {
+        for entry in fs::read_dir(&here)? {
             let name = entry?.file_name();
-            if fs::symlink_metadata(from.join(&name)).is_err() {
-                remove(&to.join(&name))?;
+            let below = path.join(&name);
+            let metadata = fs::symlink_metadata(place.join(&below))?;
+            names.insert(name, stamp(&metadata));
+            if metadata.is_dir() {
+                stamp_all(place, &below, stamps)?;
             }
         }
-        for entry in fs::read_dir(from)? {
-            let name = entry?.file_name();
-            let (from, to) = (from.join(&name), to.join(&name));
-            if fs::symlink_metadata(&to).is_ok() {
-                update(&from, &to)?;
-            } else {
-                copy(&from, &to)?;
-            }
-        }
-        return describe(from, to, &now);
     }
-    if is_same(&now, &there) && (!now.is_symlink() || fs::read_link(from)? == fs::read_link(to)?) {
+    stamps.insert(path.to_owned(), names);
+    Ok(())
+}
+
+/// Does at the host's place what a command did in the copy, and nothing else: others may have been at work there.
+///
+/// The place itself stays what it is, as a mount would: a command cannot make a link of it.
+fn copy_back(from: &Path, back: &Back) -> io::Result<()> {
+    let kind = |path: &Path| fs::symlink_metadata(path).ok();
+    let Some(there) = kind(&back.to) else {
         return Ok(());
+    };
+    let now = kind(from);
+    if there.is_dir() {
+        let is_there = now.as_ref().is_some_and(std::fs::Metadata::is_dir);
+        copy_directory_back(
+            is_there.then_some(from),
+            &back.to,
+            Path::new(""),
+            &back.before,
+        )?;
+        return match now {
+            Some(now) if is_there => describe(from, &back.to, &now),
+            _ => Ok(()),
+        };
     }
-    let mut name = OsString::from(".");
-    name.push(to.file_name().unwrap_or_default());
-    name.push(".new");
-    let new = to.with_file_name(name);
-    remove(&new)?;
+    let before = back
+        .before
+        .get(Path::new(""))
+        .and_then(|names| names.values().next());
+    match now {
+        Some(now) if now.is_file() && there.is_file() && Some(&stamp(&now)) != before => {
+            replace(from, &back.to)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for a directory of both; without `from` all that was in it is gone.
+fn copy_directory_back(
+    from: Option<&Path>,
+    to: &Path,
+    path: &Path,
+    before: &Stamps,
+) -> io::Result<()> {
+    let known = before.get(path);
+    let mut names = BTreeSet::new();
+    for entry in from
+        .into_iter()
+        .flat_map(|from| fs::read_dir(from))
+        .flatten()
+    {
+        names.insert(entry?.file_name());
+    }
+    let gone = known.into_iter().flatten().map(|(name, _)| name);
+    for name in gone.filter(|name| !names.contains(*name)) {
+        remove(&to.join(name))?;
+    }
+    let Some(from) = from else { return Ok(()) };
+    for name in &names {
+        let (from, to) = (from.join(name), to.join(name));
+        let now = fs::symlink_metadata(&from)?;
+        let there = fs::symlink_metadata(&to).ok();
+        let is_same = known.and_then(|known| known.get(name)) == Some(&stamp(&now));
+        if now.is_dir() && there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+            copy_directory_back(Some(&from), &to, &path.join(name), before)?;
+            if !is_same {
+                describe(&from, &to, &now)?;
+            }
+        } else if !is_same {
+            replace(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a copy in the place of what is there, at once unless one is a directory and the other is not.
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("/"));
+    let fresh = tempfile::Builder::new()
+        .prefix(".pyats-image-build-")
+        .tempdir_in(folder)?;
+    let new = fresh.path().join("new");
     copy(from, &new)?;
-    if now.is_dir() != there.is_dir() {
+    if fs::symlink_metadata(&new)?.is_dir() || fs::symlink_metadata(to).is_ok_and(|to| to.is_dir())
+    {
         remove(to)?;
     }
     fs::rename(&new, to)
-}
-
-/// Whether nothing tells that one is not a copy of the other.
-fn is_same(one: &std::fs::Metadata, other: &std::fs::Metadata) -> bool {
-    let of = |metadata: &std::fs::Metadata| {
-        let owner = (metadata.uid(), metadata.gid());
-        let time = (metadata.mtime(), metadata.mtime_nsec());
-        (metadata.mode(), owner, metadata.len(), time)
-    };
-    of(one) == of(other)
 }
 
 /// Removes whatever is at a path, if something is.

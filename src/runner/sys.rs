@@ -160,6 +160,82 @@ pub(super) fn clone3_is_forbidden() -> bool {
     outcome(done).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
 }
 
+/// Keeps this process, and all that it begins, to the files below a directory, and from signals and abstract sockets of
+/// others (`landlock(7)`). Needs no-new-privileges. Gives whether the kernel can do that.
+pub(super) fn keep_below(root: &OwnedFd) -> io::Result<bool> {
+    /// `struct landlock_ruleset_attr`
+    #[repr(C)]
+    struct Ruleset {
+        files: u64,
+        net: u64,
+        scoped: u64,
+    }
+    /// `struct landlock_path_beneath_attr`
+    #[repr(C, packed)]
+    struct Beneath {
+        files: u64,
+        directory: libc::c_int,
+    }
+    const CREATE_RULESET_VERSION: libc::c_ulong = 1;
+    const RULE_PATH_BENEATH: libc::c_ulong = 1;
+    // SAFETY: without attributes the kernel is only asked for its version.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<Ruleset>(),
+            0_usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    // Without version 2 nothing could be moved from one directory to another.
+    if version < 2 {
+        return Ok(false);
+    }
+    let rights = if version < 3 { 14 } else { 15 };
+    let ruleset = Ruleset {
+        files: (1 << rights) - 1,
+        net: 0,
+        // Abstract sockets, and signals.
+        scoped: if version < 6 { 0 } else { 0b11 },
+    };
+    // What came later than the kernel may not be there.
+    let size: usize = match version {
+        ..4 => 8,
+        4..6 => 16,
+        _ => 24,
+    };
+    // SAFETY: the structure is as long as it is said to be, and lives through the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const ruleset,
+            size,
+            0_usize,
+        )
+    };
+    let fd = i32::try_from(outcome(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is new and ours.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let beneath = Beneath {
+        files: ruleset.files,
+        directory: root.as_raw_fd(),
+    };
+    // SAFETY: the structure lives through the call.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            fd.as_raw_fd(),
+            RULE_PATH_BENEATH,
+            &raw const beneath,
+            0_usize,
+        )
+    };
+    outcome(added)?;
+    // SAFETY: it takes no pointers.
+    let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0_usize) };
+    outcome(done).map(|_| true)
+}
+
 /// Names the machine, in this UTS namespace.
 pub(super) fn set_host_name(name: &str) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of a string that lives through the call.

@@ -7,6 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -112,6 +113,16 @@ impl Channel {
             })
             .flatten()
             .collect())
+    }
+
+    /// Whether somebody is at the other end.
+    pub(super) fn is_open(&self) -> bool {
+        let mut byte = [0];
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !matches!(
+            rustix::net::recv(&self.0, &mut byte[..], peek),
+            Ok((0, _)) | Err(Errno::CONNRESET)
+        )
     }
 
     /// Sends a value.

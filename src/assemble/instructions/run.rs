@@ -76,7 +76,8 @@ impl Instructor<'_> {
                     let (folder, lock) = self.cache(id, *sharing)?;
                     prepared.locks.extend(lock);
                     let inside = folder.join("content");
-                    if !inside.exists() {
+                    // A link would lead elsewhere.
+                    if !fs::symlink_metadata(&inside).is_ok_and(|there| there.is_dir()) {
                         stack.perform(title, &[owned(&folder, None, *mode, (*uid, *gid))])?;
                     }
                     task.mounts.push(mount(&inside, target, *read_only));
