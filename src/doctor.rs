@@ -118,7 +118,9 @@ pub struct Machine {
 
 /// Looks at everything. What does not work is a finding, and no error.
 pub fn examine(options: &Options, progress: &Progress) -> Result<Findings, Error> {
-    let tried = runner::probe().rungs.into_iter();
+    let directory = Store::open(&options.store)
+        .map_or_else(|_| std::env::temp_dir(), |store| store.scratch_root());
+    let tried = runner::probe(&directory).rungs.into_iter();
     let rungs: Vec<_> = tried
         .map(|(rung, result)| Tried {
             rung,

@@ -128,7 +128,7 @@ fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let (image, _, store) = find(&options.image, &options.store, progress)?;
     let argv = argv(options, &image)?;
-    let rung = runner::choose(options.runner)?.0;
+    let rung = runner::choose(options.runner, &store.scratch_root())?.0;
     rootfs::sweep(rung, &store.scratch_root())?;
     let base = rootfs::unpack(&image.layers, rung, &store, progress)?;
     let scratch = Scratch::new_in(&store.scratch_root())?;

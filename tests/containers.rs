@@ -191,7 +191,7 @@ fn recipes_name_options_that_exist() {
         let line = line.lines().next().expect("it has an end");
         // Variables of the CI system, whatever they hold.
         let line = line.replace("${{ github.repository }}", "team/tests");
-        let line = line.replace("${{ github.ref_name }}", "main");
+        let line = line.replace("${{ github.sha }}", "0123abcd");
         let words = line.split_whitespace().map(|word| {
             let word = word.replace(['"', '\''], "");
             word.replace("$CI_REGISTRY_IMAGE", "registry.example.com/team/tests")

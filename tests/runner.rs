@@ -122,7 +122,7 @@ fn everything(filter: &[String]) {
             }
         }
     } else {
-        for (rung, result) in runner::probe().rungs {
+        for (rung, result) in runner::probe(&std::env::temp_dir()).rungs {
             match result {
                 Ok(()) => passed &= checks(rung, filter),
                 Err(refusal) => {
@@ -403,9 +403,14 @@ const CHROOT_CHECKS: &[Check] = &[
 ];
 
 fn chosen(ground: &Ground) {
-    assert_eq!(runner::choose(Some(ground.rung)).unwrap().0, ground.rung);
+    assert_eq!(
+        runner::choose(Some(ground.rung), ground.place.path())
+            .unwrap()
+            .0,
+        ground.rung
+    );
     let started = Instant::now();
-    let report = runner::probe();
+    let report = runner::probe(&std::env::temp_dir());
     println!(
         "       probed in {} ms: {:?}",
         started.elapsed().as_millis(),
@@ -418,7 +423,7 @@ fn chosen(ground: &Ground) {
             .any(|(rung, result)| *rung == ground.rung && result.is_ok())
     );
     if !rustix::process::geteuid().is_root() {
-        let error = runner::choose(Some(Rung::Root)).unwrap_err();
+        let error = runner::choose(Some(Rung::Root), ground.place.path()).unwrap_err();
         assert!(error.hint().unwrap().contains("sudo"), "{error}");
     }
 }

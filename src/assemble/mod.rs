@@ -296,7 +296,7 @@ fn choose(
     if options.dry_run {
         return Ok(None);
     }
-    let (rung, refused) = runner::choose(options.runner)?;
+    let (rung, refused) = runner::choose(options.runner, work_dir)?;
     // That a user is not root is nothing to tell.
     let is_news = |rung: Rung| rung != Rung::Root || rustix::process::geteuid().is_root();
     let better = refused.iter().rfind(|(rung, _)| is_news(*rung));

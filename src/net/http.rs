@@ -254,20 +254,13 @@ impl Client {
         }
         let mut roots = self.authorities()?;
         roots.extend(certificates.authorities);
-        let has_own = !roots.is_empty();
-        match self.build(trust, certificates.identity.clone(), roots) {
-            // The system has none.
-            Err(Error::Setup { .. }) if !has_own && tls::may_use_bundled() => {
-                let bundled = tls::bundled();
-                let roots = bundled
-                    .iter()
-                    .map(|root| reqwest::Certificate::from_der(root));
-                let roots = roots.collect::<Result<_, _>>();
-                let roots = roots.map_err(|error| Error::setup(&error))?;
-                self.build(trust, certificates.identity, roots)
+        if tls::needs_bundled() {
+            for root in tls::bundled() {
+                let root = reqwest::Certificate::from_der(&root);
+                roots.push(root.map_err(|error| Error::setup(&error))?);
             }
-            result => result,
         }
+        self.build(trust, certificates.identity, roots)
     }
 
     /// `roots` are trusted besides the system's.

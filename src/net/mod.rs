@@ -53,6 +53,7 @@ pub use proxy::{InvalidProxy, Proxies, Proxy};
 pub use relay::StepProxies;
 pub use response::Response;
 pub use tls::TlsError;
+pub(crate) use tls::bundled_pem;
 pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use body::{Body, FilePart};

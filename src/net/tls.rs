@@ -1,8 +1,9 @@
 //! TLS for protocols that bring none of their own, such as ftp: who is trusted is the same for all.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use base64::Engine as _;
 use fs_err as fs;
 use rustls::ClientConfig;
 use rustls::crypto::ring;
@@ -47,17 +48,32 @@ impl TlsError {
     }
 }
 
-/// Whether the authorities that this program brings count where the system has none, as in an empty container. Whoever
+/// Whether the authorities that this program brings count: where the system has none, as in an empty container. Whoever
 /// names a place for them means that one.
-pub(super) fn may_use_bundled() -> bool {
-    ["SSL_CERT_FILE", "SSL_CERT_DIR"]
-        .iter()
-        .all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()))
+pub(super) fn needs_bundled() -> bool {
+    static NEEDS: OnceLock<bool> = OnceLock::new();
+    let is_named = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    *NEEDS.get_or_init(|| {
+        !["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(is_named)
+            && Verifier::new(Arc::new(ring::default_provider())).is_err()
+    })
 }
 
 /// Those that Mozilla trusts.
 pub(super) fn bundled() -> Vec<CertificateDer<'static>> {
     webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec()
+}
+
+/// The same as text, if they count here.
+pub(crate) fn bundled_pem() -> Option<String> {
+    let pem = |der: &CertificateDer<'_>| {
+        let text = base64::prelude::BASE64_STANDARD.encode(der);
+        let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+        let lines: Vec<_> = lines.collect();
+        let text = lines.join("\n");
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    };
+    needs_bundled().then(|| bundled().iter().map(pem).collect())
 }
 
 impl Client {
@@ -67,9 +83,10 @@ impl Client {
         let provider = Arc::new(ring::default_provider());
         let verifier = |roots| Verifier::new_with_extra_roots(roots, provider.clone());
         let extra = self.extra_roots()?;
-        let verifier = match verifier(extra.clone()) {
-            Err(_) if extra.is_empty() && may_use_bundled() => verifier(bundled()),
-            result => result,
+        let verifier = if needs_bundled() {
+            verifier([extra, bundled()].concat())
+        } else {
+            verifier(extra)
         };
         let verifier = verifier.map_err(TlsError::Authorities)?;
         let config = ClientConfig::builder_with_provider(provider)

@@ -88,6 +88,9 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
             .into();
     }
     let refused = matches!(failure.errno, libc::EPERM | libc::EACCES);
+    if rung == Rung::Chroot {
+        return chroot_remedy(call, refused);
+    }
     if call.contains("CLONE_NEWUSER") && failure.errno == libc::ENOSPC
         || setting("/proc/sys/user/max_user_namespaces") == Some(0) && rung != Rung::Root
     {
@@ -112,6 +115,24 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
                 apparmor=unconfined` (and, for the rung `root`, `--cap-add SYS_ADMIN`); in Kubernetes, \
                 with `seccompProfile: {type: Unconfined}`, or as root in a pod with `hostUsers: false`; \
                 or run outside of a container"
+            .into();
+    }
+    String::new()
+}
+
+fn chroot_remedy(call: &str, refused: bool) -> String {
+    if call.starts_with("open(/dev/") || call.starts_with("execve(") {
+        return "choose a place that is not mounted `nodev` or `noexec`, with `--store DIR` or `--work-dir DIR` (a \
+                container's tmpfs needs the options `exec,dev`)"
+            .into();
+    }
+    if call.starts_with("mkdir(") {
+        return "choose a place that can be written to, with `--store DIR` or `--work-dir DIR`"
+            .into();
+    }
+    if refused {
+        return "give the container Docker's default capabilities, of which Podman and CRI-O leave some out: \
+                `--cap-add MKNOD --cap-add SYS_CHROOT`; in Kubernetes `capabilities: {add: [MKNOD, SYS_CHROOT]}`"
             .into();
     }
     String::new()

@@ -85,16 +85,13 @@ pub(super) fn end() -> Result<(), Failure> {
 /// The children of this process, ended ones included.
 fn children() -> Result<Vec<Pid>, Failure> {
     // Not all kernels have it.
-    let ids: Vec<i32> = match fs_err::read_to_string("/proc/thread-self/children") {
-        Ok(text) => text.split(' ').filter_map(|id| id.parse().ok()).collect(),
-        Err(_) => {
-            let own = rustix::process::getpid().as_raw_nonzero().get();
-            let found = descendants()?.into_iter();
-            found
-                .filter(|process| process.parent == own)
-                .map(|process| process.id)
-                .collect()
-        }
+    let ids: Vec<i32> = if let Ok(text) = fs_err::read_to_string("/proc/thread-self/children") {
+        text.split(' ').filter_map(|id| id.parse().ok()).collect()
+    } else {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let mut found = descendants()?;
+        found.retain(|process| process.parent == own);
+        found.into_iter().map(|process| process.id).collect()
     };
     Ok(ids.into_iter().filter_map(Pid::from_raw).collect())
 }

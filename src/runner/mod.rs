@@ -426,15 +426,19 @@ pub fn harden() -> Result<(), Error> {
     Ok(())
 }
 
-/// Tries every rung.
+/// Tries every rung; steps will work in `directory`.
 #[must_use]
-pub fn probe() -> Report {
-    probe::report()
+pub fn probe(directory: &Path) -> Report {
+    probe::report(directory)
 }
 
-/// The best rung that works here, or `forced` if that one works; and what those before it said.
-pub fn choose(forced: Option<Rung>) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
-    probe::choose(forced)
+/// The best rung that works here, or `forced` if that one works; and what those before it said. Steps will work in
+/// `directory`.
+pub fn choose(
+    forced: Option<Rung>,
+    directory: &Path,
+) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
+    probe::choose(forced, directory)
 }
 
 /// Whether an overlay can be mounted whose upper directory lies in `directory`.

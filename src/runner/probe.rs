@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{CWD, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
 use rustix::mount::MountFlags;
 use rustix::process::WaitOptions;
 
@@ -15,23 +15,26 @@ use super::wire::Job;
 use super::{Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys};
 
 /// See [`super::probe`].
-pub(super) fn report() -> Report {
+pub(super) fn report(directory: &Path) -> Report {
     Report {
         rungs: Rung::ALL
             .into_iter()
-            .map(|rung| (rung, attempt(rung)))
+            .map(|rung| (rung, attempt(rung, directory)))
             .collect(),
     }
 }
 
 /// See [`super::choose`].
-pub(super) fn choose(forced: Option<Rung>) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
+pub(super) fn choose(
+    forced: Option<Rung>,
+    directory: &Path,
+) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
     let mut refused = vec![];
     for rung in Rung::ALL
         .into_iter()
         .filter(|rung| forced.is_none_or(|forced| forced == *rung))
     {
-        match attempt(rung) {
+        match attempt(rung, directory) {
             Ok(()) => return Ok((rung, refused)),
             Err(refusal) => refused.push((rung, refusal)),
         }
@@ -52,29 +55,40 @@ pub(super) fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal>
     parent::attempt(rung, job)
 }
 
-fn attempt(rung: Rung) -> Result<(), Refusal> {
+fn attempt(rung: Rung, directory: &Path) -> Result<(), Refusal> {
     if matches!(rung, Rung::Root | Rung::Chroot) && !rustix::process::geteuid().is_root() {
         return Err(Failure::said("geteuid", "not running as root").refusal(rung));
     }
-    parent::attempt(
-        rung,
-        Job::Probe {
-            // Only to mount upon.
-            directory: [std::env::temp_dir(), "/tmp".into()]
-                .into_iter()
-                .find(|directory| directory.is_dir())
-                .unwrap_or("/".into()),
-        },
-    )
+    let directory = if rung == Rung::Chroot {
+        directory.to_owned()
+    } else {
+        // Only to mount upon.
+        [std::env::temp_dir(), "/tmp".into()]
+            .into_iter()
+            .find(|directory| directory.is_dir())
+            .unwrap_or("/".into())
+    };
+    parent::attempt(rung, Job::Probe { directory })
 }
 
 /// In the helper, as pid 1: all that a step needs, short of a step.
 pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failure> {
     let own = if rung == Rung::Chroot {
+        // What a killed one leaves is taken for a killed build's.
         let own = tempfile::Builder::new()
-            .prefix(".probe-")
+            .prefix("pyats-image-build-")
             .tempdir_in(directory);
-        Some(own.map_err(|error| Failure::new("mkdir", error))?)
+        let call = || format!("mkdir({})", directory.display());
+        let own = own.map_err(|error| Failure::new(call(), error))?;
+        let disk = rustix::fs::statvfs(own.path());
+        if disk.is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
+            let reason = "its file system is mounted `noexec`";
+            return Err(Failure::said(
+                format!("execve({})", directory.display()),
+                reason,
+            ));
+        }
+        Some(own)
     } else {
         mounts::detach_from_host()?;
         mounts::tmpfs(directory, MountFlags::NOSUID, "mode=700")

@@ -451,9 +451,7 @@ fn stamp_all(place: &Path, path: &Path, stamps: &mut Stamps) -> io::Result<()> {
     let here = place.join(path);
     let metadata = fs::symlink_metadata(&here)?;
     let mut names = BTreeMap::new();
-    if !metadata.is_dir() {
-        names.insert(OsString::new(), stamp(&metadata));
-    } else {
+    if metadata.is_dir() {
         for entry in fs::read_dir(&here)? {
             let name = entry?.file_name();
             let below = path.join(&name);
@@ -463,6 +461,8 @@ fn stamp_all(place: &Path, path: &Path, stamps: &mut Stamps) -> io::Result<()> {
                 stamp_all(place, &below, stamps)?;
             }
         }
+    } else {
+        names.insert(OsString::new(), stamp(&metadata));
     }
     stamps.insert(path.to_owned(), names);
     Ok(())
@@ -511,11 +511,7 @@ fn copy_directory_back(
 ) -> io::Result<()> {
     let known = before.get(path);
     let mut names = BTreeSet::new();
-    for entry in from
-        .into_iter()
-        .flat_map(|from| fs::read_dir(from))
-        .flatten()
-    {
+    for entry in from.into_iter().flat_map(fs::read_dir).flatten() {
         names.insert(entry?.file_name());
     }
     let gone = known.into_iter().flatten().map(|(name, _)| name);

@@ -16,7 +16,7 @@ use fs_err as fs;
 
 use crate::runner::{Mount, Outcome, Placement, Tmpfs};
 use crate::secret::{self, Secret};
-use crate::{layer, progress, rootfs, runner};
+use crate::{layer, net, progress, rootfs, runner};
 
 /// Where the workspace is in the image.
 pub const WORKSPACE: &str = "/workspace";
@@ -341,9 +341,11 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
         return found.map(std::path::absolute).transpose();
     };
     let mut bundle = fs::read(extra)?;
+    bundle.push(b'\n');
     if let Some(found) = found {
-        bundle.push(b'\n');
         bundle.extend(fs::read(found)?);
+    } else if let Some(bundled) = net::bundled_pem() {
+        bundle.extend(bundled.into_bytes());
     }
     let path = scratch.join("ca.pem");
     fs::write(&path, bundle)?;
