@@ -13,6 +13,7 @@ use pyats_image_builder::net::{self, Proxies};
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::registry::{Client, Given, Logins, Reference};
 use pyats_image_builder::runner::Outcome as Ended;
+use pyats_image_builder::step::Fate;
 use pyats_image_builder::{doctor, output, push, run};
 use serde_json::json;
 
@@ -31,7 +32,7 @@ pub(crate) fn build(
     let options = build.options(global)?;
     let outcome = assemble::build(&options, progress)?;
     let Some(image) = &outcome.image else {
-        print(&plan(&outcome.plan))?;
+        print(&plan(&outcome.plan, build.verbose))?;
         return Ok(ExitCode::SUCCESS);
     };
     let digest = image.manifest.digest.to_string();
@@ -58,13 +59,15 @@ pub(crate) fn build(
     Ok(ExitCode::SUCCESS)
 }
 
-fn plan(plan: &Plan) -> String {
+fn plan(plan: &Plan, verbose: bool) -> String {
     let mut lines = vec![format!("base: {}", plan.base)];
     lines.extend(
         plan.steps
             .iter()
             .map(|step| format!("run: {}", step.created_by)),
     );
+    let fates = plan.fates.iter().filter(|_| verbose);
+    lines.extend(fates.map(|(name, fate)| format!("step: {name}: {}", words(fate))));
     lines.push(format!(
         "copy: {} files, {} bytes",
         plan.staged.0, plan.staged.1
@@ -87,6 +90,18 @@ fn plan(plan: &Plan) -> String {
             .map(|context| format!("context: {}", context.display())),
     );
     lines.join("\n") + "\n"
+}
+
+fn words(fate: &Fate) -> String {
+    match fate {
+        Fate::Cached => "cached".to_owned(),
+        Fate::Run(None) => "runs, as it never did here".to_owned(),
+        Fate::Run(Some(changes)) if changes.is_empty() => {
+            "runs, as what it made is too old, or gone".to_owned()
+        }
+        Fate::Run(Some(changes)) => format!("runs, since this has changed: {}", changes.join(", ")),
+        Fate::Unknown => "depends on a step that runs".to_owned(),
+    }
 }
 
 fn metadata(outcome: &Outcome, image: &Image) -> serde_json::Value {

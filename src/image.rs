@@ -250,7 +250,8 @@ pub fn env(config: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-fn config(base: &Base, entries: &[Entry], settings: &Settings) -> Value {
+/// The config that [`append`] makes.
+pub(crate) fn config(base: &Base, entries: &[Entry], settings: &Settings) -> Value {
     let created = timestamp(settings.created);
     let mut document = base.config.as_object().cloned().unwrap_or_default();
     // They describe the container that the base was committed from.

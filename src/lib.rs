@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli -> assemble -> dockerfile -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
-//! shared, lower:     registry -> store -> manifest -> digest     net -> progress, secret
+//! shared, lower:     cache, registry -> store -> manifest -> digest     net -> progress, secret
 //! ```
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
@@ -70,6 +70,7 @@
 pub mod assemble;
 pub mod base;
 pub mod buildfile;
+pub mod cache;
 mod confined;
 pub mod context;
 pub mod digest;

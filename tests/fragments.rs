@@ -37,13 +37,14 @@ use std::time::Instant;
 use fs_err as fs;
 use pyats_image_builder::assemble::{self, Instructor};
 use pyats_image_builder::base::{self, Base, Pull};
+use pyats_image_builder::cache::{Cache, Policy};
 use pyats_image_builder::context::{Again, Sources, SshOptions};
 use pyats_image_builder::dockerfile::{self, Config};
 use pyats_image_builder::error::Error;
 use pyats_image_builder::layer::Times;
 use pyats_image_builder::manifest::Platform;
 use pyats_image_builder::progress::Progress;
-use pyats_image_builder::rootfs::{self, Rootfs};
+use pyats_image_builder::rootfs;
 use pyats_image_builder::runner::{self, Rung};
 use pyats_image_builder::step::{Inputs, Stack};
 use pyats_image_builder::store::{Scratch, Store};
@@ -407,7 +408,6 @@ struct Ground<'a> {
     store: Store,
     net: Arc<net::Client>,
     base: Base,
-    rootfs: Rootfs,
 }
 
 impl<'a> Ground<'a> {
@@ -419,14 +419,12 @@ impl<'a> Ground<'a> {
         let platform = Platform::host();
         let silent = Progress::silent();
         let base = base::pull(&source, &platform, Pull::Never, &client, &store, &silent).unwrap();
-        let rootfs = rootfs::unpack(&base.layers, rung, &store, &silent).unwrap();
         Self {
             rung,
             folder,
             store,
             net,
             base,
-            rootfs,
         }
     }
 
@@ -463,8 +461,10 @@ impl<'a> Ground<'a> {
             progress: &progress,
         };
         let inputs = Inputs {
-            rung: self.rung,
+            rung: Some(self.rung),
+            platform: self.base.platform.clone(),
             store: &self.store,
+            cache: Cache::new(&self.store, Policy::default(), "fragments"),
             scratch: scratch.path(),
             ca_bundle: None,
             times: Times {
@@ -477,11 +477,8 @@ impl<'a> Ground<'a> {
             progress: &progress,
         };
         let config = Config::read(&self.base.config);
-        let carried_out = Stack::new(&self.rootfs, inputs)
-            .map_err(Error::from)
-            .and_then(|mut stack| {
-                assemble::carry_out(&instructions, config, &mut stack, instructor)
-            });
+        let mut stack = Stack::new(&self.base.layers, inputs);
+        let carried_out = assemble::carry_out(&instructions, config, &mut stack, instructor);
         rootfs::remove(self.rung, scratch.path()).unwrap();
         let (config, entries) = carried_out.map_err(|error| words(&error))?;
         if self.rung == Rung::Root {

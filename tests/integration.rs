@@ -39,3 +39,5 @@ mod sources_git;
 mod sources_http;
 /// Files and directories by scp: configuration, jumps, host keys, logins, hostile servers.
 mod sources_scp;
+/// What is run again, and what is not.
+mod step_cache;

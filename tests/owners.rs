@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use pyats_image_builder::base::{self, Pull};
+use pyats_image_builder::cache::{Cache, Policy};
 use pyats_image_builder::layer::{Compression, OWNER_ATTRIBUTE, Times};
 use pyats_image_builder::manifest::{Layer, Platform};
 use pyats_image_builder::progress::Progress;
@@ -261,13 +262,12 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
     let store = Store::open(&own.join("store")).unwrap();
     let layers = base_layers(&own.parent().unwrap().join("layout"), &store);
     let progress = Progress::silent();
-    let plain = rootfs::unpack(&layers, rung, &store, &progress).unwrap();
     let mut results: Steps = vec![];
     let mut passed = true;
     let started = Instant::now();
     let ground = {
         let scratch = Scratch::new_in(&store.scratch_root()).unwrap();
-        let mut stack = Stack::new(&plain, inputs(rung, &store, scratch.path())).unwrap();
+        let mut stack = Stack::new(&layers, inputs(rung, &store, scratch.path()));
         let layer = run(&mut stack, own, CASES[0].0, true);
         drop(stack);
         rootfs::remove(rung, scratch.path()).unwrap();
@@ -284,7 +284,7 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
         "ok     {rung}: ground ({} ms)",
         started.elapsed().as_millis()
     );
-    let base = rootfs::unpack(&[layers, vec![ground]].concat(), rung, &store, &progress).unwrap();
+    let base = [layers, vec![ground]].concat();
     for (variant, in_place, emulate) in VARIANTS {
         let is_wanted = variants.split(',').any(|name| name == variant);
         if !is_wanted || (rung != Rung::UsernsSingle && variant == "recorded-only") {
@@ -295,8 +295,8 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
         } else {
             Scratch::new_in(&store.scratch_root()).unwrap()
         };
-        let mut stack = Stack::new(&base, inputs(rung, &store, scratch.path())).unwrap();
-        let made_copy = scratch.path().join("tree").exists();
+        let mut stack = Stack::new(&base, inputs(rung, &store, scratch.path()));
+        let made_copy = scratch.path().join("stack-0/tree").exists();
         assert_eq!(
             made_copy, in_place,
             "{rung}, {variant}: an overlay is where none was wanted"
@@ -327,7 +327,11 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
         drop(stack);
         rootfs::remove(rung, scratch.path()).unwrap();
     }
-    passed &= killed(rung, &base, &store);
+    passed &= killed(
+        rung,
+        &rootfs::unpack(&base, rung, &store, &progress).unwrap(),
+        &store,
+    );
     fs::write(
         own.join("results"),
         serde_json::to_string(&results).unwrap(),
@@ -361,8 +365,10 @@ fn silent() -> &'static Progress {
 
 fn inputs<'a>(rung: Rung, store: &'a Store, scratch: &'a Path) -> Inputs<'a> {
     Inputs {
-        rung,
+        rung: Some(rung),
+        platform: Platform::host(),
         store,
+        cache: Cache::new(store, Policy::default(), "owners"),
         scratch,
         ca_bundle: None,
         times: Times {
@@ -391,7 +397,8 @@ fn run(
         emulate,
         ..Task::default()
     };
-    stack.perform(name, &[task]).map_err(|error| match error {
+    let made = stack.perform(name, &[], &[task]);
+    made.map(|made| made.layer).map_err(|error| match error {
         pyats_image_builder::step::Error::Failed { tail, .. } => tail.join("\n    "),
         error => {
             let mut text = error.to_string();

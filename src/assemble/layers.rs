@@ -9,17 +9,18 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use super::instructions::{Instructor, State};
 use super::{Build, settings};
+use crate::base::Base;
 use crate::buildfile::{Cmds, Instructions};
 use crate::context::{self, Context};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Entry, Settings};
 use crate::layer::{self, Times};
-use crate::manifest::Layer;
 use crate::net::{self, StepProxies};
-use crate::rootfs::Rootfs;
+use crate::progress::Progress;
 use crate::runner::{Mount, Rung};
 use crate::secret::{self, Secret};
-use crate::step::{self, Inputs, Stack, Step};
+use crate::step::{self, Counts, Fate, Inputs, Made, Seen, Stack, Step};
 
 /// The time of files whose own time means nothing: 1980-01-02T00:00:00Z. Zip, and so a wheel that is
 /// built in the image, cannot store times before 1980 in any time zone.
@@ -75,7 +76,7 @@ fn lies_below(build: Build<'_>, settings: &Settings) -> bool {
 }
 
 /// Whether one of the stages installs the Debian package `name`.
-pub(super) fn install(stages: &[Stage], name: &str) -> bool {
+fn install(stages: &[Stage], name: &str) -> bool {
     stages.iter().any(|stage| match stage {
         Stage::Step(step) if step.name == step::SYSTEM_PACKAGES => {
             step.commands.iter().flatten().any(|word| word == name)
@@ -93,26 +94,29 @@ pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
     stages.into_iter().filter_map(step).collect()
 }
 
-/// Goes through the stages. Says in `settings` what instructions made of the config, and what the entrypoint
-/// is.
+/// Goes through the stages; gives the entries of the history, and what became of each step. Says in `settings` what
+/// instructions made of the config, and what the entrypoint is.
 pub(super) fn make(
     build: Build<'_>,
-    rung: Rung,
+    rung: Option<Rung>,
     context: &Context,
     settings: &mut Settings,
     stages: &[Stage],
-    rootfs: &Rootfs,
-) -> Result<Vec<Entry>, Error> {
+    base: &Base,
+) -> Result<(Vec<Entry>, Fates), Error> {
     let Build {
         options,
         store,
         scratch,
-        progress,
         ..
     } = build;
+    // Nothing begins, and ends in no time, that is only looked at.
+    let silent = Progress::silent();
+    let progress = rung.map_or(&silent, |_| build.progress);
     let mut mounts = mounts(build, context, lies_below(build, settings))?;
     let pip_secrets = pip_secrets(build)?;
     mounts.extend(pip_secrets.mounts);
+    mounts.push(pip_cache(build, rung)?);
     let proxies = StepProxies::open(build.net, progress)?;
     let mut hidden = pip_secrets.hidden;
     let texts = [&context.secret_requirements, &context.secret_pip_conf];
@@ -122,7 +126,9 @@ pub(super) fn make(
     }
     let inputs = Inputs {
         rung,
+        platform: base.platform.clone(),
         store,
+        cache: build.cache()?,
         scratch,
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         hidden,
@@ -152,17 +158,15 @@ pub(super) fn make(
         &settings::arguments(options, build.buildfile)?,
     );
 
-    let mut stack = Stack::new(rootfs, inputs)?;
+    let mut stack = Stack::new(&base.layers, inputs);
     let mut entries = Vec::new();
-    for (number, stage) in stages.iter().enumerate() {
+    for stage in stages {
         // The virtual environment is made without pip's settings and requirements.
         let (step, mounts) = match stage {
             Stage::Step(step) => (step, &[][..]),
             Stage::Pip(step) => (step, &mounts[..]),
             Stage::Workspace => {
-                if number + 1 < stages.len() {
-                    stack.push(&tree, &workspace)?;
-                }
+                stack.push(&tree, &workspace)?;
                 entries.push(Entry {
                     layer: Some(workspace.clone()),
                     created_by: "COPY image/ /".to_owned(),
@@ -176,14 +180,25 @@ pub(super) fn make(
         };
         let part = progress.start(step.name);
         let mut env = step::environment(&state.environment(), proxies.variables(), options.epoch);
+        let names = proxies.variables().iter().map(|(name, _)| name.into());
+        let mut private: Vec<OsString> = names.collect();
+        let mut step = step.clone();
         if matches!(stage, Stage::Pip(_)) {
             env.extend(pip_secrets.env.iter().cloned());
+            let is_own = |(name, _): &(OsString, OsString)| {
+                name == step::PIP_CACHE || name == step::PIP_NO_CACHE
+            };
+            if !env.iter().any(is_own) {
+                step.use_pip_cache();
+                env.push((step::PIP_CACHE.into(), step::PIP_CACHE_DIR.into()));
+                private.push(step::PIP_CACHE.into());
+            }
         }
-        let layer = stack.run(step, &env, mounts)?;
-        part.finish(size_of(layer.as_ref()));
-        if layer.is_some() {
+        let made = stack.run(&step, &env, &private, mounts)?;
+        part.finish(outcome(&made));
+        if made.layer.is_some() {
             entries.push(Entry {
-                layer,
+                layer: made.layer,
                 created_by: step.created_by.clone(),
             });
         }
@@ -192,57 +207,94 @@ pub(super) fn make(
     if settings.config.user.is_empty() {
         settings.config.user = user;
     }
-    settings.entrypoint = settings::entrypoint(|path| stack.has_program(path));
-    Ok(entries)
+    settings.entrypoint = settings::entrypoint(|path| {
+        let is_usual = rung.is_none() && path == "usr/bin/tini" && install(stages, "tini");
+        Ok(is_usual || stack.has_program(path)?)
+    })?;
+    Ok((entries, stack.fates().to_vec()))
 }
 
-/// How large a new layer is, for people.
-pub(super) fn size_of(layer: Option<&Layer>) -> String {
-    layer.map_or(String::new(), |layer| size(layer.descriptor.size))
+/// Names of steps, and what became of them.
+pub(super) type Fates = Vec<(String, Fate)>;
+
+/// What came of a step, for people.
+pub(super) fn outcome(made: &Made) -> String {
+    let size = made.layer.as_ref().map(|layer| size(layer.descriptor.size));
+    match (size, made.is_cached) {
+        (Some(size), true) => format!("{size}, cached"),
+        (None, true) => "cached".to_owned(),
+        (size, false) => size.unwrap_or_default(),
+    }
 }
 
 /// What pip is shown: its settings, and the requirements, with credentials where there are some. Of the
-/// workspace it sees nothing else, unless its layer lies below.
+/// workspace it sees nothing else, unless its layer lies below. Its key holds both without credentials.
 fn mounts(
     build: Build<'_>,
     context: &Context,
     workspace_is_below: bool,
-) -> Result<Vec<Mount>, Error> {
+) -> Result<Vec<Seen>, Error> {
     let scratch = build.scratch;
     let shown = scratch.join("shown");
     fs::create_dir_all(shown.join("installation"))?;
     let mut mounts = Vec::new();
-    let mut mount = |source: PathBuf, target: &str| {
-        mounts.push(Mount {
-            source,
-            target: PathBuf::from(target),
-            read_only: true,
+    let mut mount = |source: PathBuf, target: &str, public: &[u8]| {
+        mounts.push(Seen {
+            mount: Mount {
+                source,
+                target: PathBuf::from(target),
+                read_only: true,
+            },
+            counts: Counts::Known(Digest::of(public)),
         });
     };
     let requirements = shown.join("installation/requirements.txt");
+    let staged = step::REQUIREMENTS.trim_start_matches('/');
+    let public = fs::read(context.root.join("image").join(staged))?;
     if let Some(secret) = &context.secret_requirements {
         write_secret(&requirements, secret.reveal())?;
     } else {
-        let staged = step::REQUIREMENTS.trim_start_matches('/');
-        fs::copy(context.root.join("image").join(staged), &requirements)?;
+        fs::write(&requirements, &public)?;
     }
     if !workspace_is_below {
-        mount(shown.clone(), step::WORKSPACE);
+        mount(shown.clone(), step::WORKSPACE, &public);
     } else if context.secret_requirements.is_some() {
-        mount(requirements, step::REQUIREMENTS);
+        mount(requirements, step::REQUIREMENTS, &public);
     }
+    let public = context.pip_conf.as_deref();
     let secret = context.secret_pip_conf.as_ref().map(Secret::reveal);
-    if let Some(text) = secret.or(context.pip_conf.as_deref()) {
+    if let Some(text) = secret.or(public) {
         let pip_conf = scratch.join("pip.conf");
         write_secret(&pip_conf, text)?;
-        mount(pip_conf, &format!("{}/pip.conf", step::VIRTUAL_ENV));
+        let target = format!("{}/pip.conf", step::VIRTUAL_ENV);
+        mount(pip_conf, &target, public.unwrap_or_default().as_bytes());
     }
     Ok(mounts)
 }
 
+/// Where pip keeps downloads and wheels, for all builds of the store; without the cache, or where all of it would have
+/// to be copied, for this build alone.
+fn pip_cache(build: Build<'_>, rung: Option<Rung>) -> Result<Seen, Error> {
+    let folder = if build.options.cache.is_used && rung != Some(Rung::Chroot) {
+        build.store.caches_path()
+    } else {
+        build.scratch.to_owned()
+    };
+    let source = folder.join("pip");
+    fs::create_dir_all(&source)?;
+    Ok(Seen {
+        mount: Mount {
+            source,
+            target: PathBuf::from(step::PIP_CACHE_DIR),
+            read_only: false,
+        },
+        counts: Counts::Name("the cache of pip".to_owned()),
+    })
+}
+
 /// The secrets that pip reads of itself: settings that win over all others, and credentials by machine.
 struct PipSecrets {
-    mounts: Vec<Mount>,
+    mounts: Vec<Seen>,
     env: Vec<(OsString, OsString)>,
     /// The passwords in them.
     hidden: Vec<Secret>,
@@ -269,10 +321,13 @@ fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
         });
         let target = format!("/dev/.pyats-image-build/{id}");
         secrets.env.push((variable.into(), OsString::from(&target)));
-        secrets.mounts.push(Mount {
-            source: copy,
-            target: PathBuf::from(target),
-            read_only: true,
+        secrets.mounts.push(Seen {
+            mount: Mount {
+                source: copy,
+                target: PathBuf::from(target),
+                read_only: true,
+            },
+            counts: Counts::Name(format!("secret {id}")),
         });
     }
     Ok(secrets)

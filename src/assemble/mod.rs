@@ -13,9 +13,10 @@ use fs_err as fs;
 
 use crate::base::{self, Base, Pull};
 use crate::buildfile::BuildFile;
+use crate::cache::{Cache, Key, Policy};
 use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
-use crate::image::{self, Entry, Format, Image};
+use crate::image::{self, Entry, Format, Image, Settings};
 use crate::layer::Compression;
 use crate::manifest::Platform;
 use crate::net;
@@ -25,8 +26,8 @@ use crate::push;
 use crate::registry::{self, Client, Content, Reference};
 use crate::rootfs;
 use crate::runner::{self, Rung};
-use crate::step::Step;
-use crate::store::{Scratch, Store};
+use crate::step::{Fate, Step};
+use crate::store::{self, Scratch, Store};
 
 pub use instructions::{Instructor, carry_out};
 pub use settings::complete_tag;
@@ -64,6 +65,8 @@ pub struct Options {
     pub pull: Pull,
     /// What is done about sources that were fetched before.
     pub again: Again,
+    /// What is done about steps that were run before.
+    pub cache: Policy,
     /// Sources, and layers, that are fetched side by side.
     pub jobs: usize,
     /// How ssh decides whom to trust.
@@ -116,6 +119,8 @@ pub struct Plan {
     pub base: String,
     /// What is run, in order.
     pub steps: Vec<Step>,
+    /// What became of each step, or would, by its name.
+    pub fates: Vec<(String, Fate)>,
     /// The tags, completed; the first is the main one.
     pub references: Vec<String>,
     /// Where it is pushed.
@@ -220,14 +225,11 @@ impl Build<'_> {
         let mut settings = settings::settings(options, buildfile, &base)?;
         let stages = layers::stages(self, &context, &settings);
 
-        let mut entries = Vec::new();
+        let (entries, fates) = layers::make(self, rung, &context, &mut settings, &stages, &base)?;
         let mut image = None;
-        if let Some(rung) = rung {
-            let rootfs = rootfs::unpack(&base.layers, rung, store, progress)?;
-            entries = layers::make(self, rung, &context, &mut settings, &stages, &rootfs)?;
+        if rung.is_some() {
+            settings.created = self.created(&base, &entries, &settings)?;
             image = Some(image::append(&base, &entries, &settings, store)?);
-        } else if layers::install(&stages, "tini") {
-            settings.entrypoint = settings::entrypoint(|path| path == "usr/bin/tini");
         }
         dockerfile::write(&context, &base, &settings, &stages)?;
         let steps = layers::steps(stages);
@@ -241,6 +243,7 @@ impl Build<'_> {
         let plan = Plan {
             base: format!("{}@{}", base.name, base.manifest.digest),
             steps,
+            fates,
             references,
             pushed,
             outputs,
@@ -264,6 +267,38 @@ impl Build<'_> {
             jobs: self.options.jobs,
             again: self.options.again,
         }
+    }
+
+    /// What steps made before.
+    fn cache(&self) -> Result<Cache, Error> {
+        let options = self.options;
+        // Builds of one file with another tag are as good as others.
+        let file = std::path::absolute(&options.file)?;
+        let name = format!("{} {:?}", file.display(), options.tags);
+        Ok(Cache::new(self.store, options.cache, &name))
+    }
+
+    /// When the image was made: what is the same as before was made before.
+    fn created(self, base: &Base, entries: &[Entry], settings: &Settings) -> Result<i64, Error> {
+        let created = settings.created;
+        if self.options.epoch.is_some() {
+            return Ok(created);
+        }
+        let undated = Settings {
+            created: 0,
+            ..settings.clone()
+        };
+        let mut key = Key::default();
+        key.add(
+            "created",
+            store::json(&image::config(base, entries, &undated)),
+        );
+        let cache = self.cache()?;
+        if let (true, Some(before)) = (self.options.cache.is_used, cache.fact(&key)) {
+            return Ok(before);
+        }
+        cache.remember_fact(&key, &created)?;
+        Ok(created)
     }
 
     fn pull(self) -> Result<Base, Error> {

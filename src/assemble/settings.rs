@@ -226,17 +226,22 @@ pub(super) fn arguments(
 }
 
 /// `tini` and the script, or the script alone where the image has no `tini`.
-pub(super) fn entrypoint(has_program: impl Fn(&str) -> bool) -> Vec<String> {
-    let tini = [
+pub(super) fn entrypoint(
+    mut has_program: impl FnMut(&str) -> Result<bool, step::Error>,
+) -> Result<Vec<String>, Error> {
+    for tini in [
         "usr/bin/tini",
         "bin/tini",
         "sbin/tini",
         "usr/local/bin/tini",
-    ]
-    .into_iter()
-    .find(|path| has_program(path));
-    match tini {
-        Some(tini) => vec![format!("/{tini}"), "--".to_owned(), ENTRYPOINT.to_owned()],
-        None => vec![ENTRYPOINT.to_owned()],
+    ] {
+        if has_program(tini)? {
+            return Ok(vec![
+                format!("/{tini}"),
+                "--".to_owned(),
+                ENTRYPOINT.to_owned(),
+            ]);
+        }
     }
+    Ok(vec![ENTRYPOINT.to_owned()])
 }

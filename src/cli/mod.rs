@@ -4,11 +4,13 @@ mod registries;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::{self, Options};
 use pyats_image_builder::base::{InvalidSource, Pull};
+use pyats_image_builder::cache::Policy;
 use pyats_image_builder::context::{Again, SshOptions};
 use pyats_image_builder::doctor;
 use pyats_image_builder::error::OptionsError;
@@ -141,6 +143,10 @@ pub(crate) struct Build {
     /// Do not use the cache when building the image
     #[arg(long, short = 'c')]
     no_cache: bool,
+
+    /// Use nothing of the cache that is older, such as 12h or 14d
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    cache_ttl: Option<Duration>,
 
     /// Prevents the context from being deleted once the image is built
     #[arg(long, short)]
@@ -354,6 +360,22 @@ fn secret(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// `90s`, `30m`, `12h`, `14d`
+fn duration(text: &str) -> Result<Duration, String> {
+    let error = || "use a number and a unit: s, m, h or d".to_owned();
+    let unit = text.chars().last().ok_or_else(error)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return Err(error()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| error())?;
+    let seconds = number.checked_mul(seconds).ok_or_else(error)?;
+    Ok(Duration::from_secs(seconds))
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -421,6 +443,10 @@ impl Build {
                 (true, _) => Again::Offline,
                 (false, true) => Again::Anew,
                 (false, false) => Again::Ask,
+            },
+            cache: Policy {
+                is_used: !self.no_cache,
+                ttl: self.cache_ttl,
             },
             jobs: usize::from(self.jobs),
             ssh: SshOptions {

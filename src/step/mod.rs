@@ -6,17 +6,20 @@
 
 mod stack;
 
-pub use stack::{Inputs, Stack};
+pub use stack::{Fate, Inputs, Made, Stack};
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::slice;
 
 use fs_err as fs;
 
+use crate::cache::{self, Key};
+use crate::digest::Digest;
+use crate::progress::Progress;
 use crate::runner::{Mount, Outcome, Placement, Tmpfs};
 use crate::secret::{self, Secret};
-use crate::{layer, net, progress, rootfs, runner};
+use crate::{layer, net, progress, rootfs, runner, store};
 
 /// Where the workspace is in the image.
 pub const WORKSPACE: &str = "/workspace";
@@ -63,8 +66,10 @@ pub struct Task {
     /// Whether it gets owners and identity back as it set them where only one id exists: see
     /// [`runner::Owners::emulate`].
     pub emulate: bool,
+    /// Variables of `env` whose values are no part of what it is known by: proxies and secrets.
+    pub private: Vec<OsString>,
     /// What it is shown.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<Seen>,
     /// Empty file systems in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// How messages show it, if not by its words.
@@ -73,7 +78,85 @@ pub struct Task {
     pub hidden: Vec<Secret>,
 }
 
+/// Something of this machine that a task is shown.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// What, and where.
+    pub mount: Mount,
+    /// What of it is part of what the task is known by.
+    pub counts: Counts,
+}
+
+/// What counts of something that a task is shown.
+#[derive(Debug, Clone)]
+pub enum Counts {
+    /// All that lies there.
+    Content,
+    /// A digest of that, or of what stands for it.
+    Known(Digest),
+    /// What it is called, and not what lies there: a secret, or a cache.
+    Name(String),
+    /// The files of a [`Placement`], one by one.
+    Items,
+}
+
+impl Seen {
+    /// Something all of which counts.
+    pub(crate) fn content(mount: Mount) -> Self {
+        let counts = Counts::Content;
+        Self { mount, counts }
+    }
+}
+
 impl Task {
+    /// Adds to a key all that the task can read beside the tree. Secrets, proxies and the CA bundle are left out: they
+    /// lead to what is read, and are not it.
+    fn add_to(&self, key: &mut Key, progress: &Progress) -> Result<(), Error> {
+        key.add("the command", store::json(&self.argv));
+        for (name, value) in &self.env {
+            let is_private = self.private.contains(name);
+            let value = if is_private { OsStr::new("") } else { value };
+            key.add(
+                format!("variable `{}`", name.display()),
+                value.as_encoded_bytes(),
+            );
+        }
+        key.add("the user", &self.user);
+        key.add("the directory", self.cwd.as_os_str().as_encoded_bytes());
+        key.add("the network", [u8::from(self.is_offline)]);
+        for tmpfs in &self.tmpfs {
+            key.add("a file system in memory", store::json(tmpfs));
+        }
+        for Seen { mount, counts } in &self.mounts {
+            let target = format!("`{}`", mount.target.display());
+            key.add(
+                format!("how {target} is shown"),
+                [u8::from(mount.read_only)],
+            );
+            match counts {
+                Counts::Content => {
+                    key.add_digest(target, cache::digest_of(&mount.source, progress)?);
+                }
+                Counts::Known(digest) => key.add_digest(target, *digest),
+                Counts::Name(name) => key.add(target, name),
+                Counts::Items => {}
+            }
+        }
+        if let Some(placement) = &self.placement {
+            key.add("what is put where", store::json(placement));
+            let is_files = |seen: &&Seen| seen.mount.target == Path::new(runner::FILES);
+            if let Some(files) = self.mounts.iter().find(is_files) {
+                for item in &placement.items {
+                    progress.check()?;
+                    let source = files.mount.source.join(&item.source);
+                    let name = format!("`{}`", item.source.display());
+                    key.add_digest(name, cache::digest_of_one(&source)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// As people would type it, credentials masked.
     fn shown(&self) -> String {
         match &self.shown {
@@ -118,6 +201,12 @@ pub enum Error {
     /// A scratch file could not be written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The store's own words.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What a step can read could not be read.
+    #[error("failed to find out whether the step is known")]
+    Key(#[from] cache::Error),
     /// The user wants to stop.
     #[error(transparent)]
     Cancelled(#[from] progress::Cancelled),
@@ -175,6 +264,7 @@ impl Error {
             Self::Sandbox { source, .. } => source.hint(),
             Self::Tree(source) => source.hint(),
             Self::Layer(source) => source.hint(),
+            Self::Store(source) => source.hint(),
             _ => None,
         }
     }
@@ -229,14 +319,14 @@ pub fn virtual_environment(settled: i64) -> Step {
 /// Installs the packages of files of requirements, one after the other.
 #[must_use]
 pub fn packages(requirements: &[String], settled: i64) -> Step {
-    // Bytecode is compiled by `settle`, on all cores; a cache would only make the layer larger.
+    // Bytecode is compiled by `settle`, on all cores; a cache in the image would only make the layer larger.
     let pip = argv(&[
         "/venv/bin/python",
         "-m",
         "pip",
         "install",
         "--no-compile",
-        "--no-cache-dir",
+        NO_CACHE,
         "-r",
     ]);
     let install = |file: &String| [&pip[..], slice::from_ref(file)].concat();
@@ -252,6 +342,24 @@ pub fn packages(requirements: &[String], settled: i64) -> Step {
         commands,
         // pip asks for the owners of many files, and needs none but root.
         emulate: false,
+    }
+}
+
+/// The word that keeps pip from leaving a cache in a layer.
+const NO_CACHE: &str = "--no-cache-dir";
+/// The variable that tells pip where its cache is.
+pub const PIP_CACHE: &str = "PIP_CACHE_DIR";
+/// The variable that tells pip to have none.
+pub const PIP_NO_CACHE: &str = "PIP_NO_CACHE_DIR";
+/// Where pip's cache is shown, in no layer.
+pub const PIP_CACHE_DIR: &str = "/dev/.pyats-image-build/pip";
+
+impl Step {
+    /// Lets pip have a cache, which lies outside of the image.
+    pub fn use_pip_cache(&mut self) {
+        for command in &mut self.commands {
+            command.retain(|word| word != NO_CACHE);
+        }
     }
 }
 

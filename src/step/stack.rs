@@ -1,5 +1,6 @@
-//! The stack of trees that steps run upon: an overlay over the base, or, where no overlay can be had, a
-//! copy of the base that is written in place. Both give the same layers.
+//! The stack of layers that steps run upon. As long as all that is asked for is known from the cache there is no tree;
+//! then there is one: an overlay over what is unpacked, or, where no overlay can be had, a copy that is written in
+//! place. Both give the same layers.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,16 +8,18 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
-use super::{Error, Step, Task, is_full, plain, printable, relative};
+use super::{Error, Seen, Step, Task, is_full, plain, printable, relative};
+use crate::cache::{Cache, Key};
+use crate::digest::{ChainId, DiffId};
 use crate::layer::{
     Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
 };
-use crate::manifest::Layer;
+use crate::manifest::{Layer, Platform};
 use crate::progress::Progress;
-use crate::rootfs::{self, Rootfs};
-use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Rung};
+use crate::rootfs;
+use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung};
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Lines of a failed command that its error shows.
 const TAIL: usize = 30;
@@ -27,13 +30,17 @@ const WARNING: &str = "pyats-image-build: warning: ";
 /// What every step of a build gets.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// How steps are run.
-    pub rung: Rung,
+    /// How steps are run; absent, none is, and it is only found out what is known of them.
+    pub rung: Option<Rung>,
+    /// What the base is built for.
+    pub platform: Platform,
     /// Takes the layers.
     pub store: &'a Store,
+    /// What steps made before.
+    pub cache: Cache,
     /// A folder of the build's own, on the store's file system.
     pub scratch: &'a Path,
-    /// Shown to the steps, in no layer.
+    /// Shown to the steps, in no layer and no key.
     pub ca_bundle: Option<PathBuf>,
     /// See [`Times`].
     pub times: Times,
@@ -45,44 +52,80 @@ pub struct Inputs<'a> {
     pub progress: &'a Progress,
 }
 
-/// The stack of trees.
+/// The stack.
 #[derive(Debug)]
 pub struct Stack<'a> {
     inputs: Inputs<'a>,
-    owners: Option<PathBuf>,
-    tree: Tree,
-    steps: usize,
+    /// Lowest first.
+    layers: Vec<Layer>,
+    /// Which of them hold the user's files, and no programs of the system's.
+    pushed: Vec<DiffId>,
+    /// Of all these layers, once a step had to be run.
+    tree: Option<Tree>,
+    /// What was begun in the scratch folder so far.
+    folders: usize,
+    /// What became of the steps so far.
+    fates: Vec<(String, Fate)>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// What it makes was known, and nothing was run.
+    Cached,
+    /// It was run, or has to be: this has changed since the last time, if there was one.
+    Run(Option<Vec<String>>),
+    /// It depends on a step that has to be run first.
+    Unknown,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// What it changed, if that is anything.
+    pub layer: Option<Layer>,
+    /// Whether it was known, and nothing was run.
+    pub is_cached: bool,
 }
 
 #[derive(Debug)]
-enum Tree {
+struct Tree {
+    kind: TreeKind,
+    /// See [`rootfs::Rootfs::owners`].
+    owners: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum TreeKind {
     /// Topmost first.
     Overlay(Vec<PathBuf>),
     InPlace(PathBuf),
 }
 
 impl<'a> Stack<'a> {
-    /// Stands on `base`, which no step changes.
-    pub fn new(base: &Rootfs, inputs: Inputs<'a>) -> Result<Self, Error> {
-        let lower = [base.path.clone()];
-        let tree = match rootfs::writable(inputs.rung, &lower, inputs.scratch, inputs.progress)? {
-            // Each step gets an overlay of its own, see `prepare`.
-            RootFs::Overlay { lower, .. } => Tree::Overlay(lower),
-            RootFs::Directory(copy) => Tree::InPlace(copy),
-        };
-        Ok(Self {
+    /// Stands on the layers of a base, lowest first, which no step changes.
+    #[must_use]
+    pub fn new(base: &[Layer], inputs: Inputs<'a>) -> Self {
+        Self {
             inputs,
-            owners: base.owners.clone(),
-            tree,
-            steps: 0,
-        })
+            layers: base.to_vec(),
+            pushed: Vec::new(),
+            tree: None,
+            folders: 0,
+            fates: Vec::new(),
+        }
     }
 
     /// Puts a tree of the host's (owned by the user, shown as root's) on the stack, whose layer is there.
     pub fn push(&mut self, directory: &Path, layer: &Layer) -> Result<(), Error> {
-        match &mut self.tree {
-            Tree::Overlay(lower) => lower.insert(0, directory.to_owned()),
-            Tree::InPlace(root) => {
+        self.layers.push(layer.clone());
+        self.pushed.push(layer.diff_id);
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
+        match &mut tree.kind {
+            TreeKind::Overlay(lower) => lower.insert(0, directory.to_owned()),
+            TreeKind::InPlace(root) => {
                 let request = UnpackRequest {
                     layers: vec![(
                         self.inputs.store.blob_path(&layer.descriptor.digest),
@@ -90,52 +133,172 @@ impl<'a> Stack<'a> {
                     )],
                     rootfs: root.clone(),
                     // The layer has no owner but 0:0; what is recorded of the base must stay.
-                    owners: self
+                    owners: tree
                         .owners
                         .as_ref()
                         .map(|_| self.inputs.scratch.join("owners-of-workspace")),
                 };
-                rootfs::call_unpack(self.inputs.rung, &request, self.inputs.progress)?;
+                let rung = self.inputs.rung.expect("there is a tree");
+                rootfs::call_unpack(rung, &request, self.inputs.progress)?;
             }
         }
         Ok(())
     }
 
-    /// Runs a step; what it changed becomes a layer, or `None` if that is nothing.
+    /// The tree of all layers, made if there is none.
+    fn tree(&mut self) -> Result<&mut Tree, Error> {
+        let tree = match self.tree.take() {
+            Some(tree) => tree,
+            None => self.unpack()?,
+        };
+        Ok(self.tree.insert(tree))
+    }
+
+    fn unpack(&mut self) -> Result<Tree, Error> {
+        let directory = self.folder("stack")?;
+        let rung = self.rung();
+        let Inputs {
+            store, progress, ..
+        } = self.inputs;
+        let below = rootfs::unpack(&self.layers, rung, store, progress)?;
+        let lower = [below.path];
+        let kind = match rootfs::writable(rung, &lower, &directory, progress)? {
+            // Each step gets an overlay of its own, see `prepare`.
+            RootFs::Overlay { lower, .. } => TreeKind::Overlay(lower),
+            RootFs::Directory(copy) => TreeKind::InPlace(copy),
+        };
+        Ok(Tree {
+            kind,
+            owners: below.owners,
+        })
+    }
+
+    /// A new folder in the scratch.
+    fn folder(&mut self, name: &str) -> Result<PathBuf, Error> {
+        let directory = self.inputs.scratch.join(format!("{name}-{}", self.folders));
+        self.folders += 1;
+        fs::create_dir(&directory)?;
+        Ok(directory)
+    }
+
+    /// Runs a step, unless what it makes is known.
     pub fn run(
         &mut self,
         step: &Step,
         env: &[(OsString, OsString)],
-        mounts: &[Mount],
-    ) -> Result<Option<Layer>, Error> {
+        private: &[OsString],
+        mounts: &[Seen],
+    ) -> Result<Made, Error> {
         let tasks: Vec<Task> = step
             .commands
             .iter()
             .map(|argv| Task {
                 argv: argv.clone(),
                 env: env.to_vec(),
+                private: private.to_vec(),
                 mounts: mounts.to_vec(),
                 emulate: step.emulate,
                 ..Task::default()
             })
             .collect();
-        self.perform(step.name, &tasks)
+        self.perform(step.name, &[], &tasks)
     }
 
-    /// Does tasks, one after the other; what they changed becomes a layer, or `None` if that is nothing.
-    /// `name` is for people.
-    pub fn perform(&mut self, name: &str, tasks: &[Task]) -> Result<Option<Layer>, Error> {
-        let directory = self.inputs.scratch.join(format!("step-{}", self.steps));
-        self.steps += 1;
-        fs::create_dir(&directory)?;
-        let (rootfs, changes) = self.prepare(&directory)?;
+    /// Does tasks, one after the other, unless what they change is known; that becomes one layer. `before` is done
+    /// only if they are, and is no part of what they are known by. `name` is for people.
+    pub fn perform(&mut self, name: &str, before: &[Task], tasks: &[Task]) -> Result<Made, Error> {
+        let mut made = Made {
+            layer: None,
+            is_cached: false,
+        };
+        if self.is_lost() {
+            self.fates.push((name.to_owned(), Fate::Unknown));
+            return Ok(made);
+        }
+        let key = self.key(tasks)?;
+        let cache = self.inputs.cache.clone();
+        let number = self.fates.len();
+        let found = cache.find(&key);
+        let fate = match &found {
+            Some(_) => Fate::Cached,
+            None => Fate::Run(cache.changes(number, &key)),
+        };
+        self.fates.push((name.to_owned(), fate));
+        if self.inputs.rung.is_some() {
+            cache.keep(number, &key)?;
+        }
+        if let Some(layer) = found {
+            if let Some(layer) = &layer {
+                self.layers.push(layer.clone());
+                // A tree that a step was run in does not have this layer.
+                self.tree = None;
+            }
+            made.layer = layer;
+            made.is_cached = true;
+        } else if self.inputs.rung.is_some() {
+            made.layer = self.make(name, before, tasks)?;
+            cache.remember(&key, made.layer.as_ref())?;
+            self.layers.extend(made.layer.clone());
+        }
+        Ok(made)
+    }
+
+    /// What became of the steps, in order, by their names.
+    #[must_use]
+    pub fn fates(&self) -> &[(String, Fate)] {
+        &self.fates
+    }
+
+    /// Whether a step was not run that had to be: what lies above it cannot be known.
+    fn is_lost(&self) -> bool {
+        let is_run = |(_, fate): &(String, Fate)| matches!(fate, Fate::Run(_));
+        self.inputs.rung.is_none() && self.fates.iter().any(is_run)
+    }
+
+    fn rung(&self) -> Rung {
+        let rung = self.inputs.rung;
+        rung.expect("without a rung no step is run, and there is no tree")
+    }
+
+    /// What the tasks can read, in the tree as it is now.
+    fn key(&self, tasks: &[Task]) -> Result<Key, Error> {
+        let mut key = Key::default();
+        key.add("the layers below", self.chain(|_| true));
+        key.add("the platform", self.inputs.platform.to_string());
+        key.add("times", store::json(&self.inputs.times));
+        key.add("the compression", self.inputs.compression.to_string());
+        for task in tasks {
+            task.add_to(&mut key, self.inputs.progress)?;
+        }
+        Ok(key)
+    }
+
+    /// Names the layers that `counts` holds of.
+    fn chain(&self, counts: impl Fn(&DiffId) -> bool) -> String {
+        let diff_ids = self.layers.iter().map(|layer| layer.diff_id);
+        let diff_ids: Vec<_> = diff_ids.filter(counts).collect();
+        ChainId::of(&diff_ids).map_or_else(String::new, |chain| chain.to_string())
+    }
+
+    fn make(
+        &mut self,
+        name: &str,
+        before: &[Task],
+        tasks: &[Task],
+    ) -> Result<Option<Layer>, Error> {
+        let directory = self.folder("step")?;
+        self.tree()?;
+        let Some(tree) = &self.tree else {
+            unreachable!("it was made just now")
+        };
+        let (rootfs, changes) = self.prepare(tree, &directory)?;
         let set = directory.join("owners-changed");
         let after = directory.join("owners");
         let mut ignore: Vec<PathBuf> = Vec::new();
-        for task in tasks {
+        for task in before.iter().chain(tasks) {
             let command = Command {
                 rootfs: rootfs.clone(),
-                mounts: task.mounts.clone(),
+                mounts: task.mounts.iter().map(|seen| seen.mount.clone()).collect(),
                 tmpfs: task.tmpfs.clone(),
                 user: task.user.clone(),
                 network: !task.is_offline,
@@ -146,7 +309,7 @@ impl<'a> Stack<'a> {
                 ca_bundle: self.inputs.ca_bundle.clone(),
                 interactive: false,
                 inherit_output: false,
-                owners: self.owners.as_ref().map(|known| Owners {
+                owners: tree.owners.as_ref().map(|known| Owners {
                     attribute: OWNER_ATTRIBUTE.to_owned(),
                     known: Some(known.clone()),
                     record: set.clone(),
@@ -165,7 +328,7 @@ impl<'a> Stack<'a> {
         let request = ChangesRequest {
             changes,
             ignore,
-            owners: self.owners.as_ref().map(|before| RecordedOwners {
+            owners: tree.owners.as_ref().map(|before| RecordedOwners {
                 before: before.clone(),
                 changed: Some(set),
                 after: Some(after.clone()),
@@ -174,42 +337,60 @@ impl<'a> Stack<'a> {
             compression: self.inputs.compression,
             store: self.inputs.store.root().to_owned(),
         };
-        let layer = rootfs::write_changes(self.inputs.rung, &request, self.inputs.progress)?;
-        if let Some(owners) = &mut self.owners {
+        let layer = rootfs::write_changes(self.rung(), &request, self.inputs.progress)?;
+        let tree = self.tree()?;
+        if let Some(owners) = &mut tree.owners {
             *owners = after;
         }
-        if let (Tree::Overlay(lower), RootFs::Overlay { upper, .. }) = (&mut self.tree, rootfs) {
+        if let (TreeKind::Overlay(lower), RootFs::Overlay { upper, .. }) = (&mut tree.kind, rootfs)
+        {
             lower.insert(0, upper);
         }
         Ok(layer)
     }
 
-    /// Whether an executable file lies at `path`, relative to the root.
-    #[must_use]
-    pub fn has_program(&self, path: &str) -> bool {
-        let trees = match &self.tree {
-            Tree::Overlay(lower) => lower.as_slice(),
-            Tree::InPlace(root) => std::slice::from_ref(root),
+    /// Whether the system has an executable file at `path`, relative to the root; without a rung, whether that is known.
+    pub fn has_program(&mut self, path: &str) -> Result<bool, Error> {
+        let mut key = Key::default();
+        key.add("program", path);
+        // The user's files are none of the system's; with them each change would have to be looked at.
+        let chain = self.chain(|diff_id| !self.pushed.contains(diff_id));
+        key.add("the layers below", chain);
+        let cache = self.inputs.cache.clone();
+        if self.tree.is_none()
+            && let Some(found) = cache.fact(&key)
+        {
+            return Ok(found);
+        }
+        if self.inputs.rung.is_none() {
+            return Ok(false);
+        }
+        let tree = self.tree()?;
+        let trees = match &tree.kind {
+            TreeKind::Overlay(lower) => lower.as_slice(),
+            TreeKind::InPlace(root) => std::slice::from_ref(root),
         };
         // What lies in the topmost tree counts; a mark of a deletion there is no program.
         let found = trees.iter().find_map(|tree| find(tree, path));
-        found.is_some_and(|stat| {
+        let found = found.is_some_and(|stat| {
             FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
-        })
+        });
+        cache.remember_fact(&key, &found)?;
+        Ok(found)
     }
 
-    fn prepare(&self, directory: &Path) -> Result<(RootFs, Changes), Error> {
-        Ok(match &self.tree {
-            Tree::Overlay(lower) => {
+    fn prepare(&self, tree: &Tree, directory: &Path) -> Result<(RootFs, Changes), Error> {
+        Ok(match &tree.kind {
+            TreeKind::Overlay(lower) => {
                 let rootfs = rootfs::overlay(lower, directory)?;
                 let RootFs::Overlay { lower, upper, .. } = rootfs.clone() else {
                     unreachable!()
                 };
                 (rootfs, Changes::Overlay { lower, upper })
             }
-            Tree::InPlace(root) => {
+            TreeKind::InPlace(root) => {
                 let snapshot = directory.join("snapshot");
-                rootfs::snapshot(self.inputs.rung, root, &snapshot, self.inputs.progress)?;
+                rootfs::snapshot(self.rung(), root, &snapshot, self.inputs.progress)?;
                 (
                     RootFs::Directory(root.clone()),
                     Changes::Walk {
@@ -230,7 +411,7 @@ impl<'a> Stack<'a> {
             .filter(|secret| !secret.is_empty())
             .collect();
         let outcome = runner::run(
-            self.inputs.rung,
+            self.rung(),
             command,
             &mut |line| {
                 let line = plain(line, &hidden);

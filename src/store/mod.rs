@@ -7,6 +7,7 @@
 //!   resolved/…        which digest a tag had, and when the registry said so
 //!   rootfs/…          unpacked bases, named by chainID
 //!   seen/…            which repositories of registries have a blob
+//!   steps/…           what steps made, and facts about images, by the key of all that counts
 //!   sources/…         files and repositories that were fetched, named by where they came from
 //!   tmp/…             scratch, one folder a running build, each with a locked file in it
 //!   lock              held while index.json is replaced
@@ -154,6 +155,7 @@ impl Store {
             "rootfs",
             "seen",
             "sources",
+            "steps",
             "tmp",
         ] {
             let path = root.join(directory);
@@ -351,6 +353,12 @@ impl Store {
     #[must_use]
     pub fn source_path(&self, key: &Digest) -> PathBuf {
         self.root.join("sources").join(key.hex())
+    }
+
+    /// Where entries of the step cache are kept, see [`crate::cache`].
+    #[must_use]
+    pub fn steps_path(&self) -> PathBuf {
+        self.root.join("steps")
     }
 
     /// Where caches of steps (`RUN --mount=type=cache`) are kept.

@@ -13,7 +13,7 @@ use crate::dockerfile::{self, Source};
 use crate::error::{Error, InstructionError};
 use crate::runner::{FILES, Item, Placement};
 use crate::secret;
-use crate::step::Task;
+use crate::step::{Counts, Seen, Task};
 
 impl Instructor<'_> {
     pub(super) fn copy(self, copy: &dockerfile::Copy, title: &str) -> Result<Vec<Task>, Error> {
@@ -76,7 +76,10 @@ impl Instructor<'_> {
                 mode: copy.chmod,
                 link: copy.link,
             }),
-            mounts: vec![mount(root, FILES, true)],
+            mounts: vec![Seen {
+                mount: mount(root, FILES, true),
+                counts: Counts::Items,
+            }],
             shown: Some(title.to_owned()),
             ..Task::default()
         };

@@ -135,13 +135,13 @@ impl Instructor<'_> {
         let part = self.progress.start(title);
         let prepared = match action {
             Action::Config => Prepared::default(),
-            Action::Run(run) => self.run(run, stack, title)?,
+            Action::Run(run) => self.run(run, title)?,
             Action::Copy(copy) => Prepared::of(self.copy(copy, title)?),
             Action::Workdir(workdir) => Prepared::of(vec![make(workdir, title)]),
         };
-        let layer = stack.perform(title, &prepared.tasks)?;
-        part.finish(super::layers::size_of(layer.as_ref()));
-        Ok(layer)
+        let made = stack.perform(title, &prepared.before, &prepared.tasks)?;
+        part.finish(super::layers::outcome(&made));
+        Ok(made.layer)
     }
 
     /// A new folder, for this build alone.
@@ -163,6 +163,8 @@ impl Instructor<'_> {
 /// Tasks, and what has to be held while they are done.
 #[derive(Default)]
 struct Prepared {
+    /// What has to be done before, if anything is.
+    before: Vec<Task>,
     tasks: Vec<Task>,
     locks: Vec<fs::File>,
 }
@@ -171,7 +173,7 @@ impl Prepared {
     fn of(tasks: Vec<Task>) -> Self {
         Self {
             tasks,
-            locks: Vec::new(),
+            ..Self::default()
         }
     }
 }

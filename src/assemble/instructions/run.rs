@@ -13,25 +13,22 @@ use crate::dockerfile::{self, Network, Sharing};
 use crate::error::{Error, InstructionError};
 use crate::runner::{FILES, Item, Placement, Tmpfs};
 use crate::secret::Secret;
-use crate::step::{self, Stack, Task};
+use crate::step::{self, Counts, Seen, Task};
 use crate::store::{flock, open_lock};
 
 impl Instructor<'_> {
-    pub(super) fn run(
-        self,
-        run: &dockerfile::Run,
-        stack: &mut Stack<'_>,
-        title: &str,
-    ) -> Result<Prepared, Error> {
+    pub(super) fn run(self, run: &dockerfile::Run, title: &str) -> Result<Prepared, Error> {
         let mut env = step::with_defaults(&run.env);
         let mut add = |name: &str, value: &str| {
-            if !env.iter().any(|(known, _)| known == name) {
+            let is_new = !env.iter().any(|(known, _)| known == name);
+            if is_new {
                 env.push((name.into(), value.into()));
             }
+            is_new
         };
-        for (name, value) in self.proxies {
-            add(name, value.reveal());
-        }
+        let proxies = self.proxies.iter();
+        let private = proxies.filter(|(name, value)| add(name, value.reveal()));
+        let private = private.map(|(name, _)| name.into()).collect();
         if let Some(epoch) = self.epoch {
             add("SOURCE_DATE_EPOCH", &epoch.to_string());
         }
@@ -39,6 +36,7 @@ impl Instructor<'_> {
         let mut task = Task {
             argv: run.argv.clone(),
             env,
+            private,
             user: run.user.clone(),
             cwd: PathBuf::from(&run.cwd),
             is_offline: run.network == Network::None,
@@ -48,7 +46,8 @@ impl Instructor<'_> {
         };
         if let Some(script) = &run.script {
             let file = self.scratch_file("script", script.text.as_bytes(), 0o755)?;
-            task.mounts.push(mount(&file, &script.path, true));
+            let script = mount(&file, &script.path, true);
+            task.mounts.push(Seen::content(script));
         }
         for wanted in &run.mounts {
             match wanted {
@@ -58,7 +57,8 @@ impl Instructor<'_> {
                     read_only,
                 } => {
                     let seen = self.bind(source, *read_only, title)?;
-                    task.mounts.push(mount(&seen, target, *read_only));
+                    let seen = mount(&seen, target, *read_only);
+                    task.mounts.push(Seen::content(seen));
                 }
                 dockerfile::Mount::Tmpfs { target, size } => task.tmpfs.push(Tmpfs {
                     target: PathBuf::from(target),
@@ -78,9 +78,13 @@ impl Instructor<'_> {
                     let inside = folder.join("content");
                     // A link would lead elsewhere.
                     if !fs::symlink_metadata(&inside).is_ok_and(|there| there.is_dir()) {
-                        stack.perform(title, &[owned(&folder, None, *mode, (*uid, *gid))])?;
+                        let owner = (*uid, *gid);
+                        prepared.before.push(owned(&folder, None, *mode, owner));
                     }
-                    task.mounts.push(mount(&inside, target, *read_only));
+                    task.mounts.push(Seen {
+                        mount: mount(&inside, target, *read_only),
+                        counts: Counts::Name(format!("cache {id}")),
+                    });
                 }
                 dockerfile::Mount::Secret {
                     id,
@@ -103,16 +107,21 @@ impl Instructor<'_> {
                     task.hidden.extend(text.lines().map(Secret::new));
                     if let Some(variable) = env {
                         task.env.push((variable.into(), text.into()));
+                        task.private.push(variable.into());
                     }
                     if let Some(target) = target {
                         let mut file = self.scratch_file("secret", &bytes, *mode)?;
                         if (*uid, *gid) != (0, 0) {
                             let folder = self.scratch_folder("owned")?;
-                            let owned = owned(&folder, Some(&file), *mode, (*uid, *gid));
-                            stack.perform(title, &[owned])?;
+                            let owner = (*uid, *gid);
+                            let owned = owned(&folder, Some(&file), *mode, owner);
+                            prepared.before.push(owned);
                             file = folder.join("content");
                         }
-                        task.mounts.push(mount(&file, target, true));
+                        task.mounts.push(Seen {
+                            mount: mount(&file, target, true),
+                            counts: Counts::Name(format!("secret {id} {mode:o} {uid}:{gid}")),
+                        });
                     }
                 }
             }
@@ -185,7 +194,9 @@ fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) 
             mode: Some(mode),
             link: false,
         }),
-        mounts: vec![mount(folder, OUT, false), mount(root, FILES, true)],
+        mounts: [mount(folder, OUT, false), mount(root, FILES, true)]
+            .map(Seen::content)
+            .into(),
         ..Task::default()
     }
 }

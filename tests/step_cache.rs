@@ -1,0 +1,241 @@
+//! The step cache: what is run again, and what is not.
+
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+
+use crate::support::{Bench, Run, base_layout, verify};
+
+/// A build with steps of every kind.
+const BUILD: &str = r"
+tag: image:1
+python: 3.11
+system-packages: []
+files: [job.py, seen]
+packages: [six==1.16.0]
+pip-config:
+  global:
+    retries: 3
+env:
+  GREETING: hello
+cmds:
+  post: |
+    RUN echo $GREETING >/greeting
+    RUN --mount=type=bind,source=image/workspace/seen,target=/seen cat /seen/file >/copied
+    RUN --mount=type=secret,id=token true
+    COPY image/workspace/seen/file /placed
+";
+
+/// The names of its steps.
+const VENV: &str = "virtual environment";
+const PACKAGES: &str = "packages";
+const GREETING: &str = "RUN /bin/sh -c echo $GREETING >/greeting";
+
+struct Ground {
+    bench: Bench,
+    base: String,
+}
+
+impl Ground {
+    fn new() -> Option<Self> {
+        let base = format!("oci:{}", base_layout()?.display());
+        let bench = Bench::current();
+        bench.write("job.py", "print('job')\n");
+        bench.write("seen/file", "text\n");
+        bench.write("token", "first\n");
+        bench.write("build.yaml", BUILD);
+        bench.path("out");
+        Some(Self { bench, base })
+    }
+
+    fn command(&self, more: &[&str]) -> Run {
+        let fixed = ["build.yaml", "--base", &self.base, "-o", "oci-dir:out"];
+        let secret = ["--secret", "id=token,src=token"];
+        self.bench.run([&fixed[..], &secret, more].concat())
+    }
+
+    /// Builds; gives the digest, and what was said.
+    fn build(&self, more: &[&str]) -> (String, String) {
+        let run = self.command(more);
+        let (_, digest) = run.line().split_once('@').expect("reference@digest");
+        assert_eq!(verify(&self.bench.path("out"), "1").digest, digest);
+        (digest.to_owned(), run.stderr().to_owned())
+    }
+
+    /// The first step that would be run, and why; `None` if none would.
+    fn first_run(&self, more: &[&str]) -> Option<(String, String)> {
+        let run = self.command(&[&["--dry-run", "-v"], more].concat());
+        let _ = run.stderr();
+        assert_eq!(run.status(), Some(0), "{}", run.stdout());
+        let steps: Vec<_> = run
+            .stdout()
+            .lines()
+            .filter_map(|line| line.strip_prefix("step: ")?.rsplit_once(": "))
+            .collect();
+        assert!(steps.len() >= 5, "{}", run.stdout());
+        let mut lines = run.stdout().lines();
+        let line = lines.find(|line| line.starts_with("step: ") && !line.ends_with(": cached"))?;
+        let (name, why) = line.strip_prefix("step: ")?.split_once(": runs, ")?;
+        Some((name.to_owned(), why.to_owned()))
+    }
+}
+
+#[test]
+fn an_unchanged_build_runs_nothing_and_a_touched_file_costs_one_layer() {
+    let Some(ground) = Ground::new() else { return };
+    let (first, said) = ground.build(&[]);
+    assert!(!said.contains("cached"), "{said}");
+    // The same image, though times are those of the build.
+    let began = Instant::now();
+    let (again, said) = ground.build(&[]);
+    let took = began.elapsed();
+    assert_eq!(again, first, "{said}");
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+    assert!(!said.contains("unpack layers"), "{said}");
+    assert!(took < Duration::from_secs(3), "{took:?}: {said}");
+    let before = verify(&ground.bench.path("out"), "1").manifest["layers"].clone();
+
+    ground.bench.write("job.py", "print('another job')\n");
+    let (touched, said) = ground.build(&[]);
+    assert_ne!(touched, first);
+    let after = verify(&ground.bench.path("out"), "1").manifest["layers"].clone();
+    let (before, after) = (before.as_array().unwrap(), after.as_array().unwrap());
+    // The base's three, the virtual environment and the packages.
+    assert_eq!(before[..5], after[..5], "{said}");
+    assert_ne!(before[5], after[5]);
+    assert!(said.contains("packages: "), "{said}");
+
+    let (_, said) = ground.build(&["--no-cache"]);
+    assert!(!said.contains("cached"), "{said}");
+}
+
+#[test]
+fn what_a_step_can_read_is_its_key_and_nothing_else() {
+    let Some(ground) = Ground::new() else { return };
+    ground.build(&[]);
+    assert_eq!(ground.first_run(&[]), None);
+    let bench = &ground.bench;
+    let bind = "RUN /bin/sh -c cat /seen/file >/copied";
+
+    // One thing at a time: the text to replace, and the first step that has to be run, with what has changed.
+    for (old, new, step) in [
+        ("GREETING: hello", "GREETING: bye", VENV),
+        ("GREETING: hello", "GREETING: hello\n  MORE: x", VENV),
+        ("six==1.16.0", "six==1.15.0", PACKAGES),
+        ("[six==1.16.0]", "[six==1.16.0, pip]", PACKAGES),
+        ("retries: 3", "retries: 4", PACKAGES),
+        (
+            "echo $GREETING >",
+            "echo  $GREETING >",
+            "RUN /bin/sh -c echo  $GREETING >/greeting",
+        ),
+        ("RUN echo $G", "RUN --network=none echo $G", GREETING),
+        ("target=/seen cat", "target=/seen,rw cat", bind),
+        (
+            "    COPY image",
+            "    USER nobody\n    COPY --chown=1 image",
+            "COPY --chown=1 image/workspace/seen/file /placed",
+        ),
+    ] {
+        assert!(BUILD.contains(old), "{old}");
+        bench.write("build.yaml", BUILD.replace(old, new));
+        let (found, why) = ground
+            .first_run(&[])
+            .unwrap_or_else(|| panic!("{new} is not seen"));
+        assert_eq!(found, step, "{new}: {why}");
+    }
+    bench.write("build.yaml", BUILD);
+    for (more, step) in [
+        (&["--compression", "zstd"][..], VENV),
+        (&["--no-cache"], VENV),
+    ] {
+        let (found, why) = ground.first_run(more).unwrap_or_else(|| panic!("{more:?}"));
+        assert_eq!(found, step, "{more:?}: {why}");
+    }
+    // What is shown to steps above the workspace's layer, which they see as well.
+    for (file, text) in [("job.py", "changed\n"), ("seen/file", "changed\n")] {
+        let before = fs::read_to_string(bench.path(file)).unwrap();
+        bench.write(file, text);
+        let (found, why) = ground.first_run(&[]).expect("it is seen");
+        assert_eq!(
+            (&*found, &*why),
+            (GREETING, "since this has changed: the layers below")
+        );
+        bench.write(file, before);
+    }
+
+    // And what no step can read.
+    for (old, new) in [
+        ("tag: image:1", "tag: other:2"),
+        (
+            "tag: image:1",
+            "tag: image:1\nlabels: {a: b}\nannotations: {c: d}",
+        ),
+    ] {
+        bench.write("build.yaml", BUILD.replace(old, new));
+        // The workspace holds the build file.
+        let (found, _) = ground.first_run(&[]).expect("the workspace is seen");
+        assert_eq!(found, GREETING, "{new}");
+    }
+    bench.write("build.yaml", BUILD);
+    bench.write("token", "second\n");
+    for more in [
+        &[][..],
+        &["--label", "a=b", "--annotation", "c=d"],
+        &["-t", "other:1"],
+        &["--format", "docker"],
+        &["--jobs", "3"],
+    ] {
+        // Another tag is another build to compare with, and the same steps.
+        assert_eq!(ground.first_run(more), None, "{more:?}");
+    }
+    for file in ["job.py", "seen/file"] {
+        let path = bench.path(file);
+        let text = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        bench.write(file, text);
+    }
+    assert_eq!(ground.first_run(&[]), None, "times and inodes");
+}
+
+#[test]
+fn a_damaged_cache_makes_a_build_slow_and_never_wrong() {
+    let Some(ground) = Ground::new() else { return };
+    let (_, _) = ground.build(&[]);
+    let layers = || verify(&ground.bench.path("out"), "1").manifest["layers"].clone();
+    let expected = layers();
+    let steps = ground.bench.store().join("steps");
+    let entries = || {
+        fs::read_dir(&steps)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+    };
+    // Cut, empty, and something else.
+    for (number, entry) in entries().enumerate() {
+        let text = ["", "{", "[]", r#"{"layer":{},"at":1}"#][number % 4];
+        fs::write(entry, text).unwrap();
+    }
+    ground.build(&[]);
+    // Settled times are the same; what post steps wrote has the time of the build.
+    assert_eq!(layers()[4], expected[4]);
+    // A layer that is gone.
+    let digest = layers()[3]["digest"]
+        .as_str()
+        .unwrap()
+        .replace("sha256:", "");
+    fs::remove_file(ground.bench.store().join("blobs/sha256").join(digest)).unwrap();
+    let (found, why) = ground.first_run(&[]).expect("it has to be made again");
+    assert_eq!(
+        (&*found, &*why),
+        (VENV, "as what it made is too old, or gone")
+    );
+    ground.build(&[]);
+    assert_eq!(layers()[3], expected[3]);
+    // Old ones are not taken.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(ground.first_run(&["--cache-ttl", "1h"]), None);
+    let (found, _) = ground
+        .first_run(&["--cache-ttl", "1s"])
+        .expect("all are old");
+    assert_eq!(found, VENV);
+}
