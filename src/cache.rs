@@ -163,12 +163,23 @@ pub struct Policy {
     pub ttl: Option<Duration>,
 }
 
-/// What a step made; `None` if it changed nothing.
+/// What a step made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    layer: Option<Layer>,
+pub struct Entry {
+    /// The step's, for people.
+    pub name: String,
+    /// `None` if it changed nothing.
+    pub layer: Option<Layer>,
     /// In seconds since 1970.
-    at: u64,
+    pub at: u64,
+}
+
+impl Entry {
+    /// Reads an entry, unless the file is something else.
+    #[must_use]
+    pub fn open(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
 }
 
 impl Cache {
@@ -197,8 +208,14 @@ impl Cache {
     }
 
     /// Remembers what a step made.
-    pub fn remember(&self, key: &Key, layer: Option<&Layer>) -> Result<(), store::Error> {
+    pub fn remember(
+        &self,
+        key: &Key,
+        name: &str,
+        layer: Option<&Layer>,
+    ) -> Result<(), store::Error> {
         let entry = Entry {
+            name: name.to_owned(),
             layer: layer.cloned(),
             at: now(),
         };
@@ -240,6 +257,9 @@ impl Cache {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
+        if !self.store.uses(path) {
+            return None;
+        }
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
@@ -356,7 +376,7 @@ mod tests {
             diff_id: crate::digest::DiffId(blob.digest),
             descriptor: blob.clone(),
         };
-        used.remember(&one, Some(&layer)).unwrap();
+        used.remember(&one, "step", Some(&layer)).unwrap();
         assert_eq!(used.find(&one), Some(Some(layer.clone())));
         assert_eq!(cache(policy(true, Some(60))).find(&one), Some(Some(layer)));
         assert_eq!(cache(policy(false, None)).find(&one), None);
@@ -374,7 +394,7 @@ mod tests {
         fs::write(&entry, "{").unwrap();
         assert_eq!(used.find(&one), None);
         let nothing = key(&[]);
-        used.remember(&nothing, None).unwrap();
+        used.remember(&nothing, "step", None).unwrap();
         assert_eq!(used.find(&nothing), Some(None));
     }
 

@@ -4,20 +4,22 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pyats_image_builder::assemble::{self, Outcome, Plan};
 use pyats_image_builder::error::{Error, OptionsError};
 use pyats_image_builder::image::Image;
 use pyats_image_builder::net::{self, Proxies};
 use pyats_image_builder::progress::Progress;
+use pyats_image_builder::prune::{self, Item};
 use pyats_image_builder::registry::{Client, Given, Logins, Reference};
 use pyats_image_builder::runner::Outcome as Ended;
 use pyats_image_builder::step::Fate;
+use pyats_image_builder::store::Store;
 use pyats_image_builder::{doctor, output, push, run};
 use serde_json::json;
 
-use crate::cli::{self, Build, Doctor, Global, Inspect, Login, Logout, Push, Run};
+use crate::cli::{self, Build, CacheCommand, Doctor, Global, Inspect, Login, Logout, Push, Run};
 use crate::report::Report;
 
 type Result = std::result::Result<ExitCode, Error>;
@@ -315,6 +317,48 @@ pub(crate) fn man() -> Result {
 pub(crate) fn misplaced(found: Option<(String, String)>) -> Result {
     let (option, command) = found.unwrap_or_default();
     Err(OptionsError::Misplaced { option, command }.into())
+}
+
+pub(crate) fn cache(cache: &CacheCommand, global: &Global, progress: &Progress) -> Result {
+    let store = Store::open(&global.store()?)?;
+    let text = match cache {
+        CacheCommand::Ls { json } => {
+            let (items, bytes) = prune::list(&store)?;
+            if *json {
+                let document = json!({ "items": items, "bytes": bytes });
+                format!("{document:#}\n")
+            } else {
+                let total = indicatif::DecimalBytes(bytes);
+                format!("{}all       {total:>10}\n", table(&items))
+            }
+        }
+        CacheCommand::Prune(options) => {
+            let limits = options.limits();
+            let pruned = prune::prune(&store, limits, progress)?;
+            let bytes = indicatif::DecimalBytes(pruned.bytes);
+            let done = if limits.dry_run {
+                "would go"
+            } else {
+                "removed"
+            };
+            format!("{}{done}   {bytes:>10}\n", table(&pruned.items))
+        }
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(items: &[Item]) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let line = |item: &Item| {
+        let size = indicatif::DecimalBytes(item.bytes);
+        let age = Duration::from_secs(now.saturating_sub(item.used));
+        let age = indicatif::HumanDuration(age).to_string();
+        let kind = item.kind.name();
+        format!("{kind:<8}  {size:>10}  {age:>11} ago  {}\n", item.name)
+    };
+    items.iter().map(line).collect()
 }
 
 /// A command that a later version has.

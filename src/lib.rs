@@ -13,7 +13,7 @@
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
 //! holds this. `assemble`, `push` (an image to a registry) and `run` (a command in a
-//! built image) and `doctor` (what this machine allows) stand above the stages; `confined`, lookups that no link leads
+//! built image) `doctor` (what this machine allows) and `prune` (what a store holds) stand above the stages; `confined`, lookups that no link leads
 //! out of, below all.
 //!
 //! | module | from | to |
@@ -83,6 +83,7 @@ pub mod manifest;
 pub mod net;
 pub mod output;
 pub mod progress;
+pub mod prune;
 pub mod push;
 pub mod registry;
 pub mod rootfs;

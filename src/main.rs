@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         Some(Command::Push(push)) => commands::push(push, &cli.global, &progress),
         Some(Command::Login(login)) => commands::login(login, &report, &progress),
         Some(Command::Logout(logout)) => commands::logout(logout, &report),
-        Some(Command::Cache(_)) => commands::later("cache"),
+        Some(Command::Cache(cache)) => commands::cache(cache, &cli.global, &progress),
         Some(Command::Schema(_)) => commands::later("schema"),
     };
     match result {

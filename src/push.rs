@@ -43,6 +43,7 @@ pub struct Pushed {
 
 /// Pushes an image.
 pub fn push(options: &Options, progress: &Progress) -> Result<Pushed, Error> {
+    let _session = Store::open(&options.store)?.session()?;
     let (mut content, own, store) = find(options, progress)?;
     let targets = match (&options.references[..], own) {
         ([], Some(own)) => vec![own],

@@ -122,21 +122,18 @@ pub fn unpack(
 ) -> Result<Rootfs, Error> {
     let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
     let chain = ChainId::of(&diff_ids).ok_or(Error::NoLayers)?;
-    let variant = if owners_are_recorded(rung) {
-        // Trees of the first version have no attributes.
-        format!("{rung}-2")
-    } else {
-        rung.to_string()
-    };
-    let kept = store.rootfs_path(&chain, &variant);
+    let kept = store.rootfs_path(&chain, &variant(rung));
     let in_place = |directory: &Path| Rootfs {
         path: directory.join("rootfs"),
         owners: owners_are_recorded(rung).then(|| directory.join("owners")),
     };
-    if kept.exists() {
+    if store.uses(&kept) {
         return Ok(in_place(&kept));
     }
     let part = progress.start("unpack layers");
+    for layer in layers {
+        let _ = store.uses(&store.blob_path(&layer.descriptor.digest));
+    }
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
     fs::create_dir(&fresh)?;
@@ -168,6 +165,23 @@ pub fn unpack(
     remove(rung, scratch.path())?;
     part.finish(format!("{} entries", renamed?.entries));
     Ok(in_place(&kept))
+}
+
+/// Tells trees apart that differ in how owners were set.
+fn variant(rung: Rung) -> String {
+    if owners_are_recorded(rung) {
+        // Trees of the first version have no attributes.
+        format!("{rung}-2")
+    } else {
+        rung.to_string()
+    }
+}
+
+/// The rung of a tree that is kept, by its name in the store.
+#[must_use]
+pub fn rung_of(name: &str) -> Option<Rung> {
+    let (_, kept) = name.split_once('.')?;
+    Rung::ALL.into_iter().find(|rung| variant(*rung) == kept)
 }
 
 fn owners_are_recorded(rung: Rung) -> bool {

@@ -126,6 +126,7 @@ fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
 
 /// Runs the command to its end.
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
+    let _session = Store::open(&options.store)?.session()?;
     let (image, _, store) = find(&options.image, &options.store, progress)?;
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner, &store.scratch_root())?.0;

@@ -70,7 +70,7 @@ fn an_unchanged_build_gives_back_the_very_same_bytes_of_layers() {
         let out = bench.path(name);
         let output = format!("oci-dir:{}", out.display());
         bench
-            .run(["build.yaml", "--base", &base, "--output", &output])
+            .run(["build.yaml", "-c", "--base", &base, "--output", &output])
             .line();
         verify(&out, "1").manifest["layers"].clone()
     };

@@ -1,8 +1,10 @@
 //! The step cache: what is run again, and what is not.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use serde_json::{Value, json};
 
 use crate::support::{Bench, Run, base_layout, verify};
 
@@ -238,4 +240,102 @@ fn a_damaged_cache_makes_a_build_slow_and_never_wrong() {
         .first_run(&["--cache-ttl", "1s"])
         .expect("all are old");
     assert_eq!(found, VENV);
+}
+
+#[test]
+fn builds_at_once_share_a_store() {
+    let Some(ground) = Ground::new() else { return };
+    let bench = &ground.bench;
+    let start = |output: &str| {
+        let mut command = bench.tool(["build.yaml", "--base", &ground.base, "-o", output]);
+        command
+            .args(["--secret", "id=token,src=token"])
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts")
+    };
+    bench.path("other");
+    let builds = [start("oci-dir:out"), start("oci-dir:other")];
+    for mut build in builds {
+        assert!(build.wait().expect("ours").success());
+    }
+    let [one, other] = ["out", "other"].map(|name| verify(&bench.path(name), "1").digest);
+    assert_eq!(one, other);
+}
+
+#[test]
+fn prune_removes_what_is_not_used_and_nothing_else() {
+    let Some(ground) = Ground::new() else { return };
+    let bench = &ground.bench;
+    let (first, _) = ground.build(&[]);
+    let run = bench.run(["cache", "ls", "--json"]);
+    let listed: Value = serde_json::from_str(run.stdout()).expect("it is JSON");
+    let kinds = |kind: &str| {
+        let items = listed["items"].as_array().expect("a list").iter();
+        items.filter(|item| item["kind"] == kind).count()
+    };
+    assert_eq!((kinds("image"), kinds("tree")), (1, 1), "{listed:#}");
+    assert!(kinds("step") >= 6 && kinds("cache") == 1, "{listed:#}");
+    assert!(listed["bytes"].as_u64() > Some(50_000_000), "{listed:#}");
+    let table = bench.run(["cache", "ls"]);
+    assert!(table.stdout().contains("image:1"), "{}", table.stdout());
+
+    // Nothing is old, and a dry run removes nothing.
+    for arguments in [
+        &["cache", "prune"][..],
+        &["cache", "prune", "--all", "--dry-run"],
+        &["cache", "prune", "--max-size", "1MB", "-n"],
+    ] {
+        let run = bench.run(arguments);
+        assert!(!run.stdout().is_empty());
+        let (again, said) = ground.build(&[]);
+        assert_eq!(again, first, "{arguments:?}: {said}");
+        assert_eq!(said.matches("cached").count(), 6, "{arguments:?}: {said}");
+    }
+
+    // All of it, while a build uses the base's tree and layers that it made before.
+    std::thread::sleep(Duration::from_secs(1));
+    let slow = BUILD.replace("echo $GREETING", "sleep 6; echo $GREETING");
+    bench.write("build.yaml", slow);
+    let log = bench.path("log");
+    let mut build = bench
+        .tool(["build.yaml", "--base", &ground.base, "-o", "oci-dir:out"])
+        .args(["--secret", "id=token,src=token"])
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log).expect("ours").into_parts().0)
+        .spawn()
+        .expect("it starts");
+    let said = || fs::read_to_string(&log).expect("ours");
+    while !said().contains("sleep 6") {
+        assert_eq!(build.try_wait().expect("ours"), None, "{}", said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let run = bench.run(["cache", "prune", "--all"]);
+    assert!(run.stdout().contains("removed"), "{}", run.stdout());
+    assert!(build.wait().expect("ours").success(), "{}", said());
+    verify(&bench.path("out"), "1");
+
+    // And all of it when nobody is there.
+    std::thread::sleep(Duration::from_secs(1));
+    let run = bench.run(["cache", "prune", "--all"]);
+    assert!(run.stdout().contains("image:1"), "{}", run.stdout());
+    let run = bench.run(["cache", "ls", "--json"]);
+    let listed: Value = serde_json::from_str(run.stdout()).expect("it is JSON");
+    assert_eq!(listed, json!({"items": [], "bytes": 0}));
+    bench.write("build.yaml", BUILD);
+    ground.build(&[]);
+
+    // By size: what was used last stays.
+    std::thread::sleep(Duration::from_secs(1));
+    let run = bench.run(["cache", "prune", "--max-size", "100MB"]);
+    assert!(run.stdout().contains("tree"), "{}", run.stdout());
+    for (arguments, words) in [
+        (["cache", "prune", "--older-than", "soon"], "s, m, h or d"),
+        (["cache", "prune", "--max-size", "big"], "MB, GB"),
+    ] {
+        let run = bench.run(arguments);
+        assert!(run.refusal(2).contains(words), "{}", run.stderr());
+    }
 }

@@ -149,6 +149,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         net.clone(),
     );
     let store = Store::open(&options.store)?;
+    let _session = store.session()?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
     // Nobody wants to learn at the end of a long build that its image goes nowhere.

@@ -17,6 +17,7 @@ use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::layer::Compression;
 use pyats_image_builder::manifest::Platform;
 use pyats_image_builder::output::Output;
+use pyats_image_builder::prune::Limits;
 use pyats_image_builder::registry::Reference;
 use pyats_image_builder::runner::Rung;
 
@@ -113,12 +114,58 @@ pub(crate) enum Command {
     Login(Login),
     /// Forget the login for a registry
     Logout(Logout),
-    /// Not supported yet
-    #[command(hide = true, disable_help_flag = true)]
-    Cache(Later),
+    /// Look at what the store holds, and remove what is not needed
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Not supported yet
     #[command(hide = true, disable_help_flag = true)]
     Schema(Later),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List what the store holds, and when it was last used
+    Ls {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what was not used for a while; never what a running build uses
+    Prune(Prune),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// What was not used for so long, such as 12h or 14d
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "14d")]
+    older_than: Duration,
+
+    /// And what was not used for longest, until the store has no more than this, such as 500MB or 20GB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+
+    /// Whatever was not used since the oldest running build began, images under their tags included
+    #[arg(long, short, conflicts_with_all = ["older_than", "max_size"])]
+    all: bool,
+
+    /// Say what would be removed, and remove nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+}
+
+impl Prune {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            unused_for: if self.all {
+                Duration::ZERO
+            } else {
+                self.older_than
+            },
+            size: self.max_size,
+            images: self.all,
+            dry_run: self.dry_run,
+        }
+    }
 }
 
 /// The options of a build.
@@ -374,6 +421,27 @@ fn duration(text: &str) -> Result<Duration, String> {
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| error())?;
     let seconds = number.checked_mul(seconds).ok_or_else(error)?;
     Ok(Duration::from_secs(seconds))
+}
+
+/// `500MB`, `20GB`, `1GiB`, or bytes
+fn size(text: &str) -> Result<u64, String> {
+    let error = || "use a number and a unit: kB, MB, GB, KiB, MiB or GiB".to_owned();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(error()),
+    };
+    let number: u64 = number.parse().map_err(|_| error())?;
+    number.checked_mul(unit).ok_or_else(error)
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

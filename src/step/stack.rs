@@ -237,7 +237,7 @@ impl<'a> Stack<'a> {
             made.is_cached = true;
         } else if self.inputs.rung.is_some() {
             made.layer = self.make(name, before, tasks)?;
-            cache.remember(&key, made.layer.as_ref())?;
+            cache.remember(&key, name, made.layer.as_ref())?;
             self.layers.extend(made.layer.clone());
         }
         Ok(made)

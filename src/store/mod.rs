@@ -10,6 +10,7 @@
 //!   steps/…           what steps made, and facts about images, by the key of all that counts
 //!   sources/…         files and repositories that were fetched, named by where they came from
 //!   tmp/…             scratch, one folder a running build, each with a locked file in it
+//!   usage             held while something is used, or removed
 //!   lock              held while index.json is replaced
 //! ```
 //!
@@ -19,6 +20,7 @@
 mod blob;
 mod places;
 mod scratch;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -35,6 +37,7 @@ use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 
 pub use blob::{BlobReader, BlobWriter};
 pub use scratch::{Scratch, abandoned};
+pub use usage::Session;
 
 pub(crate) use scratch::{flock, open_lock};
 
@@ -198,14 +201,22 @@ impl Store {
     /// Where the blob is, or would be.
     #[must_use]
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
+        self.blobs_path().join(digest.hex())
     }
 
-    /// Whether the blob is there with the size that its descriptor says.
+    /// Where the blobs are.
+    #[must_use]
+    pub fn blobs_path(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    /// Whether the blob is there with the size that its descriptor says; if so, it will be used.
     #[must_use]
     pub fn has(&self, descriptor: &Descriptor) -> bool {
-        fs::metadata(self.blob_path(&descriptor.digest))
-            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == descriptor.size)
+        let path = self.blob_path(&descriptor.digest);
+        let is_right =
+            |metadata: std::fs::Metadata| metadata.is_file() && metadata.len() == descriptor.size;
+        fs::metadata(&path).is_ok_and(is_right) && self.uses(&path)
     }
 
     /// A writer for a blob whose digest is not known yet.
@@ -295,6 +306,21 @@ impl Store {
         let mut index = self.index()?;
         tag_in(&mut index, manifest, tag);
         self.replace(&self.root.join("index.json"), &json(&index))
+    }
+
+    /// Forgets an image by its tag, or by its digest if it has none; gives whether there was one.
+    pub fn untag(&self, name: &str) -> Result<bool> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        let count = index.manifests.len();
+        index
+            .manifests
+            .retain(|entry| match entry.annotations.get(REF_NAME) {
+                Some(tag) => tag != name,
+                None => entry.digest.to_string() != name,
+            });
+        self.replace(&self.root.join("index.json"), &json(&index))?;
+        Ok(index.manifests.len() < count)
     }
 
     /// What `tag` names.

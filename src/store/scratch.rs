@@ -95,6 +95,12 @@ pub fn abandoned(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether somebody holds a lock that is there.
+pub(super) fn is_locked(path: &Path) -> bool {
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    open_existing(path).is_ok_and(|file| flock(file, exclusive).is_err())
+}
+
 /// Opens a lock that is there: no link is followed, and no pipe waited for.
 fn open_existing(path: &Path) -> io::Result<fs::File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;

@@ -31,6 +31,7 @@ impl Kept {
     /// Opens the place of the source with this key.
     pub(super) fn open(store: &Store, key: Digest) -> Result<Self, store::Error> {
         let directory = store.source_path(&key);
+        let _ = store.uses(&directory);
         match fs::create_dir(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
