@@ -120,9 +120,7 @@ pub fn unpack(
     store: &Store,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
-    let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
-    let chain = ChainId::of(&diff_ids).ok_or(Error::NoLayers)?;
-    let kept = store.rootfs_path(&chain, &variant(rung));
+    let kept = kept(layers, rung, store).ok_or(Error::NoLayers)?;
     let in_place = |directory: &Path| Rootfs {
         path: directory.join("rootfs"),
         owners: owners_are_recorded(rung).then(|| directory.join("owners")),
@@ -165,6 +163,19 @@ pub fn unpack(
     remove(rung, scratch.path())?;
     part.finish(format!("{} entries", renamed?.entries));
     Ok(in_place(&kept))
+}
+
+/// Whether the layers are unpacked already; then [`unpack`] does without them.
+#[must_use]
+pub fn is_unpacked(layers: &[Layer], rung: Rung, store: &Store) -> bool {
+    kept(layers, rung, store).is_some_and(|kept| store.uses(&kept))
+}
+
+/// Where the layers are kept, or would be.
+fn kept(layers: &[Layer], rung: Rung, store: &Store) -> Option<PathBuf> {
+    let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+    let chain = ChainId::of(&diff_ids)?;
+    Some(store.rootfs_path(&chain, &variant(rung)))
 }
 
 /// Tells trees apart that differ in how owners were set.

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::{self, Pull, Source};
+use crate::base::{self, Layers, Pull, Source};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Image};
 use crate::manifest::{Index, Platform, REF_NAME};
+use crate::net::Proxies;
 use crate::progress::Progress;
 use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
 use crate::store::{Scratch, Store};
@@ -77,15 +78,12 @@ pub fn find(
     let store = Store::open(store)?;
     if is_outside(name) {
         let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let client = registry::Client::new(
-            registry::Options::default(),
-            Arc::new(net::Client::new(net::Options::default())),
-        );
         let base = base::pull(
             &source,
             &Platform::host(),
             Pull::Never,
-            &client,
+            Layers::Now,
+            &client()?,
             &store,
             progress,
         )?;
@@ -105,6 +103,18 @@ pub fn find(
         .filter_map(|entry| entry.annotations.get(REF_NAME).cloned())
         .collect();
     Ok((image, tags, store))
+}
+
+/// Reaches registries as this machine does: an image may have layers that were not needed so far.
+fn client() -> Result<registry::Client, Error> {
+    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
+    let net = net::Client::new(net::Options::of_system(None, proxies));
+    let registries = registry::Registries::load(&[]).map_err(OptionsError::Policy)?;
+    let options = registry::Options {
+        registries,
+        ..registry::Options::default()
+    };
+    Ok(registry::Client::new(options, Arc::new(net)))
 }
 
 /// An image by the digest of its manifest or config, or at least twelve of its leading digits.
@@ -131,6 +141,9 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner, &store.scratch_root())?.0;
     rootfs::sweep(rung, &store.scratch_root())?;
+    if !rootfs::is_unpacked(&image.layers, rung, &store) {
+        base::bring(&image.layers, &client()?, &store, progress)?;
+    }
     let base = rootfs::unpack(&image.layers, rung, &store, progress)?;
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let ended = (|| -> Result<Outcome, Error> {

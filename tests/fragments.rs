@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use fs_err as fs;
 use pyats_image_builder::assemble::{self, Instructor};
-use pyats_image_builder::base::{self, Base, Pull};
+use pyats_image_builder::base::{self, Base, Layers, Pull};
 use pyats_image_builder::cache::{Cache, Policy};
 use pyats_image_builder::context::{Again, Sources, SshOptions};
 use pyats_image_builder::dockerfile::{self, Config};
@@ -407,6 +407,7 @@ struct Ground<'a> {
     folder: &'a Path,
     store: Store,
     net: Arc<net::Client>,
+    client: registry::Client,
     base: Base,
 }
 
@@ -418,12 +419,22 @@ impl<'a> Ground<'a> {
         let source = format!("oci:{}:base", base.display()).parse().unwrap();
         let platform = Platform::host();
         let silent = Progress::silent();
-        let base = base::pull(&source, &platform, Pull::Never, &client, &store, &silent).unwrap();
+        let base = base::pull(
+            &source,
+            &platform,
+            Pull::Never,
+            Layers::Now,
+            &client,
+            &store,
+            &silent,
+        )
+        .unwrap();
         Self {
             rung,
             folder,
             store,
             net,
+            client,
             base,
         }
     }
@@ -464,6 +475,7 @@ impl<'a> Ground<'a> {
             rung: Some(self.rung),
             platform: self.base.platform.clone(),
             store: &self.store,
+            registries: &self.client,
             cache: Cache::new(&self.store, Policy::default(), "fragments"),
             scratch: scratch.path(),
             ca_bundle: None,

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use pyats_image_builder::base::{self, Pull};
+use pyats_image_builder::base::{self, Layers, Pull};
 use pyats_image_builder::cache::{Cache, Policy};
 use pyats_image_builder::layer::{Compression, OWNER_ATTRIBUTE, Times};
 use pyats_image_builder::manifest::{Layer, Platform};
@@ -342,15 +342,12 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
 
 fn base_layers(layout: &Path, store: &Store) -> Vec<Layer> {
     let source = format!("oci:{}", layout.display()).parse().unwrap();
-    let client = registry::Client::new(
-        registry::Options::default(),
-        Arc::new(net::Client::new(net::Options::default())),
-    );
     base::pull(
         &source,
         &Platform::host(),
         Pull::Never,
-        &client,
+        Layers::Now,
+        registries(),
         store,
         &Progress::silent(),
     )
@@ -363,11 +360,21 @@ fn silent() -> &'static Progress {
     Box::leak(Box::new(Progress::silent()))
 }
 
+/// The layers are in the store.
+fn registries() -> &'static registry::Client {
+    let net = Arc::new(net::Client::new(net::Options::default()));
+    Box::leak(Box::new(registry::Client::new(
+        registry::Options::default(),
+        net,
+    )))
+}
+
 fn inputs<'a>(rung: Rung, store: &'a Store, scratch: &'a Path) -> Inputs<'a> {
     Inputs {
         rung: Some(rung),
         platform: Platform::host(),
         store,
+        registries: registries(),
         cache: Cache::new(store, Policy::default(), "owners"),
         scratch,
         ca_bundle: None,

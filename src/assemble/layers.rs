@@ -128,6 +128,7 @@ pub(super) fn make(
         rung,
         platform: base.platform.clone(),
         store,
+        registries: build.registries,
         cache: build.cache()?,
         scratch,
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,

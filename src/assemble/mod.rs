@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use crate::base::{self, Base, Pull};
+use crate::base::{self, Base, Layers, Pull};
 use crate::buildfile::BuildFile;
 use crate::cache::{Cache, Key, Policy};
 use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
@@ -235,6 +235,9 @@ impl Build<'_> {
         dockerfile::write(&context, &base, &settings, &stages)?;
         let steps = layers::steps(stages);
         if let Some(image) = &image {
+            if !outputs.is_empty() {
+                base::bring(&image.layers, registries, store, progress)?;
+            }
             publish(image, &references, &outputs, store, progress)?;
             if !pushed.is_empty() {
                 let stored = Content::stored(&image.manifest, store)?;
@@ -315,6 +318,7 @@ impl Build<'_> {
             &source,
             &platform,
             options.pull,
+            Layers::Later,
             self.registries,
             store,
             progress,

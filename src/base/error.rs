@@ -17,6 +17,9 @@ pub enum Error {
     /// The build was told to stop.
     #[error("the base was not fetched to its end")]
     Cancelled(#[from] Cancelled),
+    /// Layers could not be fetched when they were needed.
+    #[error("failed to pull layers")]
+    Layers(#[source] registry::Error),
     /// The registry failed.
     #[error("failed to pull `{name}`")]
     Pull {
@@ -180,7 +183,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Pull { source, .. } => return source.hint(),
+            Self::Pull { source, .. } | Self::Layers(source) => return source.hint(),
             Self::Absent { .. } => {
                 "leave out `--offline` and `--pull never` once, so that it is pulled, or give a local base such as `--base oci:DIR`".to_owned()
             }

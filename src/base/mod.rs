@@ -23,7 +23,16 @@ pub use content::content;
 pub use error::Error;
 pub use source::{InvalidPull, InvalidSource, Pull, Source};
 
-/// An image to build upon, with all its blobs in the store.
+/// When layers of a registry are brought into the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// With the base.
+    Now,
+    /// By [`bring`], if they are needed.
+    Later,
+}
+
+/// An image to build upon, with its documents in the store.
 #[derive(Debug, Clone)]
 pub struct Base {
     /// What the user would call it, such as `docker.io/library/python:3.11-slim`.
@@ -38,17 +47,18 @@ pub struct Base {
     pub platform: Platform,
 }
 
-/// Brings the base into the store. `pull` says when a registry is asked; files are always read.
+/// Brings the base into the store. `pull` says when a registry is asked; files are always read, with their layers.
 pub fn pull(
     source: &Source,
     platform: &Platform,
     pull: Pull,
+    layers: Layers,
     client: &registry::Client,
     store: &Store,
     progress: &Progress,
 ) -> Result<Base, Error> {
     if let Source::Registry(reference) = source {
-        return remote::pull(reference, platform, pull, client, store, progress);
+        return remote::pull(reference, platform, pull, layers, client, store, progress);
     }
     let name = source.to_string();
     let part = progress.start(format!("load `{name}`"));
@@ -72,6 +82,31 @@ pub fn pull(
     Ok(base)
 }
 
+/// Brings layers into the store, of a base or others, from where they were seen.
+pub fn bring(
+    layers: &[Layer],
+    client: &registry::Client,
+    store: &Store,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let blobs = layers.iter().map(|layer| &layer.descriptor);
+    let missing: Vec<_> = blobs.filter(|blob| !store.has(blob)).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let part = progress.start("pull layers");
+    client
+        .bring(&missing, store, progress)
+        .map_err(|error| match error {
+            registry::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            registry::Error::Store(error) => Error::Store(error),
+            source => Error::Layers(source),
+        })?;
+    let bytes: u64 = missing.iter().map(|blob| blob.size).sum();
+    part.finish(outcome(missing.len(), bytes));
+    Ok(())
+}
+
 /// Makes a base out of what is in the store.
 fn load(
     name: &str,
@@ -93,13 +128,16 @@ fn load(
 
 impl Base {
     fn outcome(&self) -> String {
-        let bytes: u64 = self.layers.iter().map(|layer| layer.descriptor.size).sum();
-        let count = self.layers.len();
-        let layers = if count == 1 { "layer" } else { "layers" };
-        format!(
-            "{count} {layers}, {}.{} MB",
-            bytes / 1_000_000,
-            bytes / 100_000 % 10
-        )
+        let bytes = self.layers.iter().map(|layer| layer.descriptor.size).sum();
+        outcome(self.layers.len(), bytes)
     }
+}
+
+fn outcome(count: usize, bytes: u64) -> String {
+    let layers = if count == 1 { "layer" } else { "layers" };
+    format!(
+        "{count} {layers}, {}.{} MB",
+        bytes / 1_000_000,
+        bytes / 100_000 % 10
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Base, Error, Pull, document, load};
+use super::{Base, Error, Layers, Pull, document, load};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Manifest, Platform};
 use crate::progress::{Cancelled, Progress};
@@ -16,12 +16,19 @@ pub(super) fn pull(
     reference: &Reference,
     platform: &Platform,
     pull: Pull,
+    layers: Layers,
     client: &Client,
     store: &Store,
     progress: &Progress,
 ) -> Result<Base, Error> {
     let name = reference.to_string();
-    let known = match known(reference, &name, platform, store) {
+    // Nothing is fetched later that is to be had without a registry.
+    let layers = if pull == Pull::Never {
+        Layers::Now
+    } else {
+        layers
+    };
+    let known = match known(reference, &name, platform, layers, store) {
         Ok((base, age)) => {
             let is_enough = match pull {
                 Pull::Missing | Pull::Never => true,
@@ -41,6 +48,7 @@ pub(super) fn pull(
     let remote = Remote {
         name: &name,
         reference,
+        layers,
         client,
         store,
         progress,
@@ -69,6 +77,7 @@ fn known(
     reference: &Reference,
     name: &str,
     platform: &Platform,
+    layers: Layers,
     store: &Store,
 ) -> Result<(Base, Duration), Option<String>> {
     let (manifest, age) = match (store.resolved(name, platform), reference.digest()) {
@@ -85,8 +94,11 @@ fn known(
     let document: Manifest = store
         .read_json(&manifest)
         .map_err(|_| Some(format!("its manifest `{}` is gone", manifest.digest)))?;
-    let absent: Vec<&Descriptor> = document
-        .layers
+    let needed = match layers {
+        Layers::Now => &document.layers[..],
+        Layers::Later => &[],
+    };
+    let absent: Vec<&Descriptor> = needed
         .iter()
         .chain([&document.config])
         .filter(|blob| !store.has(blob))
@@ -115,6 +127,7 @@ fn stored(digest: Digest, name: &str, platform: &Platform, store: &Store) -> Opt
 struct Remote<'a> {
     name: &'a str,
     reference: &'a Reference,
+    layers: Layers,
     client: &'a Client,
     store: &'a Store,
     progress: &'a Progress,
@@ -148,7 +161,14 @@ impl Remote<'_> {
         let config =
             document::parse_config(self.name, &self.store.read(&document.config)?, platform)?;
         document::layers(self.name, &document.layers, &config.diff_ids)?;
-        self.blobs(&document.layers)?;
+        match self.layers {
+            Layers::Now => self.blobs(&document.layers)?,
+            Layers::Later => {
+                for layer in &document.layers {
+                    self.store.saw(&layer.digest, &self.reference.place())?;
+                }
+            }
+        }
         self.store.remember(self.name, platform, &manifest)?;
         load(self.name, &manifest, platform, self.store)
     }

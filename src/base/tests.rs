@@ -222,7 +222,15 @@ fn on(platform: &Platform, mut descriptor: Descriptor) -> Descriptor {
 fn pull(source: &str, platform: &Platform, when: Pull, store: &Store) -> Result<Base, Error> {
     let source: Source = source.parse().unwrap();
     let client = crate::registry::tests::client();
-    super::pull(&source, platform, when, &client, store, &Progress::silent())
+    super::pull(
+        &source,
+        platform,
+        when,
+        super::Layers::Now,
+        &client,
+        store,
+        &Progress::silent(),
+    )
 }
 
 /// A store that is empty at first.

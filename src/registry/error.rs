@@ -72,6 +72,12 @@ pub enum Error {
         /// The digest by the registry.
         found: Digest,
     },
+    /// A blob that is not in the store, and was not seen in any registry.
+    #[error("`{digest}` is neither in the store nor in a registry where it was seen")]
+    Unseen {
+        /// The digest of the blob.
+        digest: Digest,
+    },
     /// A reference with a digest that is not the image's.
     #[error("`{reference}` names another image than `{found}`")]
     OtherDigest {

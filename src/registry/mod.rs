@@ -134,6 +134,17 @@ impl Client {
             .block(progress, self.of_any(reference, progress, work))
     }
 
+    /// Brings `blobs` into the store from wherever they were seen, side by side. Those that are there are not fetched.
+    pub fn bring(
+        &self,
+        blobs: &[Descriptor],
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.net
+            .block(progress, self.bring_blobs(blobs, store, progress))
+    }
+
     /// Puts an image under `target`. What the registry has already is not sent again, in whichever repository it
     /// was seen; `store` remembers where that is.
     pub fn push(

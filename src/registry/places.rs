@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::push::place;
 use super::{Client, Error, Place, Reference};
 use crate::progress::Progress;
 
@@ -43,7 +42,7 @@ impl Client {
             .split_last()
             .expect("there is a place, or there was an error");
         for mirror in mirrors {
-            let place = place(&mirror.reference);
+            let place = mirror.reference.place();
             if failed().contains(&place) {
                 continue;
             }

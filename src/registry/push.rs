@@ -137,7 +137,7 @@ impl Client {
             result => result?,
         }
         for blob in &content.blobs {
-            store.saw(&blob.descriptor.digest, &place(target))?;
+            store.saw(&blob.descriptor.digest, &target.place())?;
         }
         Ok(())
     }
@@ -201,6 +201,9 @@ impl Client {
                 }
                 Mount::Refused => {}
             }
+        }
+        if !blob.path.exists() {
+            self.bring_blob(&blob.descriptor, store, progress).await?;
         }
         let part = Arc::new(progress.transfer(label(&blob.descriptor), Some(blob.descriptor.size)));
         let mut upload = Upload::new(target, blob, part.clone(), session)?;
@@ -322,11 +325,6 @@ fn name(target: &Reference) -> String {
         (None, Some(digest)) => digest.to_string(),
         (None, None) => unreachable!("a reference has a tag or a digest"),
     }
-}
-
-/// The repository as the store remembers it.
-pub(super) fn place(reference: &Reference) -> String {
-    format!("{}/{}", reference.registry(), reference.repository())
 }
 
 /// A repository's name in a query: all of its characters but the slash may stand there.

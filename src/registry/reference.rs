@@ -100,6 +100,12 @@ impl Reference {
         &self.repository
     }
 
+    /// The repository with its registry, without tag and digest.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.registry(), self.repository())
+    }
+
     /// The tag; there is one wherever there is no digest.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {

@@ -13,7 +13,6 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::auth::Access;
 use super::connection::Request;
-use super::push::place;
 use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
@@ -43,9 +42,49 @@ impl Client {
             .try_collect::<()>()
             .await?;
         for digest in seen {
-            store.saw(&digest, &place(reference))?;
+            store.saw(&digest, &reference.place())?;
         }
         Ok(())
+    }
+
+    pub(super) async fn bring_blobs(
+        &self,
+        blobs: &[Descriptor],
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let mut seen: HashSet<Digest> = HashSet::new();
+        let wanted = blobs
+            .iter()
+            .filter(|blob| seen.insert(blob.digest) && !store.has(blob));
+        stream::iter(wanted)
+            .map(|blob| self.bring_blob(blob, store, progress))
+            .buffer_unordered(self.options.jobs.max(1))
+            .try_collect::<()>()
+            .await
+    }
+
+    /// Fetches a blob from the first of the places where it was seen that has it.
+    pub(super) async fn bring_blob(
+        &self,
+        blob: &Descriptor,
+        store: &Store,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let digest = blob.digest;
+        let blobs = std::slice::from_ref(blob);
+        let mut failed = Error::Unseen { digest };
+        for place in store.seen(&digest) {
+            let reference: Reference = format!("{place}@{digest}").parse()?;
+            let work =
+                async |place: &Reference| self.fetch_blobs(place, blobs, store, progress).await;
+            match self.of_any(&reference, progress, work).await {
+                Ok(()) => return Ok(()),
+                Err(Error::Cancelled(cancelled)) => return Err(cancelled.into()),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     async fn fetch_blob(

@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::progress::Progress;
 use crate::runner::{Mount, Outcome, Placement, Tmpfs};
 use crate::secret::{self, Secret};
-use crate::{layer, net, progress, rootfs, runner, store};
+use crate::{base, layer, net, progress, rootfs, runner, store};
 
 /// Where the workspace is in the image.
 pub const WORKSPACE: &str = "/workspace";
@@ -192,6 +192,9 @@ pub enum Error {
         /// What the runner says.
         source: runner::Error,
     },
+    /// Layers below could not be fetched.
+    #[error(transparent)]
+    Base(#[from] base::Error),
     /// A helper process failed.
     #[error(transparent)]
     Tree(#[from] rootfs::Error),
@@ -262,6 +265,7 @@ impl Error {
                 Some("it may have run out of memory".to_owned())
             }
             Self::Sandbox { source, .. } => source.hint(),
+            Self::Base(source) => source.hint(),
             Self::Tree(source) => source.hint(),
             Self::Layer(source) => source.hint(),
             Self::Store(source) => source.hint(),

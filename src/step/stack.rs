@@ -9,6 +9,7 @@ use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{Error, Seen, Step, Task, is_full, plain, printable, relative};
+use crate::base;
 use crate::cache::{Cache, Key};
 use crate::digest::{ChainId, DiffId};
 use crate::layer::{
@@ -16,6 +17,7 @@ use crate::layer::{
 };
 use crate::manifest::{Layer, Platform};
 use crate::progress::Progress;
+use crate::registry;
 use crate::rootfs;
 use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung};
 use crate::secret::Secret;
@@ -36,6 +38,8 @@ pub struct Inputs<'a> {
     pub platform: Platform,
     /// Takes the layers.
     pub store: &'a Store,
+    /// Have the layers that are not in the store.
+    pub registries: &'a registry::Client,
     /// What steps made before.
     pub cache: Cache,
     /// A folder of the build's own, on the store's file system.
@@ -158,8 +162,14 @@ impl<'a> Stack<'a> {
         let directory = self.folder("stack")?;
         let rung = self.rung();
         let Inputs {
-            store, progress, ..
+            store,
+            progress,
+            registries,
+            ..
         } = self.inputs;
+        if !rootfs::is_unpacked(&self.layers, rung, store) {
+            base::bring(&self.layers, registries, store, progress)?;
+        }
         let below = rootfs::unpack(&self.layers, rung, store, progress)?;
         let lower = [below.path];
         let kind = match rootfs::writable(rung, &lower, &directory, progress)? {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::{Layout, Registry, empty, has, linux, on, pull, pushed, verify};
-use crate::base::{Error, Pull};
+use crate::base::{Error, Layers, Pull};
 use crate::manifest::{Descriptor, media_type};
 use crate::progress::{Event, Progress};
 use crate::registry::tests::server::Server;
@@ -259,6 +259,7 @@ fn without_a_registry_the_store_does_as_far_as_the_user_lets_it() {
         &source,
         &platform,
         Pull::Default,
+        Layers::Now,
         &client,
         &store,
         &progress,
@@ -343,6 +344,7 @@ fn a_build_that_was_told_to_stop_says_so_and_leaves_nothing() {
             &source,
             &platform,
             Pull::Default,
+            Layers::Now,
             &client,
             &store,
             &progress,
