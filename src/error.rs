@@ -186,6 +186,9 @@ pub enum OptionsError {
     /// An image that is neither in the store nor a path.
     #[error("there is no image `{0}` in the store")]
     UnknownImage(String),
+    /// A key for a shared cache that cannot be had, or is too short.
+    #[error("the key of the cache cannot be used: {0}")]
+    CacheKey(String),
     /// No place for the store.
     #[error("there is no place for the store: neither `XDG_CACHE_HOME` nor `HOME` is set")]
     NoStore,
@@ -250,6 +253,9 @@ impl OptionsError {
             }
             Self::SeveralRegistries(_) => "keep the logins with `pyats-image-build login`",
             Self::FormatOfIndex(_) => "leave `--format` out",
+            Self::CacheKey(_) => {
+                "name a file of random bytes, such as `head -c 32 /dev/urandom` gives"
+            }
             Self::NoStore => "set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`",
             Self::NoCommand => "give a command after the image",
             Self::SameOutput(_) => "give each a path of its own, such as `-o oci-archive:PATH`",

@@ -13,7 +13,7 @@ use fs_err as fs;
 
 use crate::base::{self, Base, Layers, Pull};
 use crate::buildfile::BuildFile;
-use crate::cache::{Cache, Key, Policy};
+use crate::cache::{self, Cache, Key, Policy, Remote};
 use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Entry, Format, Image, Settings};
@@ -67,6 +67,8 @@ pub struct Options {
     pub again: Again,
     /// What is done about steps that were run before.
     pub cache: Policy,
+    /// Where other machines keep what steps made.
+    pub cache_repo: Option<CacheRepo>,
     /// Sources, and layers, that are fetched side by side.
     pub jobs: usize,
     /// How ssh decides whom to trust.
@@ -87,6 +89,26 @@ pub struct Options {
     pub format: Format,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     pub epoch: Option<i64>,
+}
+
+/// A step cache in a registry.
+#[derive(Clone)]
+pub struct CacheRepo {
+    /// The repository; tag and digest mean nothing.
+    pub repository: Reference,
+    /// What is done with it.
+    pub mode: cache::Mode,
+    /// The key that entries are signed with.
+    pub key: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for CacheRepo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheRepo")
+            .field("repository", &self.repository.place())
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether an image is pushed once it is built.
@@ -190,7 +212,7 @@ struct Build<'a> {
     progress: &'a Progress,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
     /// Without a rung the build is a dry run.
     fn stage_and_assemble(
         self,
@@ -263,7 +285,7 @@ impl Build<'_> {
     }
 
     /// How files of other machines are reached.
-    fn sources(&self) -> Sources<'_> {
+    fn sources(self) -> Sources<'a> {
         Sources {
             net: self.net,
             ssh: &self.options.ssh,
@@ -274,12 +296,19 @@ impl Build<'_> {
     }
 
     /// What steps made before.
-    fn cache(&self) -> Result<Cache, Error> {
+    fn cache(self) -> Result<Cache<'a>, Error> {
         let options = self.options;
         // Builds of one file with another tag are as good as others.
         let file = std::path::absolute(&options.file)?;
         let name = format!("{} {:?}", file.display(), options.tags);
-        Ok(Cache::new(self.store, options.cache, &name))
+        let remote = options.cache_repo.as_ref().map(|repo| {
+            let remote = Remote::new(self.registries, &repo.repository, repo.mode);
+            match &repo.key {
+                Some(key) => remote.signed(key),
+                None => remote,
+            }
+        });
+        Ok(Cache::new(self.store, options.cache, &name).with(remote))
     }
 
     /// When the image was made: what is the same as before was made before.

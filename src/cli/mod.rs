@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use pyats_image_builder::assemble::{self, Options};
+use pyats_image_builder::assemble::{self, CacheRepo, Options};
 use pyats_image_builder::base::{InvalidSource, Pull};
-use pyats_image_builder::cache::Policy;
+use pyats_image_builder::cache::{Mode, Policy};
 use pyats_image_builder::context::{Again, SshOptions};
 use pyats_image_builder::doctor;
 use pyats_image_builder::error::OptionsError;
@@ -38,6 +38,9 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
 }
+
+/// Bytes in a key that nobody guesses.
+const LEAST_KEY: usize = 16;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -248,9 +251,22 @@ pub(crate) struct Build {
     #[arg(long)]
     skip_push_check: bool,
 
-    /// Not supported yet
-    #[arg(long, hide = true)]
-    cache_repo: Option<String>,
+    /// Share what steps make through this repository of a registry
+    #[arg(long, value_name = "REFERENCE")]
+    cache_repo: Option<Reference>,
+
+    /// What is done with it: both, read or write
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "both",
+        requires = "cache_repo"
+    )]
+    cache_mode: Mode,
+
+    /// Sign what is put there with the key in this file, and use nothing that is not signed with it
+    #[arg(long, value_name = "FILE", requires = "cache_repo")]
+    cache_key_file: Option<PathBuf>,
 
     /// Give steps a secret: RUN by `--mount=type=secret`; pip gets `pip.conf` and `netrc`
     #[arg(long = "secret", value_name = "id=ID,src=FILE", value_parser = secret)]
@@ -476,11 +492,29 @@ impl Global {
 }
 
 impl Build {
+    fn cache_repo(&self) -> Result<Option<CacheRepo>, OptionsError> {
+        let Some(repository) = &self.cache_repo else {
+            return Ok(None);
+        };
+        let key = self.cache_key_file.as_ref().map(|path| {
+            let read = fs_err::read(path).map_err(|error| error.to_string());
+            match read {
+                Ok(key) if key.len() < LEAST_KEY => Err(format!(
+                    "`{}` has less than {LEAST_KEY} bytes",
+                    path.display()
+                )),
+                result => result,
+            }
+        });
+        Ok(Some(CacheRepo {
+            repository: repository.clone(),
+            mode: self.cache_mode,
+            key: key.transpose().map_err(OptionsError::CacheKey)?,
+        }))
+    }
+
     /// What is meant.
     pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
-        if self.cache_repo.is_some() {
-            return Err(OptionsError::NotYet("--cache-repo".to_owned()));
-        }
         for path in self.work_dir.iter().chain(&self.path) {
             require_utf8(path)?;
         }
@@ -516,6 +550,7 @@ impl Build {
                 is_used: !self.no_cache,
                 ttl: self.cache_ttl,
             },
+            cache_repo: self.cache_repo()?,
             jobs: usize::from(self.jobs),
             ssh: SshOptions {
                 accept_new_host_keys: self.accept_new_host_keys,

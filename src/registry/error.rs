@@ -255,7 +255,7 @@ impl Error {
     }
 
     /// Whether what was asked for is not there.
-    pub(super) fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.status() == Some(StatusCode::NOT_FOUND)
     }
 

@@ -41,7 +41,7 @@ pub struct Inputs<'a> {
     /// Have the layers that are not in the store.
     pub registries: &'a registry::Client,
     /// What steps made before.
-    pub cache: Cache,
+    pub cache: Cache<'a>,
     /// A folder of the build's own, on the store's file system.
     pub scratch: &'a Path,
     /// Shown to the steps, in no layer and no key.
@@ -228,7 +228,7 @@ impl<'a> Stack<'a> {
         let key = self.key(tasks)?;
         let cache = self.inputs.cache.clone();
         let number = self.fates.len();
-        let found = cache.find(&key);
+        let found = cache.find(&key, self.inputs.progress);
         let fate = match &found {
             Some(_) => Fate::Cached,
             None => Fate::Run(cache.changes(number, &key)),
@@ -247,7 +247,7 @@ impl<'a> Stack<'a> {
             made.is_cached = true;
         } else if self.inputs.rung.is_some() {
             made.layer = self.make(name, before, tasks)?;
-            cache.remember(&key, name, made.layer.as_ref())?;
+            cache.remember(&key, name, made.layer.as_ref(), self.inputs.progress)?;
             self.layers.extend(made.layer.clone());
         }
         Ok(made)
