@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Run, base_layout, verify};
+use crate::support::{Bench, Registry, Run, base_layout, serve_base, verify};
 
 /// A build with steps of every kind.
 const BUILD: &str = r"
@@ -338,4 +338,107 @@ fn prune_removes_what_is_not_used_and_nothing_else() {
         let run = bench.run(arguments);
         assert!(run.refusal(2).contains(words), "{}", run.stderr());
     }
+}
+
+/// A build for the shared cache, and the place of the cache.
+fn shared(ground: &Ground, registry: &Registry) -> [String; 2] {
+    ground.bench.write("key", [7; 32]);
+    [
+        "--cache-repo".to_owned(),
+        registry.reference("team/cache:any"),
+    ]
+}
+
+#[test]
+fn a_new_machine_takes_what_another_one_made() {
+    let (Some(one), Some(other)) = (Ground::new(), Ground::new()) else {
+        return;
+    };
+    let Some((registry, base)) = serve_base() else {
+        return;
+    };
+    let (one, other) = (
+        Ground {
+            base: base.clone(),
+            ..one
+        },
+        Ground { base, ..other },
+    );
+    let cache = shared(&one, &registry);
+    let options = [&*cache[0], &*cache[1]];
+    let (first, said) = one.build(&options);
+    assert!(!said.contains("cached"), "{said}");
+
+    // Nothing is run, unpacked or pulled, and the push sends nothing.
+    other.bench.path("digest");
+    let target = registry.reference("team/image:1");
+    let arguments = ["build.yaml", "--base", &other.base, "--push", "-t", &target];
+    let secret = ["--secret", "id=token,src=token"];
+    let began = Instant::now();
+    let run = other
+        .bench
+        .run([&arguments[..], &secret, &options].concat());
+    let took = began.elapsed();
+    run.line();
+    let said = run.stderr();
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+    for words in ["unpack layers", "pull layers"] {
+        assert!(!said.contains(words), "{words}: {said}");
+    }
+    assert!(took < Duration::from_secs(5), "{took:?}: {said}");
+    // An output has all of it.
+    let (_, said) = other.build(&options);
+    assert!(said.contains("pull layers"), "{said}");
+    let layers =
+        |ground: &Ground| verify(&ground.bench.path("out"), "1").manifest["layers"].clone();
+    assert_eq!(layers(&one), layers(&other));
+    assert!(!first.is_empty());
+}
+
+#[test]
+fn entries_of_others_are_not_trusted_and_a_failing_cache_fails_nothing() {
+    let Some(ground) = Ground::new() else { return };
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let cache = shared(&ground, &registry);
+    let options = [&*cache[0], &*cache[1]];
+    ground.build(&options);
+    let forget = || {
+        let steps = ground.bench.store().join("steps");
+        fs::remove_dir_all(&steps).expect("it is there");
+        fs::create_dir(&steps).expect("ours");
+    };
+    // They are not signed.
+    forget();
+    let signed = [&options[..], &["--cache-key-file", "key"]].concat();
+    let (_, said) = ground.build(&signed);
+    assert!(!said.contains("cached"), "{said}");
+    assert!(said.contains("to be trusted"), "{said}");
+    // Now they are.
+    forget();
+    let (_, said) = ground.build(&signed);
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+    // By another key they are not.
+    forget();
+    ground.bench.write("key", [8; 32]);
+    let (_, said) = ground.build(&[&signed[..], &["--cache-mode", "read"]].concat());
+    assert!(!said.contains("cached"), "{said}");
+    // A key that anybody guesses, and one that is not there.
+    ground.bench.write("key", "short");
+    for file in ["key", "none"] {
+        let run = ground.command(&[&options[..], &["--cache-key-file", file]].concat());
+        assert!(
+            run.refusal(2).contains("key of the cache"),
+            "{}",
+            run.stderr()
+        );
+    }
+    // Nobody is there.
+    let port = registry.port();
+    drop(registry);
+    forget();
+    let place = format!("localhost:{port}/team/cache");
+    let (_, said) = ground.build(&["--cache-repo", &place]);
+    assert_eq!(said.matches("is not used any more").count(), 1, "{said}");
 }
