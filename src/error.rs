@@ -53,6 +53,16 @@ pub enum Error {
     Cancelled(#[from] Cancelled),
 }
 
+impl Error {
+    /// Whether a layer that is not in the store is not to be had elsewhere either.
+    #[must_use]
+    pub fn is_of_lost_layer(&self) -> bool {
+        let first: &dyn std::error::Error = self;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        causes.any(|error| matches!(error.downcast_ref(), Some(registry::Error::Lost { .. })))
+    }
+}
+
 /// An instruction of `cmds` that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -123,6 +123,7 @@ pub fn append(
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(manifest_type.to_owned()),
+        artifact_type: None,
         config: config_descriptor.clone(),
         layers: all.iter().map(|layer| layer.descriptor.clone()).collect(),
         annotations: annotations(base, settings),

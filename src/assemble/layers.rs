@@ -11,6 +11,7 @@ use super::instructions::{Instructor, State};
 use super::{Build, settings};
 use crate::base::Base;
 use crate::buildfile::{Cmds, Instructions};
+use crate::cache::Cache;
 use crate::context::{self, Context};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -99,6 +100,7 @@ pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
 pub(super) fn make(
     build: Build<'_>,
     rung: Option<Rung>,
+    cache: &Cache<'_>,
     context: &Context,
     settings: &mut Settings,
     stages: &[Stage],
@@ -129,7 +131,7 @@ pub(super) fn make(
         platform: base.platform.clone(),
         store,
         registries: build.registries,
-        cache: build.cache()?,
+        cache: cache.clone(),
         scratch,
         ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
         hidden,

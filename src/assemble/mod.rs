@@ -13,8 +13,8 @@ use fs_err as fs;
 
 use crate::base::{self, Base, Layers, Pull};
 use crate::buildfile::BuildFile;
-use crate::cache::{self, Cache, Key, Policy, Remote};
-use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
+use crate::cache::{self, Cache, Key, Policy, Remote, Seal};
+use crate::context::{self, Again, Context, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Entry, Format, Image, Settings};
 use crate::layer::Compression;
@@ -31,6 +31,8 @@ use crate::store::{self, Scratch, Store};
 
 pub use instructions::{Instructor, carry_out};
 pub use settings::complete_tag;
+
+use layers::Stage;
 
 /// What the user means.
 #[derive(Debug, Clone)]
@@ -164,10 +166,10 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     for file in &options.files {
         output::check_file(file)?;
     }
-    let targets = settings::targets(options, &references)?;
+    let pushed = settings::targets(options, &references)?;
     let net = settings::net(options, &buildfile)?;
     let registries = Client::new(
-        settings::registry(options, &buildfile, &targets)?,
+        settings::registry(options, &buildfile, &pushed)?,
         net.clone(),
     );
     let store = Store::open(&options.store)?;
@@ -176,7 +178,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let rung = choose(options, &store, &work_dir, progress)?;
     // Nobody wants to learn at the end of a long build that its image goes nowhere.
     if rung.is_some() && options.push == Push::Checked {
-        push::check(&registries, &targets, progress)?;
+        push::check(&registries, &pushed, progress)?;
     }
 
     let scratch = Scratch::new_in(&work_dir)?;
@@ -189,7 +191,12 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         scratch: scratch.path(),
         progress,
     };
-    let outcome = build.stage_and_assemble(rung, references, outputs, targets);
+    let targets = Targets {
+        references,
+        outputs,
+        pushed,
+    };
+    let outcome = build.stage_and_assemble(rung, targets);
     let cleaned = clean(rung, &scratch);
     if options.work_dir.is_some() {
         // Unless another build works in it.
@@ -212,19 +219,34 @@ struct Build<'a> {
     progress: &'a Progress,
 }
 
+/// Where the image goes.
+struct Targets {
+    references: Vec<String>,
+    outputs: Vec<(Kind, PathBuf)>,
+    pushed: Vec<Reference>,
+}
+
+/// What the image is made of, before anything is run.
+struct Parts {
+    context: Context,
+    base: Base,
+    settings: Settings,
+    stages: Vec<Stage>,
+}
+
+/// What came of them.
+struct Made {
+    image: Option<Image>,
+    entries: Vec<Entry>,
+    fates: Vec<(String, Fate)>,
+}
+
 impl<'a> Build<'a> {
     /// Without a rung the build is a dry run.
-    fn stage_and_assemble(
-        self,
-        rung: Option<Rung>,
-        references: Vec<String>,
-        outputs: Vec<(Kind, PathBuf)>,
-        pushed: Vec<Reference>,
-    ) -> Result<Outcome, Error> {
+    fn stage_and_assemble(self, rung: Option<Rung>, targets: Targets) -> Result<Outcome, Error> {
         let Self {
             options,
             buildfile,
-            registries,
             store,
             scratch,
             progress,
@@ -245,34 +267,32 @@ impl<'a> Build<'a> {
         {
             progress.warn("the base has `ONBUILD` instructions, which are not run");
         }
-        let mut settings = settings::settings(options, buildfile, &base)?;
+        let settings = settings::settings(options, buildfile, &base)?;
         let stages = layers::stages(self, &context, &settings);
-
-        let (entries, fates) = layers::make(self, rung, &context, &mut settings, &stages, &base)?;
-        let mut image = None;
-        if rung.is_some() {
-            settings.created = self.created(&base, &entries, &settings)?;
-            image = Some(image::append(&base, &entries, &settings, store)?);
-        }
-        dockerfile::write(&context, &base, &settings, &stages)?;
-        let steps = layers::steps(stages);
-        if let Some(image) = &image {
-            if !outputs.is_empty() {
-                base::bring(&image.layers, registries, store, progress)?;
-            }
-            publish(image, &references, &outputs, store, progress)?;
-            if !pushed.is_empty() {
-                let stored = Content::stored(&image.manifest, store)?;
-                push::send(registries, &stored, &pushed, store, progress)?;
-            }
-        }
+        let parts = Parts {
+            context,
+            base,
+            settings,
+            stages,
+        };
+        let Made {
+            image,
+            entries,
+            fates,
+        } = self.assemble_and_publish(rung, &parts, &targets)?;
+        let Parts {
+            context,
+            base,
+            stages,
+            ..
+        } = parts;
         let plan = Plan {
             base: format!("{}@{}", base.name, base.manifest.digest),
-            steps,
+            steps: layers::steps(stages),
             fates,
-            references,
-            pushed,
-            outputs,
+            references: targets.references,
+            pushed: targets.pushed,
+            outputs: targets.outputs,
             context: options.keep_context.then(|| root.path().to_owned()),
             staged: (context.files, context.bytes),
         };
@@ -282,6 +302,94 @@ impl<'a> Build<'a> {
             image,
             entries,
         })
+    }
+
+    /// A layer that a cache in a registry promises, and that cannot be had, is made here.
+    fn assemble_and_publish(
+        self,
+        rung: Option<Rung>,
+        parts: &Parts,
+        targets: &Targets,
+    ) -> Result<Made, Error> {
+        let cache = self.cache()?;
+        let attempt = |build: Build<'_>, cache: &Cache<'_>| -> Result<Made, Error> {
+            let made = build.assemble(rung, parts, cache)?;
+            if let Some(image) = &made.image {
+                build.publish(image, targets)?;
+            }
+            Ok(made)
+        };
+        let error = match attempt(self, &cache) {
+            Err(error) if error.is_of_lost_layer() => error,
+            result => return result,
+        };
+        let Some(own) = cache.without_remote() else {
+            return Err(error);
+        };
+        self.progress.warn(format!(
+            "what the cache in the registry names cannot be had, so it is made here: {error}"
+        ));
+        let scratch = self.scratch.join("again");
+        fs::create_dir(&scratch)?;
+        let build = Build {
+            scratch: &scratch,
+            ..self
+        };
+        attempt(build, &own)
+    }
+
+    fn assemble(self, rung: Option<Rung>, parts: &Parts, cache: &Cache<'_>) -> Result<Made, Error> {
+        let Parts {
+            context,
+            base,
+            stages,
+            ..
+        } = parts;
+        let mut settings = parts.settings.clone();
+        let (entries, fates) =
+            layers::make(self, rung, cache, context, &mut settings, stages, base)?;
+        let mut image = None;
+        if rung.is_some() {
+            settings.created = self.created(base, &entries, &settings, cache)?;
+            image = Some(image::append(base, &entries, &settings, self.store)?);
+        }
+        dockerfile::write(context, base, &settings, stages)?;
+        Ok(Made {
+            image,
+            entries,
+            fates,
+        })
+    }
+
+    fn publish(self, image: &Image, targets: &Targets) -> Result<(), Error> {
+        let Self {
+            registries,
+            store,
+            progress,
+            ..
+        } = self;
+        let Targets {
+            references,
+            outputs,
+            pushed,
+        } = targets;
+        if !outputs.is_empty() {
+            base::bring(&image.layers, registries, store, progress)?;
+        }
+        for reference in references {
+            store.tag(&image.manifest, Some(reference))?;
+        }
+        if references.is_empty() {
+            store.tag(&image.manifest, None)?;
+        }
+        for (kind, path) in outputs {
+            output::write(image, references, *kind, path, store, progress)?;
+        }
+        if !pushed.is_empty() {
+            let stored = Content::stored(&image.manifest, store)?;
+            push::send(registries, &stored, pushed, store, progress)?;
+        }
+        Ok(())
     }
 
     /// How files of other machines are reached.
@@ -302,17 +410,23 @@ impl<'a> Build<'a> {
         let file = std::path::absolute(&options.file)?;
         let name = format!("{} {:?}", file.display(), options.tags);
         let remote = options.cache_repo.as_ref().map(|repo| {
-            let remote = Remote::new(self.registries, &repo.repository, repo.mode);
-            match &repo.key {
-                Some(key) => remote.signed(key),
-                None => remote,
-            }
+            let seal = repo
+                .key
+                .as_deref()
+                .map_or_else(Seal::default, Seal::with_key);
+            Remote::new(self.registries, &repo.repository, repo.mode, seal)
         });
         Ok(Cache::new(self.store, options.cache, &name).with(remote))
     }
 
     /// When the image was made: what is the same as before was made before.
-    fn created(self, base: &Base, entries: &[Entry], settings: &Settings) -> Result<i64, Error> {
+    fn created(
+        self,
+        base: &Base,
+        entries: &[Entry],
+        settings: &Settings,
+        cache: &Cache<'_>,
+    ) -> Result<i64, Error> {
         let created = settings.created;
         if self.options.epoch.is_some() {
             return Ok(created);
@@ -326,11 +440,15 @@ impl<'a> Build<'a> {
             "created",
             store::json(&image::config(base, entries, &undated)),
         );
-        let cache = self.cache()?;
-        if let (true, Some(before)) = (self.options.cache.is_used, cache.fact(&key)) {
-            return Ok(before);
+        if let Some(before) = cache.find(&key, self.progress) {
+            return Ok(i64::try_from(before.at).unwrap_or(created));
         }
-        cache.remember_fact(&key, &created)?;
+        let at = u64::try_from(created).unwrap_or_default();
+        let entry = cache::Entry {
+            at,
+            ..cache::Entry::new("created")
+        };
+        cache.remember(&key, &entry, self.progress)?;
         Ok(created)
     }
 
@@ -403,25 +521,6 @@ fn work_dir(options: &Options, store: &Store) -> Result<PathBuf, Error> {
         return Err(OptionsError::WorkDir { directory, source }.into());
     }
     Ok(own)
-}
-
-fn publish(
-    image: &Image,
-    references: &[String],
-    outputs: &[(Kind, PathBuf)],
-    store: &Store,
-    progress: &Progress,
-) -> Result<(), Error> {
-    for reference in references {
-        store.tag(&image.manifest, Some(reference))?;
-    }
-    if references.is_empty() {
-        store.tag(&image.manifest, None)?;
-    }
-    for (kind, path) in outputs {
-        output::write(image, references, *kind, path, store, progress)?;
-    }
-    Ok(())
 }
 
 /// Removes the scratch, in the user namespace that made its files.

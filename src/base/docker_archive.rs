@@ -78,6 +78,7 @@ pub(super) fn import(
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+        artifact_type: None,
         config: store.put(media_type::OCI_CONFIG, &config)?,
         layers,
         annotations: BTreeMap::new(),

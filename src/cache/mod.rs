@@ -3,8 +3,9 @@
 //! An entry is a small file of the store that names the step's layer; the layer itself is a blob like any other. What
 //! is damaged, or names a layer that is not there, counts as absent: a cache can make a build slow, and never wrong.
 //!
-//! The same entries can lie in a repository of a registry (`remote.rs`), for other machines.
+//! For other machines the same entries can lie in a repository of a registry (`remote.rs`), as artifacts (`artifact.rs`).
 
+mod artifact;
 mod key;
 mod remote;
 
@@ -15,6 +16,7 @@ use fs_err as fs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::artifact::{EMPTY, Seal};
 pub use self::key::{Error, Key, digest_of, digest_of_one};
 pub use self::remote::{Mode, Remote};
 use crate::digest::Digest;
@@ -41,18 +43,47 @@ pub struct Policy {
     pub ttl: Option<Duration>,
 }
 
-/// What a step made.
+/// What a step made, or the answer to a question about an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The step's, for people.
     pub name: String,
-    /// `None` if it changed nothing.
+    /// Absent if it changed nothing.
     pub layer: Option<Layer>,
+    /// Of a question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<bool>,
     /// In seconds since 1970.
     pub at: u64,
 }
 
 impl Entry {
+    /// Of this moment.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            layer: None,
+            answer: None,
+            at: now(),
+        }
+    }
+
+    /// The same, with what the step made.
+    #[must_use]
+    pub fn with_layer(self, layer: Option<Layer>) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// The same, with an answer.
+    #[must_use]
+    pub fn with_answer(self, answer: bool) -> Self {
+        Self {
+            answer: Some(answer),
+            ..self
+        }
+    }
+
     /// Reads an entry, unless the file is something else.
     #[must_use]
     pub fn open(path: &Path) -> Option<Self> {
@@ -78,9 +109,19 @@ impl<'a> Cache<'a> {
         Self { remote, ..self }
     }
 
-    /// What a step with this key made, if that is known, and its layer is in the store or can be had.
+    /// The same without a registry, if there is one.
     #[must_use]
-    pub fn find(&self, key: &Key, progress: &Progress) -> Option<Option<Layer>> {
+    pub fn without_remote(&self) -> Option<Self> {
+        self.remote.as_ref()?;
+        Some(Self {
+            remote: None,
+            ..self.clone()
+        })
+    }
+
+    /// What is known under this key, with a layer that is in the store or can be had.
+    #[must_use]
+    pub fn find(&self, key: &Key, progress: &Progress) -> Option<Entry> {
         if !self.policy.is_used {
             return None;
         }
@@ -90,13 +131,16 @@ impl<'a> Cache<'a> {
         let own: Option<Entry> = self.read(&path);
         let own = own.filter(|entry| entry.layer.as_ref().is_none_or(is_there));
         if let Some(entry) = own.filter(|entry| self.is_young(entry)) {
-            return Some(entry.layer);
+            if let Some(remote) = &self.remote {
+                remote.put(&key, &entry, &self.store, progress);
+            }
+            return Some(entry);
         }
         let found = self.remote.as_ref()?.find(&key, &self.store, progress);
         let entry = found.filter(|entry| self.is_young(entry))?;
         // It is as good as one that was made here, once its layer is here.
         let _ = self.write(&path, &entry);
-        Some(entry.layer)
+        Some(entry)
     }
 
     fn is_young(&self, entry: &Entry) -> bool {
@@ -105,36 +149,19 @@ impl<'a> Cache<'a> {
         self.policy.ttl.is_none_or(|ttl| age <= ttl)
     }
 
-    /// Remembers what a step made.
+    /// Remembers an entry.
     pub fn remember(
         &self,
         key: &Key,
-        name: &str,
-        layer: Option<&Layer>,
+        entry: &Entry,
         progress: &Progress,
     ) -> Result<(), store::Error> {
-        let entry = Entry {
-            name: name.to_owned(),
-            layer: layer.cloned(),
-            at: now(),
-        };
         let key = key.digest();
-        self.write(&self.path(&key), &entry)?;
+        self.write(&self.path(&key), entry)?;
         if let Some(remote) = &self.remote {
-            remote.put(&key, &entry, &self.store, progress);
+            remote.put(&key, entry, &self.store, progress);
         }
         Ok(())
-    }
-
-    /// Something that was found out once and holds forever, such as whether an image has a program.
-    #[must_use]
-    pub fn fact<T: DeserializeOwned>(&self, key: &Key) -> Option<T> {
-        self.read(&self.path(&key.digest()))
-    }
-
-    /// Remembers it.
-    pub fn remember_fact(&self, key: &Key, fact: &impl Serialize) -> Result<(), store::Error> {
-        self.write(&self.path(&key.digest()), fact)
     }
 
     /// What has changed since this build's step `number` was last run or found; `None` if it never was.
@@ -212,12 +239,12 @@ mod tests {
             diff_id: crate::digest::DiffId(blob.digest),
             descriptor: blob.clone(),
         };
-        used.remember(&one, "step", Some(&layer), &silent())
-            .unwrap();
-        assert_eq!(used.find(&one, &silent()), Some(Some(layer.clone())));
+        let made = Entry::new("step").with_layer(Some(layer));
+        used.remember(&one, &made, &silent()).unwrap();
+        assert_eq!(used.find(&one, &silent()).as_ref(), Some(&made));
         assert_eq!(
             cache(policy(true, Some(60))).find(&one, &silent()),
-            Some(Some(layer))
+            Some(made)
         );
         assert_eq!(cache(policy(false, None)).find(&one, &silent()), None);
         let entry = used.path(&one.digest());
@@ -238,8 +265,9 @@ mod tests {
         fs::write(&entry, "{").unwrap();
         assert_eq!(used.find(&one, &silent()), None);
         let nothing = key(&[]);
-        used.remember(&nothing, "step", None, &silent()).unwrap();
-        assert_eq!(used.find(&nothing, &silent()), Some(None));
+        let made = Entry::new("step");
+        used.remember(&nothing, &made, &silent()).unwrap();
+        assert_eq!(used.find(&nothing, &silent()), Some(made));
     }
 
     #[test]

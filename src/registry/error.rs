@@ -72,11 +72,13 @@ pub enum Error {
         /// The digest by the registry.
         found: Digest,
     },
-    /// A blob that is not in the store, and was not seen in any registry.
-    #[error("`{digest}` is neither in the store nor in a registry where it was seen")]
-    Unseen {
+    /// A blob that is not in the store, and cannot be had from where it was seen.
+    #[error("`{digest}` is neither in the store nor to be had from a registry where it was seen")]
+    Lost {
         /// The digest of the blob.
         digest: Digest,
+        /// What the last of those registries says, if there is one.
+        source: Option<Box<Error>>,
     },
     /// A reference with a digest that is not the image's.
     #[error("`{reference}` names another image than `{found}`")]
@@ -207,6 +209,7 @@ impl Error {
                 "the registry, or a proxy before it, changes what it serves: try again, or try another registry".to_owned()
             }
             Self::OtherDigest { .. } => "leave the digest out, or push the image that has it".to_owned(),
+            Self::Lost { source: Some(source), .. } => return source.hint(),
             Self::Login(error) => return error.hint(),
             Self::Policy(error) => return error.hint(),
             Self::Store(error @ (store::Error::Damaged { .. } | store::Error::Size { .. })) => return error.hint(),

@@ -73,18 +73,18 @@ impl Client {
     ) -> Result<(), Error> {
         let digest = blob.digest;
         let blobs = std::slice::from_ref(blob);
-        let mut failed = Error::Unseen { digest };
+        let mut source = None;
         for place in store.seen(&digest) {
             let reference: Reference = format!("{place}@{digest}").parse()?;
             let work =
                 async |place: &Reference| self.fetch_blobs(place, blobs, store, progress).await;
             match self.of_any(&reference, progress, work).await {
                 Ok(()) => return Ok(()),
-                Err(Error::Cancelled(cancelled)) => return Err(cancelled.into()),
-                Err(error) => failed = error,
+                Err(error) if error.is_of_the_place() => source = Some(Box::new(error)),
+                Err(error) => return Err(error),
             }
         }
-        Err(failed)
+        Err(Error::Lost { digest, source })
     }
 
     async fn fetch_blob(

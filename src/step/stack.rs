@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{Error, Seen, Step, Task, is_full, plain, printable, relative};
 use crate::base;
-use crate::cache::{Cache, Key};
+use crate::cache::{Cache, Entry, Key};
 use crate::digest::{ChainId, DiffId};
 use crate::layer::{
     Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
@@ -237,7 +237,7 @@ impl<'a> Stack<'a> {
         if self.inputs.rung.is_some() {
             cache.keep(number, &key)?;
         }
-        if let Some(layer) = found {
+        if let Some(Entry { layer, .. }) = found {
             if let Some(layer) = &layer {
                 self.layers.push(layer.clone());
                 // A tree that a step was run in does not have this layer.
@@ -247,7 +247,8 @@ impl<'a> Stack<'a> {
             made.is_cached = true;
         } else if self.inputs.rung.is_some() {
             made.layer = self.make(name, before, tasks)?;
-            cache.remember(&key, name, made.layer.as_ref(), self.inputs.progress)?;
+            let entry = Entry::new(name).with_layer(made.layer.clone());
+            cache.remember(&key, &entry, self.inputs.progress)?;
             self.layers.extend(made.layer.clone());
         }
         Ok(made)
@@ -368,9 +369,9 @@ impl<'a> Stack<'a> {
         key.add("the layers below", chain);
         let cache = self.inputs.cache.clone();
         if self.tree.is_none()
-            && let Some(found) = cache.fact(&key)
+            && let Some(entry) = cache.find(&key, self.inputs.progress)
         {
-            return Ok(found);
+            return Ok(entry.answer == Some(true));
         }
         if self.inputs.rung.is_none() {
             return Ok(false);
@@ -385,7 +386,8 @@ impl<'a> Stack<'a> {
         let found = found.is_some_and(|stat| {
             FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
         });
-        cache.remember_fact(&key, &found)?;
+        let entry = Entry::new(path).with_answer(found);
+        cache.remember(&key, &entry, self.inputs.progress)?;
         Ok(found)
     }
 

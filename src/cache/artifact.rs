@@ -1,0 +1,143 @@
+//! An entry as an OCI artifact: its only layer is the step's own blob, annotations say the rest.
+//!
+//! Whoever can write where artifacts lie can have any layer taken for a step's, unless entries have to be signed with a
+//! key that only trusted builds have ([`Seal`]).
+
+use std::collections::BTreeMap;
+
+use ring::hmac;
+
+use super::Entry;
+use crate::digest::{DiffId, Digest};
+use crate::manifest::{Descriptor, Layer, Manifest, media_type};
+use crate::store;
+
+/// Says what the artifact is (image-spec `manifest.md`, "artifactType").
+const ARTIFACT_TYPE: &str = "application/vnd.pyats-image-build.step.v1";
+/// The blob of an artifact that has nothing to say in one.
+pub const EMPTY: &[u8] = b"{}";
+const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+
+/// Annotations of an entry.
+const NAME: &str = "org.opencontainers.image.title";
+const DIFF_ID: &str = "io.github.pyats-image-build.diff-id";
+const ANSWER: &str = "io.github.pyats-image-build.answer";
+const AT: &str = "io.github.pyats-image-build.created";
+const SIGNATURE: &str = "io.github.pyats-image-build.signature";
+
+/// How entries are signed, if they are. Without a key all are written unsigned, and taken as they are.
+#[derive(Debug, Clone, Default)]
+pub struct Seal {
+    key: Option<hmac::Key>,
+}
+
+impl Seal {
+    /// Signs entries with a key (HMAC-SHA-256), and takes no others.
+    #[must_use]
+    pub fn with_key(key: &[u8]) -> Self {
+        Self {
+            key: Some(hmac::Key::new(hmac::HMAC_SHA256, key)),
+        }
+    }
+
+    /// The artifact of an entry. [`EMPTY`] may be one of its blobs.
+    #[must_use]
+    pub fn write(&self, key: &Digest, entry: &Entry) -> Manifest {
+        let mut annotations = BTreeMap::from([
+            (NAME.to_owned(), entry.name.clone()),
+            (AT.to_owned(), entry.at.to_string()),
+        ]);
+        let mut annotate = |name: &str, value| annotations.insert(name.to_owned(), value);
+        if let Some(layer) = &entry.layer {
+            annotate(DIFF_ID, layer.diff_id.to_string());
+        }
+        if let Some(answer) = entry.answer {
+            annotate(ANSWER, answer.to_string());
+        }
+        if let Some(own) = &self.key {
+            let signature = hmac::sign(own, &words(key, entry));
+            annotate(SIGNATURE, hex::encode(signature));
+        }
+        let empty = Descriptor::new(EMPTY_TYPE, Digest::of(EMPTY), EMPTY.len() as u64);
+        let layer = entry.layer.as_ref().map(|layer| layer.descriptor.clone());
+        Manifest {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            artifact_type: Some(ARTIFACT_TYPE.to_owned()),
+            config: empty.clone(),
+            layers: vec![layer.unwrap_or(empty)],
+            annotations,
+        }
+    }
+
+    /// The entry of an artifact, if it is one for this key, and is to be trusted.
+    #[must_use]
+    pub fn read(&self, key: &Digest, manifest: &Manifest) -> Option<Entry> {
+        let annotation = |name: &str| manifest.annotations.get(name);
+        let layer = match &manifest.layers[..] {
+            [empty] if empty.media_type == EMPTY_TYPE => None,
+            [descriptor] => Some(Layer {
+                descriptor: descriptor.clone(),
+                diff_id: DiffId(annotation(DIFF_ID)?.parse().ok()?),
+            }),
+            _ => return None,
+        };
+        let answer = annotation(ANSWER).map(|text| text.parse()).transpose();
+        let entry = Entry {
+            name: annotation(NAME)?.clone(),
+            layer,
+            answer: answer.ok()?,
+            at: annotation(AT)?.parse().ok()?,
+        };
+        if let Some(own) = &self.key {
+            let signature = hex::decode(annotation(SIGNATURE)?).ok()?;
+            hmac::verify(own, &words(key, &entry), &signature).ok()?;
+        }
+        Some(entry)
+    }
+}
+
+/// What is signed: all that is taken from an entry, and the key that it is for.
+fn words(key: &Digest, entry: &Entry) -> Vec<u8> {
+    store::json(&("pyats-image-build step", key, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_what_was_written_and_signed_for_this_key() {
+        let key = Digest::of(b"key");
+        let blob = Digest::of(b"blob");
+        let layer = Layer {
+            descriptor: Descriptor::new(media_type::OCI_LAYER_GZIP, blob, 4),
+            diff_id: DiffId(Digest::of(b"tar")),
+        };
+        let entries = [
+            Entry::new("step").with_layer(Some(layer)),
+            Entry::new("nothing"),
+            Entry::new("question").with_answer(false),
+        ];
+        let (open, sealed) = (Seal::default(), Seal::with_key(&[7; 32]));
+        for entry in entries {
+            let manifest = open.write(&key, &entry);
+            assert_eq!(open.read(&key, &manifest).as_ref(), Some(&entry));
+            assert_eq!(sealed.read(&key, &manifest), None);
+            let manifest = sealed.write(&key, &entry);
+            assert_eq!(sealed.read(&key, &manifest).as_ref(), Some(&entry));
+            assert_eq!(sealed.read(&Digest::of(b"other"), &manifest), None);
+            assert_eq!(Seal::with_key(&[8; 32]).read(&key, &manifest), None);
+            // Each thing that is taken from an artifact is signed.
+            for name in manifest.annotations.keys() {
+                let mut changed = manifest.clone();
+                changed.annotations.insert(name.clone(), "1".to_owned());
+                assert_eq!(sealed.read(&key, &changed), None, "{name}");
+            }
+            let mut changed = manifest.clone();
+            changed.layers[0].digest = Digest::of(b"evil");
+            let is_empty = entry.layer.is_none();
+            assert_eq!(sealed.read(&key, &changed).is_some(), is_empty);
+        }
+    }
+}
