@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pyats_image_builder::assemble::{self, Outcome, Plan};
+use pyats_image_builder::carry::{self, Carried};
 use pyats_image_builder::error::{Error, OptionsError};
 use pyats_image_builder::image::Image;
 use pyats_image_builder::net::{self, Proxies};
@@ -343,9 +345,23 @@ pub(crate) fn cache(cache: &CacheCommand, global: &Global, progress: &Progress) 
             };
             format!("{}{done}   {bytes:>10}\n", table(&pruned.items))
         }
+        CacheCommand::Export(to) => {
+            let carried = carry::export(&store, &to.folder, &to.seal()?, progress)?;
+            told("written", &carried, &to.folder)
+        }
+        CacheCommand::Import(from) => {
+            let carried = carry::import(&store, &from.folder, &from.seal()?, progress)?;
+            told("read", &carried, &from.folder)
+        }
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn told(done: &str, carried: &Carried, folder: &Path) -> String {
+    let bytes = indicatif::DecimalBytes(carried.bytes);
+    let (entries, folder) = (carried.entries, folder.display());
+    format!("{done} {entries} entries with {bytes} of layers: {folder}\n")
 }
 
 fn table(items: &[Item]) -> String {

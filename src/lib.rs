@@ -71,6 +71,7 @@ pub mod assemble;
 pub mod base;
 pub mod buildfile;
 pub mod cache;
+pub mod carry;
 mod confined;
 pub mod context;
 pub mod digest;

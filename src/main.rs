@@ -29,7 +29,10 @@ fn main() -> ExitCode {
         cli.global.progress,
         cli.global.quiet,
         cli.build.verbose,
-        matches!(cli.command, None | Some(Command::Push(_))),
+        matches!(
+            cli.command,
+            None | Some(Command::Push(_) | Command::Cache(_))
+        ),
     );
     let interactive = matches!(&cli.command, Some(Command::Run(run)) if run.interactive)
         && std::io::stdin().is_terminal();

@@ -442,3 +442,145 @@ fn entries_of_others_are_not_trusted_and_a_failing_cache_fails_nothing() {
     let (_, said) = ground.build(&["--cache-repo", &place]);
     assert_eq!(said.matches("is not used any more").count(), 1, "{said}");
 }
+
+#[test]
+fn what_a_registry_promises_and_cannot_give_is_made_here() {
+    for damage in ["gone", "other bytes"] {
+        let (Some(one), Some(other)) = (Ground::new(), Ground::new()) else {
+            return;
+        };
+        let Some(registry) = Registry::start() else {
+            return;
+        };
+        let cache = shared(&one, &registry);
+        let options = [&*cache[0], &*cache[1]];
+        one.build(&options);
+        let layers =
+            |ground: &Ground| verify(&ground.bench.path("out"), "1").manifest["layers"].clone();
+        let expected = layers(&one);
+        let digest = expected[3]["digest"].as_str().expect("a digest");
+        let blob = registry.blob(digest);
+        if damage == "gone" {
+            fs::remove_file(&blob).expect("it is there");
+        } else {
+            let length = fs::metadata(&blob).expect("it is there").len();
+            let bytes = vec![b'x'; usize::try_from(length).expect("small")];
+            fs::write(&blob, bytes).expect("ours");
+        }
+        let (_, said) = other.build(&options);
+        assert!(said.contains("is made here"), "{damage}: {said}");
+        // The virtual environment and the packages are the same on every machine.
+        let made = layers(&other);
+        assert_eq!(
+            (&made[3], &made[4]),
+            (&expected[3], &expected[4]),
+            "{damage}"
+        );
+    }
+}
+
+#[test]
+fn a_folder_carries_the_cache() {
+    let (Some(one), Some(other)) = (Ground::new(), Ground::new()) else {
+        return;
+    };
+    one.build(&[]);
+    let folder = other.bench.path("kept");
+    let kept = folder.to_str().expect("UTF-8");
+    let carry = |ground: &Ground, what: &str, more: &[&str]| {
+        ground.bench.run([&["cache", what, kept], more].concat())
+    };
+    // The first job of a CI system finds nothing.
+    let run = carry(&other, "import", &[]);
+    assert!(
+        run.stderr().contains("holds no cache yet"),
+        "{}",
+        run.stderr()
+    );
+    assert!(
+        run.stdout().starts_with("read 0 entries"),
+        "{}",
+        run.stdout()
+    );
+
+    let run = carry(&one, "export", &[]);
+    assert!(
+        run.stdout().starts_with("written 8 entries"),
+        "{}",
+        run.stdout()
+    );
+    let index = fs::read_to_string(folder.join("index.json")).expect("it is a layout");
+    let index: Value = serde_json::from_str(&index).expect("it is JSON");
+    assert_eq!(index["manifests"].as_array().map(Vec::len), Some(8));
+    let run = carry(&other, "import", &[]);
+    assert!(
+        run.stdout().starts_with("read 8 entries"),
+        "{}",
+        run.stdout()
+    );
+    assert_eq!(other.first_run(&[]), None);
+    let (_, said) = other.build(&[]);
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+
+    // It holds what the store holds, and nothing else.
+    std::thread::sleep(Duration::from_secs(1));
+    one.bench.run(["cache", "prune", "--all"]).stdout();
+    let run = carry(&one, "export", &[]);
+    assert!(
+        run.stdout().starts_with("written 0 entries"),
+        "{}",
+        run.stdout()
+    );
+    let blobs = fs::read_dir(folder.join("blobs/sha256")).expect("it is a layout");
+    assert_eq!(blobs.count(), 0);
+
+    // Damaged layers, and entries that nobody signed, are left out.
+    one.bench.write("key", [7; 32]);
+    other.bench.write("key", [7; 32]);
+    let run = carry(&other, "export", &["--cache-key-file", "key"]);
+    assert!(
+        run.stdout().starts_with("written 8 entries"),
+        "{}",
+        run.stdout()
+    );
+    let largest = fs::read_dir(folder.join("blobs/sha256"))
+        .expect("it is a layout")
+        .map(|entry| entry.expect("ours").path())
+        .max_by_key(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()))
+        .expect("there are some");
+    fs::write(&largest, "damaged").expect("ours");
+    let run = carry(&one, "import", &["--cache-key-file", "key"]);
+    assert!(
+        run.stderr().contains("an entry is left out"),
+        "{}",
+        run.stderr()
+    );
+    assert!(
+        run.stdout().starts_with("read 7 entries"),
+        "{}",
+        run.stdout()
+    );
+    one.bench.write("key", [8; 32]);
+    let run = carry(&one, "import", &["--cache-key-file", "key"]);
+    assert!(
+        run.stdout().starts_with("read 0 entries"),
+        "{}",
+        run.stdout()
+    );
+    assert!(run.stderr().contains("to be trusted"), "{}", run.stderr());
+    let (_, said) = one.build(&[]);
+    assert!(said.contains("cached"), "{said}");
+
+    // Something else is neither read nor overwritten.
+    one.bench.write("other/file", "text");
+    let something = one.bench.path("other");
+    for (what, words) in [
+        ("export", "is not an OCI image layout"),
+        ("import", "oci-layout"),
+    ] {
+        let run = one
+            .bench
+            .run(["cache", what, something.to_str().expect("UTF-8")]);
+        assert!(run.refusal(1).contains(words), "{what}: {}", run.stderr());
+    }
+}

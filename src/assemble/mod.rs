@@ -94,23 +94,14 @@ pub struct Options {
 }
 
 /// A step cache in a registry.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct CacheRepo {
     /// The repository; tag and digest mean nothing.
     pub repository: Reference,
     /// What is done with it.
     pub mode: cache::Mode,
-    /// The key that entries are signed with.
-    pub key: Option<Vec<u8>>,
-}
-
-impl std::fmt::Debug for CacheRepo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CacheRepo")
-            .field("repository", &self.repository.place())
-            .field("mode", &self.mode)
-            .finish_non_exhaustive()
-    }
+    /// How entries are signed.
+    pub seal: Seal,
 }
 
 /// Whether an image is pushed once it is built.
@@ -410,10 +401,7 @@ impl<'a> Build<'a> {
         let file = std::path::absolute(&options.file)?;
         let name = format!("{} {:?}", file.display(), options.tags);
         let remote = options.cache_repo.as_ref().map(|repo| {
-            let seal = repo
-                .key
-                .as_deref()
-                .map_or_else(Seal::default, Seal::with_key);
+            let seal = repo.seal.clone();
             Remote::new(self.registries, &repo.repository, repo.mode, seal)
         });
         Ok(Cache::new(self.store, options.cache, &name).with(remote))

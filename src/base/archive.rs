@@ -22,7 +22,7 @@ const LARGEST_WINDOW: u32 = 26;
 
 /// A tar archive, plain or compressed with gzip or zstd, by its first bytes.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub struct Archive {
     path: PathBuf,
 }
 

@@ -1,7 +1,5 @@
 //! An image as it is, for a registry: with all of its platforms, and without a copy of what lies in a folder.
 
-use std::collections::HashMap;
-
 use super::archive::Archive;
 use super::layout::{self, Layout, blob_name};
 use super::{Error, Source, docker_archive, document};
@@ -44,11 +42,7 @@ pub fn content(source: &Source, store: &Store, progress: &Progress) -> Result<Co
             found.blobs.into_iter().map(place).collect()
         }
         Layout::Archive(_) => {
-            let missing = found.blobs.iter().filter(|blob| !store.has(blob));
-            let missing: HashMap<_, _> = missing
-                .map(|blob| (blob_name(&blob.digest), blob))
-                .collect();
-            layout.import(missing, store, progress)?;
+            layout.bring(&found.blobs, store, progress)?;
             let stored = |blob: &Descriptor| Blob::stored(blob, store);
             found.blobs.iter().map(stored).collect()
         }

@@ -20,8 +20,11 @@ const INDEX: &str = "index.json";
 const KIND: &str = "an OCI image layout";
 
 /// An OCI image layout.
-pub(super) enum Layout {
+#[derive(Debug)]
+pub enum Layout {
+    /// A folder.
     Dir(PathBuf),
+    /// A tar file.
     Archive(Archive),
 }
 
@@ -57,11 +60,7 @@ pub(super) fn import(
     // The config tells before all the layers whether they are of use.
     let config = document::parse_config(name, &read(&document.config)?, platform)?;
     document::layers(name, &document.layers, &config.diff_ids)?;
-    let missing = document.layers.iter().filter(|blob| !store.has(blob));
-    let missing: HashMap<String, &Descriptor> = missing
-        .map(|blob| (blob_name(&blob.digest), blob))
-        .collect();
-    layout.import(missing, store, progress)?;
+    layout.bring(&document.layers, store, progress)?;
     Ok(manifest)
 }
 
@@ -154,8 +153,8 @@ impl Layout {
         }
     }
 
-    /// What a layout names.
-    pub(super) fn index(&self, name: &str, progress: &Progress) -> Result<Index, Error> {
+    /// What a layout names; `name` is for people.
+    pub fn index(&self, name: &str, progress: &Progress) -> Result<Index, Error> {
         for entry in [MARKER, INDEX] {
             if !self.has(entry, progress)? {
                 return Err(Error::Kind {
@@ -191,13 +190,32 @@ impl Layout {
         }
     }
 
-    /// Copies blobs into the store.
-    pub(super) fn import(
+    /// A whole document by its digest, verified.
+    pub fn blob(&self, blob: &Descriptor, progress: &Progress) -> Result<Vec<u8>, Error> {
+        let entry = blob_name(&blob.digest);
+        let bytes = self.document(&entry, progress)?;
+        let (found, expected) = (Digest::of(&bytes), blob.digest);
+        if found != expected {
+            return Err(Error::Damaged {
+                path: self.path().to_owned(),
+                entry,
+                source: store::Error::Damaged { expected, found },
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Copies those of the blobs into the store that it lacks.
+    pub fn bring(
         &self,
-        mut missing: HashMap<String, &Descriptor>,
+        blobs: &[Descriptor],
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
+        let missing = blobs.iter().filter(|blob| !store.has(blob));
+        let mut missing: HashMap<String, &Descriptor> = missing
+            .map(|blob| (blob_name(&blob.digest), blob))
+            .collect();
         match self {
             Self::Dir(path) => {
                 for (entry, blob) in missing.drain() {

@@ -19,8 +19,10 @@ use crate::progress::Progress;
 use crate::registry;
 use crate::store::Store;
 
+pub use archive::Archive;
 pub use content::content;
 pub use error::Error;
+pub use layout::Layout;
 pub use source::{InvalidPull, InvalidSource, Pull, Source};
 
 /// When layers of a registry are brought into the store.

@@ -84,6 +84,12 @@ impl Entry {
         }
     }
 
+    /// Where the entry of a key is, or would be.
+    #[must_use]
+    pub fn path(store: &Store, key: &Digest) -> PathBuf {
+        store.steps_path().join(key.hex())
+    }
+
     /// Reads an entry, unless the file is something else.
     #[must_use]
     pub fn open(path: &Path) -> Option<Self> {
@@ -131,7 +137,9 @@ impl<'a> Cache<'a> {
         let own: Option<Entry> = self.read(&path);
         let own = own.filter(|entry| entry.layer.as_ref().is_none_or(is_there));
         if let Some(entry) = own.filter(|entry| self.is_young(entry)) {
-            if let Some(remote) = &self.remote {
+            // It may have been made before there was such a cache.
+            let remote = self.remote.as_ref();
+            if let Some(remote) = remote.filter(|remote| !remote.has_seen(&key, &self.store)) {
                 remote.put(&key, &entry, &self.store, progress);
             }
             return Some(entry);
@@ -178,7 +186,7 @@ impl<'a> Cache<'a> {
     }
 
     fn path(&self, key: &Digest) -> PathBuf {
-        self.store.steps_path().join(key.hex())
+        Entry::path(&self.store, key)
     }
 
     fn last(&self, number: usize) -> PathBuf {

@@ -91,10 +91,14 @@ impl<'a> Remote<'a> {
         Some(entry)
     }
 
-    /// Puts an entry there, unless it was seen there before.
+    /// Whether an entry was seen there, or put there.
+    pub(super) fn has_seen(&self, key: &Digest, store: &Store) -> bool {
+        store.seen(key).contains(&self.repository)
+    }
+
+    /// Puts an entry there.
     pub(super) fn put(&self, key: &Digest, entry: &Entry, store: &Store, progress: &Progress) {
-        let is_there = store.seen(key).contains(&self.repository);
-        if self.mode == Mode::Read || self.is_down() || is_there {
+        if self.mode == Mode::Read || self.is_down() {
             return;
         }
         let Some(reference) = self.reference(key) else {

@@ -3,14 +3,14 @@
 mod registries;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::{self, CacheRepo, Options};
 use pyats_image_builder::base::{InvalidSource, Pull};
-use pyats_image_builder::cache::{Mode, Policy};
+use pyats_image_builder::cache::{Mode, Policy, Seal};
 use pyats_image_builder::context::{Again, SshOptions};
 use pyats_image_builder::doctor;
 use pyats_image_builder::error::OptionsError;
@@ -135,6 +135,40 @@ pub(crate) enum CacheCommand {
     },
     /// Remove what was not used for a while; never what a running build uses
     Prune(Prune),
+    /// Write what steps made to a folder, for a CI system that keeps it
+    Export(Carry),
+    /// Take what steps made from such a folder; nothing there is nothing to take
+    Import(Carry),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Carry {
+    /// The folder: an OCI image layout
+    pub(crate) folder: PathBuf,
+
+    /// Sign entries with the key in this file, and take none that is not signed with it
+    #[arg(long, value_name = "FILE")]
+    cache_key_file: Option<PathBuf>,
+}
+
+impl Carry {
+    pub(crate) fn seal(&self) -> Result<Seal, OptionsError> {
+        seal(self.cache_key_file.as_deref())
+    }
+}
+
+/// The key in a file, if one is named.
+fn seal(file: Option<&Path>) -> Result<Seal, OptionsError> {
+    let Some(file) = file else {
+        return Ok(Seal::default());
+    };
+    let key = fs_err::read(file).map_err(|error| OptionsError::CacheKey(error.to_string()))?;
+    if key.len() < LEAST_KEY {
+        let file = file.display();
+        let problem = format!("`{file}` has less than {LEAST_KEY} bytes");
+        return Err(OptionsError::CacheKey(problem));
+    }
+    Ok(Seal::with_key(&key))
 }
 
 #[derive(Debug, Args)]
@@ -496,20 +530,10 @@ impl Build {
         let Some(repository) = &self.cache_repo else {
             return Ok(None);
         };
-        let key = self.cache_key_file.as_ref().map(|path| {
-            let read = fs_err::read(path).map_err(|error| error.to_string());
-            match read {
-                Ok(key) if key.len() < LEAST_KEY => Err(format!(
-                    "`{}` has less than {LEAST_KEY} bytes",
-                    path.display()
-                )),
-                result => result,
-            }
-        });
         Ok(Some(CacheRepo {
             repository: repository.clone(),
             mode: self.cache_mode,
-            key: key.transpose().map_err(OptionsError::CacheKey)?,
+            seal: seal(self.cache_key_file.as_deref())?,
         }))
     }
 

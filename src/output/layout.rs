@@ -1,12 +1,15 @@
 //! A folder that is an OCI image layout.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
 use super::Error;
 use super::file::{PREFIX, lock, parent, umask, write_file};
+use crate::digest::Digest;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Index};
 use crate::progress::Progress;
@@ -55,35 +58,106 @@ fn fill_layout(
     store: &Store,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let blobs = path.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
-    for descriptor in blobs_of(image) {
-        progress.check()?;
-        let target = blobs.join(descriptor.digest.hex());
-        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == descriptor.size) {
-            continue;
-        }
-        write_file(&target, |file| {
-            io::copy(&mut store.open_blob(descriptor)?, file)?;
-            Ok(())
-        })?;
-    }
-    write_file(&path.join("oci-layout"), |file| Ok(file.write_all(LAYOUT)?))?;
-    let index_path = path.join("index.json");
-    let mut index: Index = match fs::read(&index_path) {
+    let mut layout = LayoutWriter::open(path, store)?;
+    layout.index = match fs::read(layout.index_path()) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| store::Error::Json {
-            path: index_path.display().to_string(),
+            path: layout.index_path().display().to_string(),
             source,
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Index::empty(),
         Err(error) => return Err(error.into()),
     };
-    add(&mut index, image, references);
-    write_file(
-        &index_path,
-        |file| Ok(file.write_all(&store::json(&index))?),
-    )
+    for descriptor in blobs_of(image) {
+        progress.check()?;
+        layout.copy(descriptor)?;
+    }
+    add(&mut layout.index, image, references);
+    layout.write_index()
 }
+
+/// A layout that is written. What was in it stays until its index is written, which comes last.
+#[derive(Debug)]
+pub struct LayoutWriter {
+    path: PathBuf,
+    store: Store,
+    index: Index,
+    /// The blobs that were put into it, by their names.
+    put: BTreeSet<OsString>,
+}
+
+impl LayoutWriter {
+    /// Begins with an index that names nothing.
+    pub fn open(path: &Path, store: &Store) -> Result<Self, Error> {
+        fs::create_dir_all(path.join(BLOBS))?;
+        write_file(&path.join("oci-layout"), |file| Ok(file.write_all(LAYOUT)?))?;
+        Ok(Self {
+            path: path.to_owned(),
+            store: store.clone(),
+            index: Index::empty(),
+            put: BTreeSet::new(),
+        })
+    }
+
+    /// Copies a blob of the store, unless it is there.
+    pub fn copy(&mut self, blob: &Descriptor) -> Result<(), Error> {
+        let store = self.store.clone();
+        self.write(blob, |file| {
+            io::copy(&mut store.open_blob(blob)?, file)?;
+            Ok(())
+        })
+    }
+
+    /// Puts a small blob there.
+    pub fn put(&mut self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
+        let blob = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        self.write(&blob, |file| Ok(file.write_all(bytes)?))?;
+        Ok(blob)
+    }
+
+    /// Has a blob named by the index.
+    pub fn enter(&mut self, blob: Descriptor) {
+        self.index.manifests.push(blob);
+    }
+
+    /// Writes the index, and removes all blobs that were not put there.
+    pub fn complete(self) -> Result<(), Error> {
+        self.write_index()?;
+        for entry in fs::read_dir(self.path.join(BLOBS))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() && !self.put.contains(&entry.file_name()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        blob: &Descriptor,
+        content: impl FnOnce(&mut dyn io::Write) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let name = blob.digest.hex();
+        let target = self.path.join(BLOBS).join(&name);
+        self.put.insert(name.into());
+        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == blob.size) {
+            return Ok(());
+        }
+        write_file(&target, content)
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.path.join("index.json")
+    }
+
+    fn write_index(&self) -> Result<(), Error> {
+        write_file(&self.index_path(), |file| {
+            Ok(file.write_all(&store::json(&self.index))?)
+        })
+    }
+}
+
+/// Where the blobs of a layout are.
+const BLOBS: &str = "blobs/sha256";
 
 /// The marker file of a layout.
 pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -19,6 +19,8 @@ use crate::image::Image;
 use crate::progress::{Cancelled, Progress};
 use crate::store::{self, Store};
 
+pub use layout::LayoutWriter;
+
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
