@@ -210,10 +210,12 @@ pub(super) fn make(
     if settings.config.user.is_empty() {
         settings.config.user = user;
     }
-    settings.entrypoint = settings::entrypoint(|path| {
-        let is_usual = rung.is_none() && path == "usr/bin/tini" && install(stages, "tini");
-        Ok(is_usual || stack.has_program(path)?)
-    })?;
+    let init = if rung.is_none() && install(stages, "tini") {
+        Some(settings::INITS[0].to_owned())
+    } else {
+        stack.find_program(&settings::INITS)?
+    };
+    settings.entrypoint = settings::entrypoint(init.as_deref());
     Ok((entries, stack.fates().to_vec()))
 }
 

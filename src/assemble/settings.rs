@@ -226,22 +226,18 @@ pub(super) fn arguments(
 }
 
 /// `tini` and the script, or the script alone where the image has no `tini`.
-pub(super) fn entrypoint(
-    mut has_program: impl FnMut(&str) -> Result<bool, step::Error>,
-) -> Result<Vec<String>, Error> {
-    for tini in [
-        "usr/bin/tini",
-        "bin/tini",
-        "sbin/tini",
-        "usr/local/bin/tini",
-    ] {
-        if has_program(tini)? {
-            return Ok(vec![
-                format!("/{tini}"),
-                "--".to_owned(),
-                ENTRYPOINT.to_owned(),
-            ]);
-        }
-    }
-    Ok(vec![ENTRYPOINT.to_owned()])
+pub(super) fn entrypoint(init: Option<&str>) -> Vec<String> {
+    let init = init.map(|init| [format!("/{init}"), "--".to_owned()]);
+    init.into_iter()
+        .flatten()
+        .chain([ENTRYPOINT.to_owned()])
+        .collect()
 }
+
+/// Where an init may be, relative to the root; the first that is there counts.
+pub(super) const INITS: [&str; 4] = [
+    "usr/bin/tini",
+    "bin/tini",
+    "sbin/tini",
+    "usr/local/bin/tini",
+];

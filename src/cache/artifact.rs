@@ -51,8 +51,8 @@ impl Seal {
         if let Some(layer) = &entry.layer {
             annotate(DIFF_ID, layer.diff_id.to_string());
         }
-        if let Some(answer) = entry.answer {
-            annotate(ANSWER, answer.to_string());
+        if let Some(answer) = &entry.answer {
+            annotate(ANSWER, answer.clone());
         }
         if let Some(own) = &self.key {
             let signature = hmac::sign(own, &words(key, entry));
@@ -82,11 +82,10 @@ impl Seal {
             }),
             _ => return None,
         };
-        let answer = annotation(ANSWER).map(|text| text.parse()).transpose();
         let entry = Entry {
             name: annotation(NAME)?.clone(),
             layer,
-            answer: answer.ok()?,
+            answer: annotation(ANSWER).cloned(),
             at: annotation(AT)?.parse().ok()?,
         };
         if let Some(own) = &self.key {
@@ -117,7 +116,7 @@ mod tests {
         let entries = [
             Entry::new("step").with_layer(Some(layer)),
             Entry::new("nothing"),
-            Entry::new("question").with_answer(false),
+            Entry::new("question").with_answer(""),
         ];
         let (open, sealed) = (Seal::default(), Seal::with_key(&[7; 32]));
         for entry in entries {

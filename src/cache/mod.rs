@@ -52,7 +52,7 @@ pub struct Entry {
     pub layer: Option<Layer>,
     /// Of a question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<bool>,
+    pub answer: Option<String>,
     /// In seconds since 1970.
     pub at: u64,
 }
@@ -77,9 +77,9 @@ impl Entry {
 
     /// The same, with an answer.
     #[must_use]
-    pub fn with_answer(self, answer: bool) -> Self {
+    pub fn with_answer(self, answer: &str) -> Self {
         Self {
-            answer: Some(answer),
+            answer: Some(answer.to_owned()),
             ..self
         }
     }

@@ -360,10 +360,11 @@ impl<'a> Stack<'a> {
         Ok(layer)
     }
 
-    /// Whether the system has an executable file at `path`, relative to the root; without a rung, whether that is known.
-    pub fn has_program(&mut self, path: &str) -> Result<bool, Error> {
+    /// The first of `paths` (relative to the root) where the system has an executable file; without a rung, if that is
+    /// known.
+    pub fn find_program(&mut self, paths: &[&str]) -> Result<Option<String>, Error> {
         let mut key = Key::default();
-        key.add("program", path);
+        key.add("programs", store::json(&paths));
         // The user's files are none of the system's; with them each change would have to be looked at.
         let chain = self.chain(|diff_id| !self.pushed.contains(diff_id));
         key.add("the layers below", chain);
@@ -371,22 +372,25 @@ impl<'a> Stack<'a> {
         if self.tree.is_none()
             && let Some(entry) = cache.find(&key, self.inputs.progress)
         {
-            return Ok(entry.answer == Some(true));
+            return Ok(entry.answer.filter(|path| paths.contains(&path.as_str())));
         }
         if self.inputs.rung.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let tree = self.tree()?;
         let trees = match &tree.kind {
             TreeKind::Overlay(lower) => lower.as_slice(),
             TreeKind::InPlace(root) => std::slice::from_ref(root),
         };
-        // What lies in the topmost tree counts; a mark of a deletion there is no program.
-        let found = trees.iter().find_map(|tree| find(tree, path));
-        let found = found.is_some_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
-        });
-        let entry = Entry::new(path).with_answer(found);
+        let is_program = |path: &&&str| {
+            // What lies in the topmost tree counts; a mark of a deletion there is no program.
+            let found = trees.iter().find_map(|tree| find(tree, path));
+            found.is_some_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
+            })
+        };
+        let found = paths.iter().find(is_program).map(|path| (*path).to_owned());
+        let entry = Entry::new("programs").with_answer(found.as_deref().unwrap_or_default());
         cache.remember(&key, &entry, self.inputs.progress)?;
         Ok(found)
     }
