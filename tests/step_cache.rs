@@ -1,5 +1,6 @@
 //! The step cache: what is run again, and what is not.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,6 @@ fn what_a_step_can_read_is_its_key_and_nothing_else() {
     ground.build(&[]);
     assert_eq!(ground.first_run(&[]), None);
     let bench = &ground.bench;
-    let bind = "RUN /bin/sh -c cat /seen/file >/copied";
 
     // One thing at a time: the text to replace, and the first step that has to be run, with what has changed.
     for (old, new, step) in [
@@ -132,12 +132,9 @@ fn what_a_step_can_read_is_its_key_and_nothing_else() {
             "RUN /bin/sh -c echo  $GREETING >/greeting",
         ),
         ("RUN echo $G", "RUN --network=none echo $G", GREETING),
-        ("target=/seen cat", "target=/seen,rw cat", bind),
-        (
-            "    COPY image",
-            "    USER nobody\n    COPY --chown=1 image",
-            "COPY --chown=1 image/workspace/seen/file /placed",
-        ),
+        // All of these see the workspace, which holds the build file.
+        ("target=/seen cat", "target=/seen,rw cat", GREETING),
+        ("COPY image", "COPY --chown=1 image", GREETING),
     ] {
         assert!(BUILD.contains(old), "{old}");
         bench.write("build.yaml", BUILD.replace(old, new));
@@ -243,27 +240,56 @@ fn a_damaged_cache_makes_a_build_slow_and_never_wrong() {
 }
 
 #[test]
-fn builds_at_once_share_a_store() {
+fn of_fifty_builds_at_once_one_runs_each_step() {
     let Some(ground) = Ground::new() else { return };
+    let Some(registry) = Registry::start() else {
+        return;
+    };
     let bench = &ground.bench;
-    let start = |output: &str| {
-        let mut command = bench.tool(["build.yaml", "--base", &ground.base, "-o", output]);
-        command
+    // What each run of this step makes is different.
+    let build = BUILD.replace(
+        "echo $GREETING",
+        "sleep 1; cat /proc/sys/kernel/random/uuid",
+    );
+    bench.write("build.yaml", build);
+    let cache = shared(&ground, &registry);
+    let start = |number: usize| {
+        let output = format!("oci-dir:out{}", number % 8);
+        bench.path(&format!("out{}", number % 8));
+        bench
+            .tool(["build.yaml", "--base", &ground.base, "-o", &output])
             .args(["--secret", "id=token,src=token"])
+            .args(&cache)
             .env("SOURCE_DATE_EPOCH", "1700000000")
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(
+                fs::File::create(bench.path(&format!("log{number}")))
+                    .expect("ours")
+                    .into_parts()
+                    .0,
+            )
             .spawn()
             .expect("it starts")
     };
-    bench.path("other");
-    let builds = [start("oci-dir:out"), start("oci-dir:other")];
-    for mut build in builds {
-        assert!(build.wait().expect("ours").success());
+    let mut running: VecDeque<_> = (0..8).map(|number| (number, start(number))).collect();
+    let mut digests = BTreeSet::new();
+    while let Some((number, mut build)) = running.pop_front() {
+        let said = || fs::read_to_string(bench.path(&format!("log{number}"))).expect("ours");
+        assert!(
+            build.wait().expect("ours").success(),
+            "{number}: {}",
+            said()
+        );
+        digests.insert(verify(&bench.path(&format!("out{}", number % 8)), "1").digest);
+        if number + 8 < BUILDS_AT_ONCE {
+            running.push_back((number + 8, start(number + 8)));
+        }
     }
-    let [one, other] = ["out", "other"].map(|name| verify(&bench.path(name), "1").digest);
-    assert_eq!(one, other);
+    assert_eq!(digests.len(), 1);
 }
+
+/// All of them, eight at a time.
+const BUILDS_AT_ONCE: usize = 50;
 
 #[test]
 fn prune_removes_what_is_not_used_and_nothing_else() {

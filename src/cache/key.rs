@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hashing};
 use crate::progress::{Cancelled, Progress};
+use crate::store;
 
 /// Changes whenever the same key would mean something else.
 const VERSION: &str = "1";
@@ -133,6 +134,9 @@ pub enum Error {
     /// The file system's own words, with the path.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The store's own words.
+    #[error(transparent)]
+    Store(#[from] store::Error),
     /// The user wants to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

@@ -22,7 +22,7 @@ pub use self::remote::{Mode, Remote};
 use crate::digest::Digest;
 use crate::manifest::Layer;
 use crate::progress::Progress;
-use crate::store::{self, Store};
+use crate::store::{self, Store, Turn};
 
 /// The cache of one build. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,6 +33,9 @@ pub struct Cache<'a> {
     /// Tells the builds of one store apart, for [`Cache::changes`].
     build: String,
 }
+
+/// Between two looks whether another build has ended.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is taken from a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,6 +158,30 @@ impl<'a> Cache<'a> {
         // Zero, if the clock was set back.
         let age = Duration::from_secs(now().saturating_sub(entry.at));
         self.policy.ttl.is_none_or(|ttl| age <= ttl)
+    }
+
+    /// Whether anything is taken from it.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.policy.is_used
+    }
+
+    /// Waits until no other build of the store runs the step with this key; gives whether one did, which may have
+    /// remembered what it made.
+    pub fn turn(&self, key: &Key, progress: &Progress) -> Result<(Turn, bool), Error> {
+        let name = key.digest().hex();
+        let mut has_waited = false;
+        loop {
+            if let Some(turn) = self.store.turn(&name)? {
+                return Ok((turn, has_waited));
+            }
+            if !has_waited {
+                progress.note("another build runs this step now, and is waited for");
+            }
+            has_waited = true;
+            progress.check()?;
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Remembers an entry.

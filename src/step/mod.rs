@@ -5,6 +5,8 @@
 //! generated `Dockerfile`, so that both give the same image.
 
 mod stack;
+#[cfg(test)]
+mod tests;
 
 pub use stack::{Fate, Inputs, Made, Stack};
 

@@ -228,7 +228,16 @@ impl<'a> Stack<'a> {
         let key = self.key(tasks)?;
         let cache = self.inputs.cache.clone();
         let number = self.fates.len();
-        let found = cache.find(&key, self.inputs.progress);
+        let progress = self.inputs.progress;
+        let mut found = cache.find(&key, progress);
+        let mut turn = None;
+        if found.is_none() && self.inputs.rung.is_some() && cache.is_used() {
+            let (own, has_waited) = cache.turn(&key, progress)?;
+            turn = Some(own);
+            if has_waited {
+                found = cache.find(&key, progress);
+            }
+        }
         let fate = match &found {
             Some(_) => Fate::Cached,
             None => Fate::Run(cache.changes(number, &key)),
@@ -248,9 +257,10 @@ impl<'a> Stack<'a> {
         } else if self.inputs.rung.is_some() {
             made.layer = self.make(name, before, tasks)?;
             let entry = Entry::new(name).with_layer(made.layer.clone());
-            cache.remember(&key, &entry, self.inputs.progress)?;
+            cache.remember(&key, &entry, progress)?;
             self.layers.extend(made.layer.clone());
         }
+        drop(turn);
         Ok(made)
     }
 

@@ -9,6 +9,7 @@
 //!   seen/…            which repositories of registries have a blob
 //!   steps/…           what steps made, and facts about images, by the key of all that counts
 //!   sources/…         files and repositories that were fetched, named by where they came from
+//!   turns/…           held while a step is run, one file a step
 //!   tmp/…             scratch, one folder a running build, each with a locked file in it
 //!   usage             held while something is used, or removed
 //!   lock              held while index.json is replaced
@@ -20,6 +21,7 @@
 mod blob;
 mod places;
 mod scratch;
+mod turn;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 
 pub use blob::{BlobReader, BlobWriter};
 pub use scratch::{Scratch, abandoned};
+pub use turn::Turn;
 pub use usage::Session;
 
 pub(crate) use scratch::{flock, open_lock};
@@ -160,6 +163,7 @@ impl Store {
             "sources",
             "steps",
             "tmp",
+            "turns",
         ] {
             let path = root.join(directory);
             builder.create(&path).map_err(|source| {
