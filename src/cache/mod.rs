@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::artifact::{EMPTY, Seal};
-pub use self::key::{Error, Key, digest_of, digest_of_one};
+pub use self::key::{Error, Key, digest_of, digests_of};
 pub use self::remote::{Mode, Remote};
 use crate::digest::Digest;
 use crate::manifest::Layer;
