@@ -11,17 +11,19 @@ use super::instructions::{Instructor, State};
 use super::{Build, settings};
 use crate::base::Base;
 use crate::buildfile::{Cmds, Instructions};
-use crate::cache::Cache;
+use crate::cache::{self, Cache, Key};
 use crate::context::{self, Context};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Entry, Settings};
 use crate::layer::{self, Times};
+use crate::manifest::Layer;
 use crate::net::{self, StepProxies};
 use crate::progress::Progress;
 use crate::runner::{Mount, Rung};
 use crate::secret::{self, Secret};
 use crate::step::{self, Counts, Fate, Inputs, Made, Seen, Stack, Step};
+use crate::store;
 
 /// The time of files whose own time means nothing: 1980-01-02T00:00:00Z. Zip, and so a wheel that is
 /// built in the image, cannot store times before 1980 in any time zone.
@@ -144,7 +146,7 @@ pub(super) fn make(
         progress,
     };
     let tree = context.root.join("image");
-    let workspace = layer::write_tree(&tree, &inputs.times, inputs.compression, store)?;
+    let workspace = workspace(&tree, &inputs)?;
     let instructor = Instructor {
         context: &context.root,
         scratch,
@@ -217,6 +219,32 @@ pub(super) fn make(
     };
     settings.entrypoint = settings::entrypoint(init.as_deref());
     Ok((entries, stack.fates().to_vec()))
+}
+
+/// The layer of the staged files, which is not made again if there is one with the same content.
+fn workspace(tree: &Path, inputs: &Inputs<'_>) -> Result<Layer, Error> {
+    let Inputs {
+        times,
+        compression,
+        store,
+        cache,
+        progress,
+        ..
+    } = inputs;
+    let mut key = Key::default();
+    let content = cache::digest_of(tree, progress).map_err(step::Error::from)?;
+    key.add_digest("the workspace", content);
+    key.add("times", store::json(times));
+    key.add("the compression", compression.to_string());
+    // Another machine's is of no use: comparing it costs as much as making it.
+    let cache = cache.without_remote().unwrap_or_else(|| cache.clone());
+    if let Some(layer) = cache.find(&key, progress).and_then(|entry| entry.layer) {
+        return Ok(layer);
+    }
+    let layer = layer::write_tree(tree, times, *compression, store)?;
+    let entry = cache::Entry::new("workspace").with_layer(Some(layer.clone()));
+    cache.remember(&key, &entry, progress)?;
+    Ok(layer)
 }
 
 /// Names of steps, and what became of them.
