@@ -124,12 +124,11 @@ pub(super) fn make(
     let kept = step::kept(build.installer);
     mounts.push(installer_cache(build, rung, kept)?);
     let proxies = StepProxies::open(build.net, progress)?;
-    let mut hidden = pip_secrets.hidden;
     let texts = [&context.secret_requirements, &context.secret_pip_conf];
     let proxy_urls = proxies.variables().iter().map(|(_, url)| url);
-    for text in texts.into_iter().flatten().chain(proxy_urls) {
-        hidden.extend(secret::credentials(text.reveal()));
-    }
+    let texts = texts.into_iter().flatten().chain(proxy_urls);
+    let found = texts.flat_map(|text| secret::credentials(text.reveal()));
+    let hidden = pip_secrets.hidden.into_iter().chain(found).collect();
     let inputs = Inputs {
         rung,
         platform: base.platform.clone(),

@@ -123,7 +123,7 @@ impl<'a> Stack<'a> {
     pub fn push(&mut self, directory: &Path, layer: &Layer) -> Result<(), Error> {
         self.layers.push(layer.clone());
         self.pushed.push(layer.diff_id);
-        let Some(tree) = &mut self.tree else {
+        let (Some(tree), Some(rung)) = (&mut self.tree, self.inputs.rung) else {
             return Ok(());
         };
         match &mut tree.kind {
@@ -142,7 +142,6 @@ impl<'a> Stack<'a> {
                         .map(|_| self.inputs.scratch.join("owners-of-workspace")),
                     coming: None,
                 };
-                let rung = self.inputs.rung.expect("there is a tree");
                 rootfs::call_unpack(rung, &request, self.inputs.progress)?;
             }
         }

@@ -107,13 +107,13 @@ type Change = (&'static str, fn(&mut Ground));
 const READ: [Change; 33] = [
     ("argument", |g| g.task.argv[1] = "other".to_owned()),
     ("arguments apart", |g| {
-        g.task.argv = argv(&["programargument"])
+        g.task.argv = argv(&["programargument"]);
     }),
     ("another argument", |g| g.task.argv.push(String::new())),
     ("value", |g| g.task.env[0].1 = "b".into()),
     ("name", |g| g.task.env[0].0 = "B".into()),
     ("one variable more", |g| {
-        g.task.env.push(("C".into(), "c".into()))
+        g.task.env.push(("C".into(), "c".into()));
     }),
     ("one less", |g| drop(g.task.env.remove(0))),
     ("user", |g| g.task.user = "0".to_owned()),
@@ -121,11 +121,11 @@ const READ: [Change; 33] = [
     ("network", |g| g.task.is_offline = true),
     ("size in memory", |g| g.task.tmpfs[0].size = None),
     ("place in memory", |g| {
-        g.task.tmpfs[0].target = PathBuf::from("/m")
+        g.task.tmpfs[0].target = PathBuf::from("/m");
     }),
     ("no memory", |g| g.task.tmpfs.clear()),
     ("place of a mount", |g| {
-        g.task.mounts[0].mount.target = PathBuf::from("/s")
+        g.task.mounts[0].mount.target = PathBuf::from("/s");
     }),
     ("writable", |g| g.task.mounts[0].mount.read_only = false),
     ("no mount", |g| drop(g.task.mounts.remove(0))),
@@ -135,24 +135,24 @@ const READ: [Change; 33] = [
     ("mode of a folder", |g| chmod(g, "shown/sub", 0o700)),
     ("link", |g| relink(g, "shown/link")),
     ("what is known", |g| {
-        g.task.mounts[1].counts = Counts::Known(Digest::of(b"other"))
+        g.task.mounts[1].counts = Counts::Known(Digest::of(b"other"));
     }),
     ("secret's id", |g| {
-        g.task.mounts[2].counts = Counts::Name("secret other".to_owned())
+        g.task.mounts[2].counts = Counts::Name("secret other".to_owned());
     }),
     ("cache's id", |g| {
-        g.task.mounts[3].counts = Counts::Name("cache pip".to_owned())
+        g.task.mounts[3].counts = Counts::Name("cache pip".to_owned());
     }),
     ("placed content", |g| g.write("files/file", "other")),
     ("placed mode", |g| chmod(g, "files/file", 0o755)),
     ("placed link", |g| relink(g, "files/link")),
     ("destination", |g| {
-        g.placement().destination = "/other".into()
+        g.placement().destination = "/other".into();
     }),
     ("owner", |g| g.placement().owner = "1".to_owned()),
     ("given mode", |g| g.placement().mode = Some(0o600)),
     ("name there", |g| {
-        g.placement().items[0].target = "name".into()
+        g.placement().items[0].target = "name".into();
     }),
     ("unpacked", |g| g.placement().items[0].unpack = true),
     ("one item less", |g| drop(g.placement().items.pop())),
@@ -164,7 +164,7 @@ const NOT_READ: [Change; 9] = [
     ("a secret", |g| g.write("secret/token", "other")),
     ("a cache", |g| g.write("cache/file", "other")),
     ("a file that is not placed", |g| {
-        g.write("files/other", "other")
+        g.write("files/other", "other");
     }),
     ("inodes", |g| g.write("shown/file", "text")),
     ("times", |g| {
@@ -182,10 +182,10 @@ const NOT_READ: [Change; 9] = [
         g.task.mounts[0].mount.source = new;
     }),
     ("how messages show it", |g| {
-        g.task.shown = Some("other".to_owned())
+        g.task.shown = Some("other".to_owned());
     }),
     ("what output hides", |g| {
-        g.task.hidden = vec![Secret::new("x".to_owned())]
+        g.task.hidden = vec![Secret::new("x".to_owned())];
     }),
 ];
 

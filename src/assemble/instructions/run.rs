@@ -50,84 +50,95 @@ impl Instructor<'_> {
             task.mounts.push(Seen::content(script));
         }
         for wanted in &run.mounts {
-            match wanted {
-                dockerfile::Mount::Bind {
-                    source,
-                    target,
-                    read_only,
-                } => {
-                    let seen = self.bind(source, *read_only, title)?;
-                    let seen = mount(&seen, target, *read_only);
-                    task.mounts.push(Seen::content(seen));
-                }
-                dockerfile::Mount::Tmpfs { target, size } => task.tmpfs.push(Tmpfs {
-                    target: PathBuf::from(target),
-                    size: *size,
-                }),
-                dockerfile::Mount::Cache {
-                    id,
-                    target,
-                    read_only,
-                    sharing,
-                    mode,
-                    uid,
-                    gid,
-                } => {
-                    let (folder, lock) = self.cache(id, *sharing)?;
-                    prepared.locks.extend(lock);
-                    let inside = folder.join("content");
-                    // A link would lead elsewhere.
-                    if !fs::symlink_metadata(&inside).is_ok_and(|there| there.is_dir()) {
-                        let owner = (*uid, *gid);
-                        prepared.before.push(owned(&folder, None, *mode, owner));
-                    }
-                    task.mounts.push(Seen {
-                        mount: mount(&inside, target, *read_only),
-                        counts: Counts::Name(format!("cache {id}")),
-                    });
-                }
-                dockerfile::Mount::Secret {
-                    id,
-                    target,
-                    env,
-                    required,
-                    mode,
-                    uid,
-                    gid,
-                } => {
-                    let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id)
-                    else {
-                        if *required {
-                            return Err(InstructionError::NoSecret(id.clone()).into());
-                        }
-                        continue;
-                    };
-                    let bytes = fs::read(source)?;
-                    let text = String::from_utf8_lossy(&bytes).into_owned();
-                    task.hidden.extend(text.lines().map(Secret::new));
-                    if let Some(variable) = env {
-                        task.env.push((variable.into(), text.into()));
-                        task.private.push(variable.into());
-                    }
-                    if let Some(target) = target {
-                        let mut file = self.scratch_file("secret", &bytes, *mode)?;
-                        if (*uid, *gid) != (0, 0) {
-                            let folder = self.scratch_folder("owned")?;
-                            let owner = (*uid, *gid);
-                            let owned = owned(&folder, Some(&file), *mode, owner);
-                            prepared.before.push(owned);
-                            file = folder.join("content");
-                        }
-                        task.mounts.push(Seen {
-                            mount: mount(&file, target, true),
-                            counts: Counts::Name(format!("secret {id} {mode:o} {uid}:{gid}")),
-                        });
-                    }
-                }
-            }
+            self.show(wanted, title, &mut task, &mut prepared)?;
         }
         prepared.tasks.push(task);
         Ok(prepared)
+    }
+
+    /// Has a task see what `--mount` says.
+    fn show(
+        self,
+        wanted: &dockerfile::Mount,
+        title: &str,
+        task: &mut Task,
+        prepared: &mut Prepared,
+    ) -> Result<(), Error> {
+        match wanted {
+            dockerfile::Mount::Bind {
+                source,
+                target,
+                read_only,
+            } => {
+                let seen = self.bind(source, *read_only, title)?;
+                let seen = mount(&seen, target, *read_only);
+                task.mounts.push(Seen::content(seen));
+            }
+            dockerfile::Mount::Tmpfs { target, size } => task.tmpfs.push(Tmpfs {
+                target: PathBuf::from(target),
+                size: *size,
+            }),
+            dockerfile::Mount::Cache {
+                id,
+                target,
+                read_only,
+                sharing,
+                mode,
+                uid,
+                gid,
+            } => {
+                let (folder, lock) = self.cache(id, *sharing)?;
+                prepared.locks.extend(lock);
+                let inside = folder.join("content");
+                // A link would lead elsewhere.
+                if !fs::symlink_metadata(&inside).is_ok_and(|there| there.is_dir()) {
+                    let owner = (*uid, *gid);
+                    prepared.before.push(place(&folder, None, *mode, owner));
+                }
+                task.mounts.push(Seen {
+                    mount: mount(&inside, target, *read_only),
+                    counts: Counts::Name(format!("cache {id}")),
+                });
+            }
+            dockerfile::Mount::Secret {
+                id,
+                target,
+                env,
+                required,
+                mode,
+                uid,
+                gid,
+            } => {
+                let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id) else {
+                    if *required {
+                        return Err(InstructionError::NoSecret(id.clone()).into());
+                    }
+                    return Ok(());
+                };
+                let bytes = fs::read(source)?;
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                task.hidden.extend(text.lines().map(Secret::new));
+                if let Some(variable) = env {
+                    task.env.push((variable.into(), text.into()));
+                    task.private.push(variable.into());
+                }
+                if let Some(target) = target {
+                    let mut file = self.scratch_file("secret", &bytes, *mode)?;
+                    if (*uid, *gid) != (0, 0) {
+                        let folder = self.scratch_folder("placed")?;
+                        let owner = (*uid, *gid);
+                        let placing = place(&folder, Some(&file), *mode, owner);
+                        prepared.before.push(placing);
+                        file = folder.join("content");
+                    }
+                    task.mounts.push(Seen {
+                        mount: mount(&file, target, true),
+                        counts: Counts::Name(format!("secret {id} {mode:o} {uid}:{gid}")),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Files of the context for a step to see.
@@ -175,7 +186,7 @@ impl Instructor<'_> {
 }
 
 /// Puts `file`, or an empty directory, into a folder of the host under the name `content`, with this owner.
-fn owned(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) -> Task {
+fn place(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) -> Task {
     const OUT: &str = "/dev/.pyats-image-build/out";
     let (root, name) = match file.and_then(|file| Some((file.parent()?, file.file_name()?))) {
         Some((parent, name)) => (parent, name.to_owned()),
