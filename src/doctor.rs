@@ -22,6 +22,8 @@ const TIMING: Timing = Timing {
     connect: Duration::from_secs(5),
     stall: Duration::from_secs(10),
     backoff: Duration::from_millis(100),
+    pause: Duration::from_secs(10),
+    attempts: 2,
 };
 
 /// What to look at.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use fs_err as fs;
 
-use crate::support::{Bench, User, base_layout, is_root, serve_base, succeed, verify};
+use crate::support::{Bench, Disk, User, base_layout, is_root, serve_base, succeed, verify};
 
 /// The request itself is wrong.
 const USAGE: i32 = 2;
@@ -513,28 +513,4 @@ fn copy(bench: &Bench, layout: &Path) -> String {
             .arg(&base),
     );
     format!("oci:{}:3.11-slim", base.display())
-}
-
-/// A small file system, unmounted when it goes.
-struct Disk(std::path::PathBuf);
-
-impl Disk {
-    fn mount(bench: &Bench, name: &str, size: &str) -> Self {
-        let path = bench.path(name);
-        fs::create_dir(&path).expect("ours");
-        let options = format!("size={size},mode=0755");
-        succeed(
-            Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-                .arg(&path),
-        );
-        Self(path)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
 }

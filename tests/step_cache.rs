@@ -1,5 +1,8 @@
 //! The step cache: what is run again, and what is not.
 
+/// A shared cache that fails, and disks that do.
+mod luck;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -103,7 +103,7 @@ pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
 pub(super) fn make(
     build: Build<'_>,
     rung: Option<Rung>,
-    cache: &Cache<'_>,
+    cache: &Cache,
     context: &Context,
     settings: &mut Settings,
     stages: &[Stage],

@@ -308,7 +308,7 @@ impl<'a> Build<'a> {
         targets: &Targets,
     ) -> Result<Made, Error> {
         let cache = self.cache()?;
-        let attempt = |build: Build<'_>, cache: &Cache<'_>| -> Result<Made, Error> {
+        let attempt = |build: Build<'_>, cache: &Cache| -> Result<Made, Error> {
             let made = build.assemble(rung, parts, cache)?;
             if let Some(image) = &made.image {
                 build.publish(image, targets)?;
@@ -334,7 +334,7 @@ impl<'a> Build<'a> {
         attempt(build, &own)
     }
 
-    fn assemble(self, rung: Option<Rung>, parts: &Parts, cache: &Cache<'_>) -> Result<Made, Error> {
+    fn assemble(self, rung: Option<Rung>, parts: &Parts, cache: &Cache) -> Result<Made, Error> {
         let Parts {
             context,
             base,
@@ -400,14 +400,15 @@ impl<'a> Build<'a> {
     }
 
     /// What steps made before.
-    fn cache(self) -> Result<Cache<'a>, Error> {
+    fn cache(self) -> Result<Cache, Error> {
         let options = self.options;
         // Builds of one file with another tag are as good as others.
         let file = std::path::absolute(&options.file)?;
         let name = format!("{} {:?}", file.display(), options.tags);
         let remote = options.cache_repo.as_ref().map(|repo| {
-            let seal = repo.seal.clone();
-            Remote::new(self.registries, &repo.repository, repo.mode, seal)
+            let net = net::Client::with_timing(self.net.options().clone(), cache::TIMING);
+            let client = Client::new(self.registries.options().clone(), Arc::new(net));
+            Remote::new(client, &repo.repository, repo.mode, repo.seal.clone())
         });
         Ok(Cache::new(self.store, options.cache, &name).with(remote))
     }
@@ -418,7 +419,7 @@ impl<'a> Build<'a> {
         base: &Base,
         entries: &[Entry],
         settings: &Settings,
-        cache: &Cache<'_>,
+        cache: &Cache,
     ) -> Result<i64, Error> {
         let created = settings.created;
         if self.options.epoch.is_some() {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::artifact::{EMPTY, Seal};
 pub use self::key::{Error, Key, digest_of, digests_of};
-pub use self::remote::{Mode, Remote};
+pub use self::remote::{Mode, Remote, TIMING};
 use crate::digest::Digest;
 use crate::manifest::Layer;
 use crate::progress::Progress;
@@ -26,10 +26,10 @@ use crate::store::{self, Store, Turn};
 
 /// The cache of one build. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Cache<'a> {
+pub struct Cache {
     store: Store,
     policy: Policy,
-    remote: Option<Remote<'a>>,
+    remote: Option<Remote>,
     /// Tells the builds of one store apart, for [`Cache::changes`].
     build: String,
 }
@@ -100,7 +100,7 @@ impl Entry {
     }
 }
 
-impl<'a> Cache<'a> {
+impl Cache {
     /// The cache in `store`; `build` is any name that the same build has the next time.
     #[must_use]
     pub fn new(store: &Store, policy: Policy, build: &str) -> Self {
@@ -114,7 +114,7 @@ impl<'a> Cache<'a> {
 
     /// The same, with the entries of a registry as well.
     #[must_use]
-    pub fn with(self, remote: Option<Remote<'a>>) -> Self {
+    pub fn with(self, remote: Option<Remote>) -> Self {
         Self { remote, ..self }
     }
 

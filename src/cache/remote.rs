@@ -4,11 +4,13 @@
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::Entry;
 use super::artifact::{EMPTY, Seal};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Manifest, media_type};
+use crate::net::Timing;
 use crate::progress::Progress;
 use crate::registry::{self, Blob, Client, Content, Reference};
 use crate::store::{self, Store};
@@ -40,8 +42,8 @@ impl FromStr for Mode {
 
 /// A repository that holds entries. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Remote<'a> {
-    client: &'a Client,
+pub struct Remote {
+    client: Arc<Client>,
     repository: String,
     mode: Mode,
     seal: Seal,
@@ -49,12 +51,21 @@ pub struct Remote<'a> {
     is_down: Arc<AtomicBool>,
 }
 
-impl<'a> Remote<'a> {
-    /// The entries in the repository of a reference.
+/// A cache is worth no long wait: what it would give can be made.
+pub const TIMING: Timing = Timing {
+    connect: Duration::from_secs(5),
+    stall: Duration::from_secs(15),
+    backoff: Duration::from_millis(200),
+    pause: Duration::from_secs(5),
+    attempts: 2,
+};
+
+impl Remote {
+    /// The entries in the repository of a reference. The client's patience should be [`TIMING`].
     #[must_use]
-    pub fn new(client: &'a Client, repository: &Reference, mode: Mode, seal: Seal) -> Self {
+    pub fn new(client: Client, repository: &Reference, mode: Mode, seal: Seal) -> Self {
         Self {
-            client,
+            client: Arc::new(client),
             repository: repository.place(),
             mode,
             seal,

@@ -109,6 +109,11 @@ pub struct Timing {
     pub stall: Duration,
     /// Before the second attempt.
     pub backoff: Duration,
+    /// That a server may ask for before the next attempt. One that asks for more is reported instead: nobody waits
+    /// hours for a rate limit without a word.
+    pub pause: Duration,
+    /// How often something is tried at most.
+    pub attempts: u32,
 }
 
 impl Default for Timing {
@@ -117,6 +122,8 @@ impl Default for Timing {
             connect: Duration::from_secs(30),
             stall: Duration::from_secs(60),
             backoff: Duration::from_millis(500),
+            pause: Duration::from_secs(120),
+            attempts: u32::MAX,
         }
     }
 }

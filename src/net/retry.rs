@@ -9,9 +9,8 @@ use chrono::DateTime;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// A server that asks for a longer pause than this is reported instead: nobody waits hours for a
-/// rate limit without a word.
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+use super::Timing;
+
 /// Where the doubling of pauses ends.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 
@@ -19,15 +18,15 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Retry {
     failures: u32,
-    backoff: Duration,
+    timing: Timing,
 }
 
 impl Retry {
-    /// Nothing failed yet; the first pause is about `backoff`, and each further one twice as long.
-    pub(crate) fn new(backoff: Duration) -> Self {
+    /// Nothing failed yet; each pause will be about twice as long as the one before.
+    pub(crate) fn new(timing: Timing) -> Self {
         Self {
             failures: 0,
-            backoff,
+            timing,
         }
     }
 
@@ -40,13 +39,14 @@ impl Retry {
     /// the server asked for a pause itself; `None` if there should be no other.
     pub(crate) fn pause(&mut self, attempts: u32, asked: Option<Duration>) -> Option<Duration> {
         self.failures += 1;
-        if self.failures >= attempts {
+        if self.failures >= attempts.min(self.timing.attempts) {
             return None;
         }
         let pause = match asked {
-            Some(asked) if asked > LONGEST_PAUSE => return None,
+            Some(asked) if asked > self.timing.pause => return None,
             Some(asked) => asked,
             None => self
+                .timing
                 .backoff
                 .saturating_mul(1 << (self.failures - 1).min(16))
                 .min(LONGEST_BACKOFF),
@@ -103,7 +103,11 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_attempts_end() {
-        let mut retry = Retry::new(Duration::from_secs(1));
+        let timing = Timing {
+            backoff: Duration::from_secs(1),
+            ..Timing::default()
+        };
+        let mut retry = Retry::new(timing);
         let seconds: Vec<_> = std::iter::from_fn(|| retry.pause(8, None))
             .map(|pause| pause.as_secs_f64())
             .collect();
@@ -115,5 +119,9 @@ mod tests {
         assert!(retry.pause(2, Some(Duration::from_secs(120))).is_some());
         retry.progressed();
         assert!(retry.pause(2, Some(Duration::from_secs(121))).is_none());
+        let attempts = 2;
+        let mut hurried = Retry::new(Timing { attempts, ..timing });
+        assert!(hurried.pause(8, None).is_some());
+        assert!(hurried.pause(8, None).is_none());
     }
 }

@@ -94,6 +94,12 @@ impl Client {
         }
     }
 
+    /// How registries are reached.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// What `reference` names, by a HEAD request; `None` if the registry does not say it that way,
     /// so that it has to be asked for the document itself.
     pub fn head(
@@ -182,7 +188,7 @@ impl Client {
 
     /// Counts attempts of one request.
     fn retry(&self) -> Retry {
-        Retry::new(self.net.timing().backoff)
+        Retry::new(self.net.timing())
     }
 }
 

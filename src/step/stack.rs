@@ -40,7 +40,7 @@ pub struct Inputs<'a> {
     /// Have the layers that are not in the store.
     pub registries: &'a registry::Client,
     /// What steps made before.
-    pub cache: Cache<'a>,
+    pub cache: Cache,
     /// A folder of the build's own, on the store's file system.
     pub scratch: &'a Path,
     /// Shown to the steps, in no layer and no key.

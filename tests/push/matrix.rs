@@ -123,6 +123,7 @@ fn client(stall: Duration, jobs: usize) -> Client {
         connect: Duration::from_secs(5),
         stall,
         backoff: Duration::from_millis(2),
+        ..Timing::default()
     };
     let net = net::Client::with_timing(net::Options::default(), timing);
     let options = Options {

@@ -7,6 +7,7 @@
 mod base;
 mod bench;
 mod chance;
+mod disk;
 mod docker;
 mod faults;
 mod ftpd;
@@ -28,6 +29,7 @@ mod web;
 
 pub(crate) use base::{base_layout, serve_base};
 pub(crate) use bench::{Bench, REACH, Run, binary, processes, send};
+pub(crate) use disk::Disk;
 pub(crate) use docker::Docker;
 pub(crate) use faults::{Faults, Kind, Plan};
 pub(crate) use ftpd::Ftpd;

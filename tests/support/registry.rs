@@ -31,6 +31,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) relative: bool,
     /// Another one's data, for a second way to the same images.
     pub(crate) data: Option<&'a Registry>,
+    /// Where its images lie, if that counts.
+    pub(crate) place: Option<&'a Path>,
     /// Whether its images lie in memory, if that has room for a gigabyte: a slow disk would be the same to all
     /// whose time is taken.
     pub(crate) is_in_memory: bool,
@@ -125,7 +127,7 @@ impl Registry {
             .prefix("pib-registry-")
             .tempdir_in(place)
             .expect("a folder");
-        let own = directory.path().join("data");
+        let own = settings.place.unwrap_or(directory.path()).join("data");
         let data = settings.data.map_or(own, |other| other.data.clone());
         let config = directory.path().join("config.yml");
         let text = configuration(settings, directory.path(), &data);

@@ -122,7 +122,7 @@ impl<'a> Download<'a> {
 
     fn run(mut self, known: Option<&Validator>, expected: Option<&str>) -> Result<Answer, Problem> {
         let Fetch { net, progress, .. } = self.fetch;
-        let mut retry = Retry::new(net.timing().backoff);
+        let mut retry = Retry::new(net.timing());
         let mut furthest = 0;
         let unchanged = loop {
             let problem = match self.attempt(known) {

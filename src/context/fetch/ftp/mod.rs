@@ -145,7 +145,7 @@ pub(super) fn fetch(
         location: location.clone(),
         source: fault.presentable(location),
     };
-    let mut retry = Retry::new(fetch.net.timing().backoff);
+    let mut retry = Retry::new(fetch.net.timing());
     loop {
         let before = download.received;
         let fault = match download.attempt(known) {

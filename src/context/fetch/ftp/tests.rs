@@ -165,6 +165,8 @@ const PATIENT: Timing = Timing {
     connect: Duration::from_secs(20),
     stall: Duration::from_secs(20),
     backoff: Duration::from_millis(1),
+    pause: Duration::from_secs(20),
+    attempts: u32::MAX,
 };
 
 /// For servers that do not.
