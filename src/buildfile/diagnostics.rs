@@ -77,7 +77,7 @@ pub(super) struct Problems<'a> {
 /// Problems that are shown: a file with more is a wrong file, and the rest of them help nobody.
 const MAX_SHOWN: usize = 20;
 /// Problems that are kept: each costs a look at the lines above it.
-const MAX_PROBLEMS: usize = 100;
+pub(super) const MAX_PROBLEMS: usize = 100;
 /// Characters of a message: it may name a key of any length.
 const MAX_MESSAGE: usize = 300;
 

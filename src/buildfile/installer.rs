@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use saphyr_parser::Span;
 
-use super::diagnostics::{Problem, Problems};
+use super::diagnostics::{MAX_PROBLEMS, Problem, Problems};
 use super::node::Node;
 use super::shape::Decoder;
 use super::{BuildFile, Error};
@@ -114,13 +114,18 @@ impl Decoder<'_, '_> {
         installer
     }
 
-    /// Remembers a setting of pip's, called `shown`, if uv does not know it.
+    /// Remembers a setting of pip's, called `shown`, if uv has nothing like it; one more than are told is too much.
     pub(super) fn setting(&mut self, section: &str, name: &str, shown: &str, place: Span) {
-        let name = name.replace("default-timeout", "timeout");
-        if SECTIONS.contains(&section) && !UV_SETTINGS.iter().any(|(known, _)| *known == name) {
+        if is_for_pip_alone(section, name) && self.not_for_uv.len() < MAX_PROBLEMS {
             self.not_for_uv.push((place, shown.to_owned()));
         }
     }
+}
+
+/// Whether pip goes by a setting that uv has nothing like.
+pub(super) fn is_for_pip_alone(section: &str, name: &str) -> bool {
+    let name = name.replace("default-timeout", "timeout");
+    SECTIONS.contains(&section) && !UV_SETTINGS.iter().any(|(known, _)| *known == name)
 }
 
 /// What is wrong if uv is the installer.

@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 
 use saphyr_parser::{ScalarStyle, Span};
 
-use super::diagnostics::{Problems, span};
+use super::diagnostics::{MAX_PROBLEMS, Problems, span};
+use super::installer::is_for_pip_alone;
 use super::node::{Node, Scalar, Value};
 use super::shape::Decoder;
 
@@ -166,7 +167,11 @@ impl Decoder<'_, '_> {
             }
         };
         let Checked { broken, options } = check(&scalar.text);
-        for (at, section, name) in options {
+        // Where a line is, and whether it is shown, takes a look at all of the text.
+        let not_for_uv = options
+            .into_iter()
+            .filter(|(_, section, name)| is_for_pip_alone(section, &normal_name(name)));
+        for (at, section, name) in not_for_uv.take(MAX_PROBLEMS) {
             // What `%ENV{NAME}` stands for is not shown.
             let is_shown = scalar.shown.contains(&name);
             let shown = if is_shown { &name } else { "***" };
