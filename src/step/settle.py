@@ -3,41 +3,50 @@
 # Arguments: a directory, and seconds since 1970. A `.pyc` file records the time of its source, so the
 # time that the source will have in the layer has to be set before. Equal sources have to give equal
 # bytecode, and what a process compiled before can show in what it compiles next (which constants are
-# shared): so each small, fixed chunk of files is compiled by a fresh fork of the same process.
+# shared): so each fixed chunk of files is compiled by a fresh fork of the same process, which frees
+# nothing in between.
+import gc
 import importlib.util
+import marshal
 import os
-import py_compile
 import sys
 import warnings
 
-CHUNK = 32
+CHUNK = 128
 
 root, seconds = sys.argv[1], int(sys.argv[2])
-options = {}
-if hasattr(py_compile, "PycInvalidationMode"):  # Python 3.7
-    options["invalidation_mode"] = py_compile.PycInvalidationMode.TIMESTAMP
+# PEP 552 has added a word of flags.
+header = importlib.util.MAGIC_NUMBER + (b"\0\0\0\0" if sys.version_info >= (3, 7) else b"")
+header += (seconds & 0xFFFFFFFF).to_bytes(4, "little")
 warnings.simplefilter("ignore")
 
 sources = []
 for directory, _, names in os.walk(root):
-    for name in names:
-        path = os.path.join(directory, name)
-        if not name.endswith(".py") or os.path.islink(path):
-            continue
-        settled = os.lstat(path).st_mtime_ns == seconds * 10**9
-        if not settled:
-            os.utime(path, (seconds, seconds))
-        if not settled or not os.path.exists(importlib.util.cache_from_source(path)):
-            sources.append(path)
+    sources += [os.path.join(directory, name) for name in names if name.endswith(".py")]
 sources.sort()
 
 
-def compile_chunk(chunk):
-    for path in chunk:
-        try:
-            py_compile.compile(path, doraise=True, **options)
-        except Exception:  # Sources for another Python, or templates: Python itself skips them too.
-            pass
+def settle(path):
+    if os.path.islink(path):
+        return
+    status = os.lstat(path)
+    target = importlib.util.cache_from_source(path)
+    if status.st_mtime_ns != seconds * 10**9:
+        os.utime(path, (seconds, seconds))
+    elif os.path.exists(target):
+        return
+    with open(path, "rb") as file:
+        source = file.read()
+    try:
+        code = compile(source, path, "exec", dont_inherit=True)
+    except Exception:  # Sources for another Python, or templates: Python itself skips them too.
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.lexists(target):
+        os.remove(target)
+    mode = (status.st_mode | 0o200) & 0o666
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(header + (len(source) & 0xFFFFFFFF).to_bytes(4, "little") + marshal.dumps(code))
 
 
 def reap():
@@ -46,6 +55,7 @@ def reap():
         sys.exit("a bytecode compiler ended with wait status %d" % status)
 
 
+gc.disable()
 running = 0
 for start in range(0, len(sources), CHUNK):
     if running == len(os.sched_getaffinity(0)):
@@ -54,7 +64,8 @@ for start in range(0, len(sources), CHUNK):
     if os.fork() == 0:
         code = 1
         try:
-            compile_chunk(sources[start : start + CHUNK])
+            for path in sources[start : start + CHUNK]:
+                settle(path)
             code = 0
         finally:
             os._exit(code)
