@@ -112,7 +112,8 @@ pub(super) fn tmpfs(target: impl AsRef<Path>, flags: MountFlags, options: &str) 
     )?)
 }
 
-/// Mounts an overlay upon its upper directory.
+/// Mounts an overlay upon its upper directory. Nothing of it is to survive a crash of the machine, so nobody waits until it is
+/// on the disk: neither a step that calls `fsync`, nor the end of the mount.
 ///
 /// Its options name directories by descriptor: no character in a path has to be escaped, and the kernel's limit
 /// of one page is far away.
@@ -137,17 +138,26 @@ pub(super) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<()
         name(&upper_fd),
         name(&work_fd)
     );
-    let call = || format!("mount(overlay, {})", upper.display());
-    let options = CString::new(options).map_err(|error| Failure::new(call(), error))?;
-    mount(
-        "overlay",
-        name(&upper_fd),
-        "overlay",
-        // A step may make device nodes, and nothing but this keeps it from opening them.
-        MountFlags::NODEV,
-        options.as_c_str(),
-    )
-    .map_err(|error| Failure::new(call(), error))
+    // It says that another mount without waiting was here before, which is no harm as long as the machine goes on.
+    let _ = fs_err::remove_dir_all(work.join("work/incompat/volatile"));
+    let mount = |options: String| {
+        mount(
+            "overlay",
+            name(&upper_fd),
+            "overlay",
+            // A step may make device nodes, and nothing but this keeps it from opening them.
+            MountFlags::NODEV,
+            CString::new(options)?.as_c_str(),
+        )
+        .map_err(io::Error::from)
+    };
+    mount(format!("{options},volatile"))
+        .or_else(|error| match error.raw_os_error() {
+            // Kernels before 5.10 do not know it.
+            Some(libc::EINVAL) => mount(options),
+            _ => Err(error),
+        })
+        .map_err(|error| Failure::new(format!("mount(overlay, {})", upper.display()), error))
 }
 
 fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
