@@ -73,17 +73,61 @@ impl Key {
 
 /// A digest of what lies at a path, with all that is in it: names, kinds, modes, contents, and where links lead to.
 pub fn digest_of(path: &Path, progress: &Progress) -> Result<Digest, Error> {
-    let mut paths = vec![PathBuf::new()];
+    let mut tree = Tree {
+        root: path,
+        progress,
+        pending: vec![PathBuf::new()],
+        hashing: Hashing::new(io::sink()),
+    };
     if fs::symlink_metadata(path)?.is_dir() {
-        list(path, &mut paths, progress)?;
+        tree.add_directory(Path::new(""))?;
     }
-    let digests = digests_of(path, &paths, progress)?;
-    let mut bytes = Vec::new();
-    for (path, digest) in paths.iter().zip(digests) {
-        write(&mut bytes, path.as_os_str().as_bytes());
-        write(&mut bytes, digest.hex().as_bytes());
+    tree.take_in()?;
+    Ok(tree.hashing.complete().1)
+}
+
+/// A tree whose digest is made. Only some of its paths are held at a time: there may be millions.
+struct Tree<'a> {
+    root: &'a Path,
+    progress: &'a Progress,
+    pending: Vec<PathBuf>,
+    hashing: Hashing<io::Sink>,
+}
+
+impl Tree<'_> {
+    /// Takes in what is in a directory, in order; a directory comes right before what is in it.
+    fn add_directory(&mut self, directory: &Path) -> Result<(), Error> {
+        self.progress.check()?;
+        let mut entries = fs::read_dir(self.root.join(directory))?
+            .map(|entry| {
+                let entry = entry?;
+                Ok((entry.file_name(), entry.file_type()?.is_dir()))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        entries.sort_unstable();
+        for (name, is_directory) in entries {
+            let path = directory.join(name);
+            self.pending.push(path.clone());
+            if self.pending.len() == MOST {
+                self.take_in()?;
+            }
+            if is_directory {
+                self.add_directory(&path)?;
+            }
+        }
+        Ok(())
     }
-    Ok(Digest::of(&bytes))
+
+    fn take_in(&mut self) -> Result<(), Error> {
+        let digests = digests_of(self.root, &self.pending, self.progress)?;
+        for (path, digest) in self.pending.drain(..).zip(digests) {
+            let mut bytes = Vec::new();
+            write(&mut bytes, path.as_os_str().as_bytes());
+            write(&mut bytes, digest.hex().as_bytes());
+            self.hashing.write_all(&bytes)?;
+        }
+        Ok(())
+    }
 }
 
 /// The digests of what lies at paths below `root`, on all cores; those of directories without what is in them. An empty
@@ -125,26 +169,8 @@ pub fn digests_of(
 const FEW: usize = 64;
 /// More do not make a disk faster.
 const MAX_THREADS: usize = 16;
-
-/// Adds the paths of all that is in a directory, in order; a directory comes right before what is in it.
-fn list(root: &Path, paths: &mut Vec<PathBuf>, progress: &Progress) -> Result<(), Error> {
-    progress.check()?;
-    let directory = paths.last().cloned().unwrap_or_default();
-    let mut entries = fs::read_dir(root.join(&directory))?
-        .map(|entry| {
-            let entry = entry?;
-            Ok((entry.file_name(), entry.file_type()?.is_dir()))
-        })
-        .collect::<io::Result<Vec<_>>>()?;
-    entries.sort_unstable();
-    for (name, is_directory) in entries {
-        paths.push(directory.join(name));
-        if is_directory {
-            list(root, paths, progress)?;
-        }
-    }
-    Ok(())
-}
+/// Paths that are held at a time: enough for all threads.
+const MOST: usize = 4096;
 
 fn digest_of_one(root: &Path, path: &Path, buffer: &mut [u8]) -> io::Result<Digest> {
     let joined;

@@ -91,26 +91,30 @@ pub(super) fn json(jobs: &BTreeSet<PathBuf>) -> Option<String> {
         .map(|path| path.as_os_str().as_bytes())
         .collect();
     paths.sort_unstable();
-    let paths: Vec<String> = paths
-        .into_iter()
-        .map(|path| {
-            let mut text = String::new();
-            for chunk in path.utf8_chunks() {
-                for unit in chunk.valid().encode_utf16() {
-                    match u8::try_from(unit) {
-                        Ok(byte @ (b'"' | b'\\')) => text.extend(['\\', char::from(byte)]),
-                        Ok(byte @ 0x20..0x7f) => text.push(char::from(byte)),
-                        _ => write!(text, "\\u{unit:04x}").unwrap_or_default(),
-                    }
-                }
-                for byte in chunk.invalid() {
-                    write!(text, "\\udc{byte:02x}").unwrap_or_default();
+    // There may be many, so each is written where it stays.
+    let mut json = String::new();
+    for path in paths {
+        json += if json.is_empty() {
+            "{\"jobs\": ["
+        } else {
+            ", "
+        };
+        write!(json, "\"{WORKSPACE}/").unwrap_or_default();
+        for chunk in path.utf8_chunks() {
+            for unit in chunk.valid().encode_utf16() {
+                match u8::try_from(unit) {
+                    Ok(byte @ (b'"' | b'\\')) => json.extend(['\\', char::from(byte)]),
+                    Ok(byte @ 0x20..0x7f) => json.push(char::from(byte)),
+                    _ => write!(json, "\\u{unit:04x}").unwrap_or_default(),
                 }
             }
-            format!("\"{WORKSPACE}/{text}\"")
-        })
-        .collect();
-    (!paths.is_empty()).then(|| format!("{{\"jobs\": [{}]}}", paths.join(", ")))
+            for byte in chunk.invalid() {
+                write!(json, "\\udc{byte:02x}").unwrap_or_default();
+            }
+        }
+        json.push('"');
+    }
+    (!json.is_empty()).then(|| json + "]}")
 }
 
 /// A path as the build file may write it, relative to the workspace if it lies there.
