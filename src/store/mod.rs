@@ -101,7 +101,12 @@ impl Error {
             Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
                 Some("make room, or choose another place with `--store DIR`".to_owned())
             }
-            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
                 Some("choose a place that you may write to with `--store DIR`".to_owned())
             }
             Self::Foreign { .. } => Some(

@@ -101,7 +101,9 @@ fn a_cache_that_does_not_answer() {
             method.to_lowercase()
         ));
         let took = began.elapsed();
-        assert_eq!(faults.done()[&Kind::Stall], 2, "{method}");
+        // Twice each, and there may be two blobs.
+        let asked = faults.done()[&Kind::Stall];
+        assert!((2..=4).contains(&asked), "{method}: {asked}");
         assert!(took < Duration::from_secs(110), "{method}: {took:?}");
         ground.forget();
     }
