@@ -12,9 +12,9 @@
 //! ```
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
-//! holds this. `assemble`, `push` (an image to a registry) and `run` (a command in a
-//! built image) `doctor` (what this machine allows) and `prune` (what a store holds) stand above the stages; `confined`, lookups that no link leads
-//! out of, below all.
+//! holds this. `assemble`, `push` (an image to a registry), `run` (a command in a built image), `doctor` (what this
+//! machine allows), `prune` (what a store holds) and `carry` (the step cache in a folder) stand above the stages;
+//! `confined`, lookups that no link leads out of, below all.
 //!
 //! | module | from | to |
 //! |---|---|---|
@@ -51,6 +51,14 @@
 //! always a copy; what the step is shown is put into it, and taken away before the layer is made (`runner/shown.rs`).
 //! Its processes are found by descent and killed (`runner/family.rs`), also when the program is gone: what is pid 1
 //! elsewhere outlives it by a moment. Filters keep the step from leaving its root and from looking into others.
+//!
+//! # Nothing twice
+//!
+//! A step is known by a [`cache::Key`] of all that it can read ([`step::Task`] says what that is), and one that is known is
+//! not run: its layer is a blob of the store, or of a registry. Nothing is pulled or unpacked before a step has to run
+//! ([`step::Stack`]), so an unchanged build only stages its files, makes the keys and writes the image's documents.
+//! Builds of one store that want the same step at once wait for the one that runs it. What is removed meanwhile was
+//! used by none of them ([`store::Store::session`]).
 //!
 //! # Owners
 //!

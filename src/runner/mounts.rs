@@ -151,12 +151,9 @@ pub(super) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<()
         )
         .map_err(io::Error::from)
     };
+    // Kernels before 5.10 do not know it.
     mount(format!("{options},volatile"))
-        .or_else(|error| match error.raw_os_error() {
-            // Kernels before 5.10 do not know it.
-            Some(libc::EINVAL) => mount(options),
-            _ => Err(error),
-        })
+        .or_else(|_| mount(options))
         .map_err(|error| Failure::new(format!("mount(overlay, {})", upper.display()), error))
 }
 
