@@ -201,7 +201,7 @@ pub(super) fn overlay(directory: &Path) -> Result<(), Failure> {
     })();
     rustix::mount::unmount(&upper, rustix::mount::UnmountFlags::DETACH)
         .map_err(|error| Failure::new("umount2", error))?;
-    // The kernel leaves this one without permissions, which would keep the caller from removing it.
-    let _ = rustix::fs::chmod(work.join("work"), Mode::from_raw_mode(0o700));
+    // The kernel leaves these without permissions, which would keep the caller from removing them.
+    let _ = fs_err::remove_dir_all(work.join("work"));
     tried
 }
