@@ -68,6 +68,13 @@ impl Ground {
         (digest.to_owned(), run.stderr().to_owned())
     }
 
+    /// Nothing is known of steps any more.
+    fn forget(&self) {
+        let steps = self.bench.store().join("steps");
+        fs::remove_dir_all(&steps).expect("it is there");
+        fs::create_dir(&steps).expect("ours");
+    }
+
     /// The first step that would be run, and why; `None` if none would.
     fn first_run(&self, more: &[&str]) -> Option<(String, String)> {
         let run = self.command(&[&["--dry-run", "-v"], more].concat());
@@ -433,23 +440,18 @@ fn entries_of_others_are_not_trusted_and_a_failing_cache_fails_nothing() {
     let cache = shared(&ground, &registry);
     let options = [&*cache[0], &*cache[1]];
     ground.build(&options);
-    let forget = || {
-        let steps = ground.bench.store().join("steps");
-        fs::remove_dir_all(&steps).expect("it is there");
-        fs::create_dir(&steps).expect("ours");
-    };
     // They are not signed.
-    forget();
+    ground.forget();
     let signed = [&options[..], &["--cache-key-file", "key"]].concat();
     let (_, said) = ground.build(&signed);
     assert!(!said.contains("cached"), "{said}");
     assert!(said.contains("to be trusted"), "{said}");
     // Now they are.
-    forget();
+    ground.forget();
     let (_, said) = ground.build(&signed);
     assert_eq!(said.matches("cached").count(), 6, "{said}");
     // By another key they are not.
-    forget();
+    ground.forget();
     ground.bench.write("key", [8; 32]);
     let (_, said) = ground.build(&[&signed[..], &["--cache-mode", "read"]].concat());
     assert!(!said.contains("cached"), "{said}");
@@ -466,7 +468,7 @@ fn entries_of_others_are_not_trusted_and_a_failing_cache_fails_nothing() {
     // Nobody is there.
     let port = registry.port();
     drop(registry);
-    forget();
+    ground.forget();
     let place = format!("localhost:{port}/team/cache");
     let (_, said) = ground.build(&["--cache-repo", &place]);
     assert_eq!(said.matches("is not used any more").count(), 1, "{said}");

@@ -219,13 +219,13 @@ pub enum Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
-    fn key(inputs: &[(&str, &str)]) -> Key {
+    pub(crate) fn key(inputs: &[(&str, &str)]) -> Key {
         let mut key = Key::default();
         for (name, text) in inputs {
             key.add(*name, text);

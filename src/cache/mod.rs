@@ -243,18 +243,11 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::key::tests::key;
     use super::*;
 
     fn silent() -> Progress {
         Progress::silent()
-    }
-
-    fn key(inputs: &[(&str, &str)]) -> Key {
-        let mut key = Key::default();
-        for (name, text) in inputs {
-            key.add(*name, text);
-        }
-        key
     }
 
     #[test]

@@ -234,11 +234,14 @@ for number in range(options.rounds):
     write_build([*options.packages, options.added])
     for tool in tools:
         tool.stage()
-        note("one package added", tool, tool.build())
+        note("one package added, pip", tool, tool.build())
     write_build(options.packages)
     ours.clean()
     note("cold, uv", ours, ours.build("--installer", "uv"))
+    write_build([*options.packages, options.added])
+    note("one package added, uv", ours, ours.build("--installer", "uv"))
     ours.clean()
+    write_build(options.packages)
     # Its builds take so long that one is enough.
     if options.ancestor and number == 0:
         docker.clean()
@@ -268,7 +271,8 @@ GOALS = [
     ("cold, uv", "cold, pip", 0.3, None),
     ("unchanged", "unchanged", 0.15, 0.15),
     ("one test file touched", "one test file touched", 0.3, 0.4),
-    ("one package added", "one package added", 0.3, None),
+    ("one package added, pip", "one package added, pip", 0.3, None),
+    ("one package added, uv", "one package added, pip", 0.3, None),
     ("new machine", None, None, 2.0),
     ("export", "export", 0.35, None),
     ("push", "push", None, None),

@@ -19,12 +19,6 @@ impl Ground {
         assert!(!said.contains("cached"), "{said}");
         said
     }
-
-    fn forget(&self) {
-        let steps = self.bench.store().join("steps");
-        fs::remove_dir_all(&steps).expect("it is there");
-        fs::create_dir(&steps).expect("ours");
-    }
 }
 
 #[test]
