@@ -237,7 +237,7 @@ fn a_hundred_builds_of_which_many_are_killed_leave_nothing() {
     let build = |prefix: &str| {
         let mut command = machine.docker.command();
         let line = format!(
-            "{prefix} /tool build.yaml --store /work/store --base {} -o oci-dir:out",
+            "SOURCE_DATE_EPOCH=1700000000 {prefix} /tool build.yaml --store /work/store --base {} -o oci-dir:out --no-cache",
             machine.base
         );
         command.args(["exec", &name, "sh", "-c", &line]);
