@@ -1,6 +1,6 @@
 //! Docker's own daemon, private to a test, where one can be started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::{Bench, User, base_layout, note, on_path, skopeo_copy, succeed};
 #[derive(Debug)]
 pub(crate) struct Docker {
     process: Child,
+    folder: PathBuf,
     host: String,
 }
 
@@ -44,7 +45,11 @@ impl Docker {
             .stdout(Stdio::null())
             .stderr(log);
         let process = command.spawn().expect("dockerd starts");
-        let mut docker = Self { process, host };
+        let mut docker = Self {
+            process,
+            folder: folder.clone(),
+            host,
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let version = docker.command().arg("version").output();
@@ -113,5 +118,11 @@ impl Drop for Docker {
         // Not killed: it stops its own children and unmounts. It may have ended already.
         let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _ = self.process.wait();
+        // It leaves mounts of networks behind.
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+        for place in places.filter(|place| Path::new(place).starts_with(&self.folder)) {
+            let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }
