@@ -13,7 +13,7 @@ use crate::net::{self, Proxies, Timing};
 use crate::progress::Progress;
 use crate::registry::{self, Reference};
 use crate::runner::{self, Refusal, Rung};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Where pip looks for packages unless it is told otherwise.
 const INDEX: &str = "https://pypi.org/simple";
@@ -118,8 +118,11 @@ pub struct Machine {
 
 /// Looks at everything. What does not work is a finding, and no error.
 pub fn examine(options: &Options, progress: &Progress) -> Result<Findings, Error> {
-    let directory = Store::open(&options.store)
-        .map_or_else(|_| std::env::temp_dir(), |store| store.scratch_root());
+    let store = Store::open(&options.store);
+    let directory = match &store {
+        Ok(store) => store.scratch_root(),
+        Err(_) => std::env::temp_dir(),
+    };
     let tried = runner::probe(&directory).rungs.into_iter();
     let rungs: Vec<_> = tried
         .map(|(rung, result)| Tried {
@@ -143,7 +146,7 @@ pub fn examine(options: &Options, progress: &Progress) -> Result<Findings, Error
         isolation: rung.map(runner::isolation),
         rungs,
         system: system(),
-        storage: storage(&options.store, rung),
+        storage: storage(&options.store, store, rung),
         machines,
     })
 }
@@ -176,14 +179,14 @@ fn system() -> System {
     }
 }
 
-fn storage(path: &Path, rung: Option<Rung>) -> Storage {
+fn storage(path: &Path, store: Result<Store, store::Error>, rung: Option<Rung>) -> Storage {
     let mut storage = Storage {
         path: path.to_owned(),
         free: None,
         problem: None,
         copy: None,
     };
-    match Store::open(path) {
+    match store {
         Ok(store) => {
             let disk = rustix::fs::statvfs(store.root()).ok();
             storage.free = disk.map(|disk| disk.f_bavail * disk.f_frsize);

@@ -75,19 +75,24 @@ impl Machine {
         command.args(arguments).output().expect("docker starts")
     }
 
-    /// Builds with `flags`; gives the digest and what was said.
-    pub(crate) fn build(&self, flags: &[&str], name: &str) -> (String, String) {
-        let output = format!("oci-dir:{name}");
-        let arguments = [
+    /// Of a build of all that `build.yaml` says.
+    pub(crate) fn arguments<'a>(&'a self, output: &'a str) -> [&'a str; 7] {
+        let base = &self.base;
+        [
             "build.yaml",
             "-v",
             "--no-cache",
             "--base",
-            &self.base,
+            base,
             "-o",
-            &output,
-        ];
-        let run = self.tool(flags, &arguments);
+            output,
+        ]
+    }
+
+    /// Builds with `flags`; gives the digest and what was said.
+    pub(crate) fn build(&self, flags: &[&str], name: &str) -> (String, String) {
+        let output = format!("oci-dir:{name}");
+        let run = self.tool(flags, &self.arguments(&output));
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(run.status.success(), "{flags:?}: {said}");
         let line = String::from_utf8_lossy(&run.stdout).into_owned();

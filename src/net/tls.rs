@@ -78,7 +78,8 @@ pub(crate) fn bundled_pem() -> Option<String> {
 
 impl Client {
     /// TLS that trusts the authorities of the system, of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they
-    /// are set, and of `--ca-cert`; where there is none of these, Mozilla's. Connections that share the value resume each other's sessions.
+    /// are set, and of `--ca-cert`; Mozilla's where the system has none. Connections that share the value resume each
+    /// other's sessions.
     pub fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let verifier = |roots| Verifier::new_with_extra_roots(roots, provider.clone());

@@ -10,7 +10,7 @@ use rustix::thread::UnshareFlags;
 
 use super::init::{PlainSight, Taps};
 use super::seccomp::Guard;
-use super::shown::Shown;
+use super::shown::{self, Shown};
 use super::wire::{Channel, Job, Note, Spec};
 use super::{
     Call, Command, Failure, MARKER, Outcome, Rung, family, ids, init, mounts, owners, probe, sys,
@@ -114,10 +114,7 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
             })?;
             Ok(None)
         }
-        Job::Overlay { .. } if spec.rung == Rung::Chroot => Err(Failure::said(
-            "mount(overlay)",
-            "nothing can be mounted here",
-        )),
+        Job::Overlay { .. } if spec.rung == Rung::Chroot => Err(shown::no_mounts()),
         Job::Overlay { directory } => {
             unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
             mounts::detach_from_host()?;
@@ -215,21 +212,20 @@ fn in_plain_sight(
     outcome
 }
 
-/// Runs `work` as pid 1 of new namespaces and waits until the last process in them has ended.
+/// Runs `work` as pid 1 of new namespaces, or what stands for it, and waits until the last process under it has ended.
 fn first_process(
     rung: Rung,
     channel: &Channel,
     work: impl FnOnce(&Channel) -> Result<Outcome, Failure>,
 ) -> Result<(), Failure> {
-    if rung != Rung::Chroot {
+    if rung == Rung::Chroot {
+        // Where a command ends the process that looks after it, its orphans come here.
+        family::adopt()?;
+    } else {
         unshare(
             UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
             "CLONE_NEWPID|CLONE_NEWIPC|CLONE_NEWUTS",
         )?;
-    }
-    if rung == Rung::Chroot {
-        // Where a command ends the process that looks after it, its orphans come here.
-        family::adopt()?;
     }
     let (alive, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| Failure::new("pipe2", error))?;

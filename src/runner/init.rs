@@ -43,7 +43,7 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// Where a program is looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs the command to its end. What comes by `taps` is passed on to its standard output and error.
+/// Runs the command to its end.
 pub(super) fn run(
     rung: Rung,
     command: &Command,

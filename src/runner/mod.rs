@@ -15,6 +15,7 @@
 //! its own, and no descriptor but three. Imports nothing of this crate.
 
 mod child;
+mod copies;
 mod failure;
 mod family;
 mod files;

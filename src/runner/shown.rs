@@ -5,20 +5,19 @@
 //! lookups that no link leads out of, before the command runs, and their directories are held: wherever a command
 //! moves those, it is there that things are taken away.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::copies::{Back, copy, copy_back, remove, set_mode};
 use super::mounts::DEVICES;
 use super::place::{self, failure, keep_times, name};
-use super::{CA_BUNDLE, Command, Failure, PRIVATE, RootFs, files};
+use super::{CA_BUNDLE, Command, Failure, PRIVATE, RootFs};
 
 /// What programs ask of /proc and /sys, as far as it is the same for every process. It is shown as it is when the
 /// command begins.
@@ -74,27 +73,10 @@ enum Kind {
     },
 }
 
-/// A file or directory of the host that a command may write to, in a copy.
-struct Back {
-    to: PathBuf,
-    before: Stamps,
-}
-
-/// By what a change of each entry is seen, by the directory (relative to the copy) and the name.
-type Stamps = HashMap<PathBuf, BTreeMap<OsString, Stamp>>;
-
-/// The inode, the length, and when it was last changed in any way.
-type Stamp = (u64, u64, (i64, i64));
-
 impl Shown {
     /// Puts it all there.
     pub(super) fn put(command: &Command) -> Result<Self, Failure> {
-        let RootFs::Directory(path) = &command.rootfs else {
-            return Err(Failure::said(
-                "mount(overlay)",
-                "nothing can be mounted here",
-            ));
-        };
+        let path = directory(&command.rootfs)?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let open = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -122,11 +104,8 @@ impl Shown {
     }
 
     fn put_all(&mut self, command: &Command) -> Result<(), Failure> {
-        let text = |path: &str| fs::read(path).unwrap_or_default();
-        for (target, bytes) in [
-            ("etc/resolv.conf", text("/etc/resolv.conf")),
-            ("etc/hosts", text("/etc/hosts")),
-        ] {
+        for target in ["etc/resolv.conf", "etc/hosts"] {
+            let bytes = fs::read(Path::new("/").join(target)).unwrap_or_default();
             self.put_at(Path::new(target), |place| fs::write(place, bytes))?;
         }
         self.dev(command)?;
@@ -149,25 +128,13 @@ impl Shown {
                 return Err(Failure::said(format!("copy({shown})"), reason));
             }
             let path = self.resolve(&place::inside(&mount.target))?;
-            let mut before = Stamps::new();
-            self.put_at(&path, |place| {
+            self.put_with_back(&path, |place| {
                 copy(&source, place)?;
-                if !mount.read_only {
-                    stamp_all(place, Path::new(""), &mut before)?;
+                if mount.read_only {
+                    return Ok(None);
                 }
-                Ok(())
+                Back::of(place, source).map(Some)
             })?;
-            let change = self.changes.last_mut();
-            if let (
-                false,
-                Some(Change {
-                    kind: Kind::Put { back, .. },
-                    ..
-                }),
-            ) = (mount.read_only, change)
-            {
-                *back = Some(Back { to: source, before });
-            }
         }
         // This one stays, as with other builders.
         place::directory(&self.root, &place::inside(&command.cwd)).map(drop)
@@ -231,6 +198,15 @@ impl Shown {
         path: &Path,
         make: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<(), Failure> {
+        self.put_with_back(path, |place| make(place).map(|()| None))
+    }
+
+    /// The same; `make` gives what changes are copied to.
+    fn put_with_back(
+        &mut self,
+        path: &Path,
+        make: impl FnOnce(&Path) -> io::Result<Option<Back>>,
+    ) -> Result<(), Failure> {
         let (parent, name) = place::split(path)?;
         let parent = self.directory(parent)?;
         let covers = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
@@ -241,11 +217,15 @@ impl Shown {
             })
             .map_err(|error| failure("rename", path, error))?;
         }
-        let put = keep_times(&parent, || make(&at(&parent, name)));
+        let mut back = None;
+        let put = keep_times(&parent, || {
+            back = make(&at(&parent, name))?;
+            Ok::<_, io::Error>(())
+        });
         self.changes.push(Change {
             name: name.to_owned(),
             parent,
-            kind: Kind::Put { covers, back: None },
+            kind: Kind::Put { covers, back },
         });
         put.map_err(|error| failure("create", path, error))
     }
@@ -353,15 +333,21 @@ impl Shown {
     }
 }
 
+/// Why there is no overlay.
+pub(super) fn no_mounts() -> Failure {
+    Failure::said("mount(overlay)", "nothing can be mounted here")
+}
+
+fn directory(rootfs: &RootFs) -> Result<&Path, Failure> {
+    match rootfs {
+        RootFs::Directory(path) => Ok(path),
+        RootFs::Overlay { .. } => Err(no_mounts()),
+    }
+}
+
 /// Makes the root file system the root of this process.
 pub(super) fn enter(rootfs: &RootFs) -> Result<(), Failure> {
-    let RootFs::Directory(path) = rootfs else {
-        return Err(Failure::said(
-            "mount(overlay)",
-            "nothing can be mounted here",
-        ));
-    };
-    rustix::process::chroot(path).map_err(|error| Failure::new("chroot", error))?;
+    rustix::process::chroot(directory(rootfs)?).map_err(|error| Failure::new("chroot", error))?;
     rustix::process::chdir("/").map_err(|error| Failure::new("chdir(/)", error))
 }
 
@@ -383,180 +369,4 @@ pub(super) fn devices_are_guarded() -> Result<bool, Failure> {
 /// A path for what lies in a directory; only its last part may be a link.
 fn at(parent: &OwnedFd, name: &OsStr) -> PathBuf {
     Path::new(&place::name(parent)).join(name)
-}
-
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-}
-
-/// Copies a file, a directory with all that is in it, or whatever else, as it is: with owner, mode, times and the
-/// user's attributes.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    copy_with(from, to, &mut HashMap::new())
-}
-
-/// `inodes` is where files with several names were copied to.
-fn copy_with(from: &Path, to: &Path, inodes: &mut HashMap<(u64, u64), PathBuf>) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(from)?;
-    let kind = FileType::from_raw_mode(metadata.mode());
-    if kind != FileType::Directory && metadata.nlink() > 1 {
-        let inode = (metadata.dev(), metadata.ino());
-        if let Some(first) = inodes.get(&inode) {
-            return fs::hard_link(first, to);
-        }
-        inodes.insert(inode, to.to_owned());
-    }
-    match kind {
-        FileType::Directory => {
-            fs::create_dir(to)?;
-            for entry in fs::read_dir(from)? {
-                let name = entry?.file_name();
-                let from = from.join(&name);
-                match copy_with(&from, &to.join(&name), inodes) {
-                    // Somebody else removed it just now.
-                    Err(_) if fs::symlink_metadata(&from).is_err() => {}
-                    result => result?,
-                }
-            }
-        }
-        FileType::Symlink => fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?,
-        FileType::RegularFile => drop(fs::copy(from, to)?),
-        kind => rustix::fs::mknodat(CWD, to, kind, Mode::from_raw_mode(0o600), metadata.rdev())?,
-    }
-    describe(from, to, &metadata)
-}
-
-/// Gives a copy its owner, mode, attributes and times.
-fn describe(from: &Path, to: &Path, metadata: &std::fs::Metadata) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
-    rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    if !metadata.is_symlink() {
-        set_mode(to, metadata.mode() & 0o7777)?;
-        let mut value = vec![0; 1 << 16];
-        for name in files::xattrs(from)? {
-            let length = rustix::fs::lgetxattr(from, &*name, &mut value[..])?;
-            rustix::fs::lsetxattr(to, &*name, &value[..length], XattrFlags::empty())?;
-        }
-    }
-    files::set_time(to, files::time_of(metadata))
-}
-
-fn stamp(metadata: &std::fs::Metadata) -> Stamp {
-    let changed = (metadata.ctime(), metadata.ctime_nsec());
-    (metadata.ino(), metadata.len(), changed)
-}
-
-/// Stamps what lies in a copy; the copy of a single file has no name in it.
-fn stamp_all(place: &Path, path: &Path, stamps: &mut Stamps) -> io::Result<()> {
-    let here = place.join(path);
-    let metadata = fs::symlink_metadata(&here)?;
-    let mut names = BTreeMap::new();
-    if metadata.is_dir() {
-        for entry in fs::read_dir(&here)? {
-            let name = entry?.file_name();
-            let below = path.join(&name);
-            let metadata = fs::symlink_metadata(place.join(&below))?;
-            names.insert(name, stamp(&metadata));
-            if metadata.is_dir() {
-                stamp_all(place, &below, stamps)?;
-            }
-        }
-    } else {
-        names.insert(OsString::new(), stamp(&metadata));
-    }
-    stamps.insert(path.to_owned(), names);
-    Ok(())
-}
-
-/// Does at the host's place what a command did in the copy, and nothing else: others may have been at work there.
-///
-/// The place itself stays what it is, as a mount would: a command cannot make a link of it.
-fn copy_back(from: &Path, back: &Back) -> io::Result<()> {
-    let kind = |path: &Path| fs::symlink_metadata(path).ok();
-    let Some(there) = kind(&back.to) else {
-        return Ok(());
-    };
-    let now = kind(from);
-    if there.is_dir() {
-        let is_there = now.as_ref().is_some_and(std::fs::Metadata::is_dir);
-        copy_directory_back(
-            is_there.then_some(from),
-            &back.to,
-            Path::new(""),
-            &back.before,
-        )?;
-        return match now {
-            Some(now) if is_there => describe(from, &back.to, &now),
-            _ => Ok(()),
-        };
-    }
-    let before = back
-        .before
-        .get(Path::new(""))
-        .and_then(|names| names.values().next());
-    match now {
-        Some(now) if now.is_file() && there.is_file() && Some(&stamp(&now)) != before => {
-            replace(from, &back.to)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The same for a directory of both; without `from` all that was in it is gone.
-fn copy_directory_back(
-    from: Option<&Path>,
-    to: &Path,
-    path: &Path,
-    before: &Stamps,
-) -> io::Result<()> {
-    let known = before.get(path);
-    let mut names = BTreeSet::new();
-    for entry in from.into_iter().flat_map(fs::read_dir).flatten() {
-        names.insert(entry?.file_name());
-    }
-    let gone = known.into_iter().flatten().map(|(name, _)| name);
-    for name in gone.filter(|name| !names.contains(*name)) {
-        remove(&to.join(name))?;
-    }
-    let Some(from) = from else { return Ok(()) };
-    for name in &names {
-        let (from, to) = (from.join(name), to.join(name));
-        let now = fs::symlink_metadata(&from)?;
-        let there = fs::symlink_metadata(&to).ok();
-        let is_same = known.and_then(|known| known.get(name)) == Some(&stamp(&now));
-        if now.is_dir() && there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
-            copy_directory_back(Some(&from), &to, &path.join(name), before)?;
-            if !is_same {
-                describe(&from, &to, &now)?;
-            }
-        } else if !is_same {
-            replace(&from, &to)?;
-        }
-    }
-    Ok(())
-}
-
-/// Puts a copy in the place of what is there, at once unless one is a directory and the other is not.
-fn replace(from: &Path, to: &Path) -> io::Result<()> {
-    let folder = to.parent().unwrap_or(Path::new("/"));
-    let fresh = tempfile::Builder::new()
-        .prefix(".pyats-image-build-")
-        .tempdir_in(folder)?;
-    let new = fresh.path().join("new");
-    copy(from, &new)?;
-    if fs::symlink_metadata(&new)?.is_dir() || fs::symlink_metadata(to).is_ok_and(|to| to.is_dir())
-    {
-        remove(to)?;
-    }
-    fs::rename(&new, to)
-}
-
-/// Removes whatever is at a path, if something is.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }

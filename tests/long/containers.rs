@@ -157,15 +157,7 @@ fn the_quickstart_and_a_compiler_everywhere() {
         for (name, text) in [("quickstart", &*quickstart), ("compiled", COMPILED)] {
             bench.write("build.yaml", text);
             let output = format!("oci-dir:{name}");
-            let arguments = [
-                "build.yaml",
-                "-v",
-                "--no-cache",
-                "--base",
-                &machine.base,
-                "-o",
-                &output,
-            ];
+            let arguments = machine.arguments(&output);
             let run = bench.finish(bench.tool(arguments).env("SOURCE_DATE_EPOCH", EPOCH));
             run.line();
             let rung = run.stderr().contains(&format!("rung `{}`", user.rung()));
