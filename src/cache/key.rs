@@ -1,10 +1,13 @@
 //! Keys: all that a step can read, in one digest.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
@@ -38,14 +41,10 @@ impl Key {
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::new();
-        let mut write = |field: &[u8]| {
-            bytes.extend((field.len() as u64).to_be_bytes());
-            bytes.extend(field);
-        };
-        write(VERSION.as_bytes());
+        write(&mut bytes, VERSION.as_bytes());
         for (name, digest) in &self.inputs {
-            write(name.as_bytes());
-            write(digest.hex().as_bytes());
+            write(&mut bytes, name.as_bytes());
+            write(&mut bytes, digest.hex().as_bytes());
         }
         Digest::of(&bytes)
     }
@@ -73,57 +72,108 @@ impl Key {
 
 /// A digest of what lies at a path, with all that is in it: names, kinds, modes, contents, and where links lead to.
 pub fn digest_of(path: &Path, progress: &Progress) -> Result<Digest, Error> {
-    let mut hash = Hashing::new(io::sink());
-    describe(path, b"", &mut hash, progress)?;
-    Ok(hash.complete().1)
+    let mut paths = vec![PathBuf::new()];
+    if fs::symlink_metadata(path)?.is_dir() {
+        list(path, &mut paths, progress)?;
+    }
+    let digests = digests_of(path, &paths, progress)?;
+    let mut bytes = Vec::new();
+    for (path, digest) in paths.iter().zip(digests) {
+        write(&mut bytes, path.as_os_str().as_bytes());
+        write(&mut bytes, digest.hex().as_bytes());
+    }
+    Ok(Digest::of(&bytes))
 }
 
-/// The same of a directory without what is in it, or of anything else.
-pub fn digest_of_one(path: &Path) -> Result<Digest, Error> {
-    let mut hash = Hashing::new(io::sink());
-    describe_one(path, b"", &mut hash)?;
-    Ok(hash.complete().1)
-}
-
-fn describe(
-    path: &Path,
-    name: &[u8],
-    hash: &mut Hashing<io::Sink>,
+/// The digests of what lies at paths below `root`, on all cores; those of directories without what is in them. An empty
+/// path is the root itself.
+pub fn digests_of(
+    root: &Path,
+    paths: &[PathBuf],
     progress: &Progress,
-) -> Result<(), Error> {
+) -> Result<Vec<Digest>, Error> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = cores.min(MAX_THREADS).min(paths.len() / FEW + 1);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Digest)>, Error> {
+        let mut buffer = vec![0; 1 << 17];
+        let mut found = Vec::new();
+        loop {
+            progress.check()?;
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(index) else {
+                return Ok(found);
+            };
+            found.push((index, digest_of_one(root, path, &mut buffer)?));
+        }
+    };
+    let mut digests = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut digests = work()?;
+        for other in others {
+            let found = other.join();
+            digests.extend(found.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, Error>(digests)
+    })?;
+    digests.sort_unstable_by_key(|(index, _)| *index);
+    Ok(digests.into_iter().map(|(_, digest)| digest).collect())
+}
+
+/// Beginning a thread costs as much as looking at some files.
+const FEW: usize = 64;
+/// More do not make a disk faster.
+const MAX_THREADS: usize = 16;
+
+/// Adds the paths of all that is in a directory, in order; a directory comes right before what is in it.
+fn list(root: &Path, paths: &mut Vec<PathBuf>, progress: &Progress) -> Result<(), Error> {
     progress.check()?;
-    if !describe_one(path, name, hash)? {
-        return Ok(());
+    let directory = paths.last().cloned().unwrap_or_default();
+    let mut entries = fs::read_dir(root.join(&directory))?
+        .map(|entry| {
+            let entry = entry?;
+            Ok((entry.file_name(), entry.file_type()?.is_dir()))
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    entries.sort_unstable();
+    for (name, is_directory) in entries {
+        paths.push(directory.join(name));
+        if is_directory {
+            list(root, paths, progress)?;
+        }
     }
-    let mut names: Vec<_> = fs::read_dir(path)?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<io::Result<_>>()?;
-    names.sort_unstable();
-    for name in &names {
-        describe(&path.join(name), name.as_bytes(), hash, progress)?;
-    }
-    // Whatever follows is not in this directory.
-    Ok(write(hash, b"")?)
+    Ok(())
 }
 
-/// Gives whether it is a directory.
-fn describe_one(path: &Path, name: &[u8], hash: &mut Hashing<io::Sink>) -> io::Result<bool> {
+fn digest_of_one(root: &Path, path: &Path, buffer: &mut [u8]) -> io::Result<Digest> {
+    let joined;
+    let path = if path.as_os_str().is_empty() {
+        root
+    } else {
+        joined = root.join(path);
+        &joined
+    };
     let metadata = fs::symlink_metadata(path)?;
-    write(hash, name)?;
-    write(hash, &metadata.mode().to_be_bytes())?;
+    let mut content = Hashing::new(io::sink());
+    content.write_all(&metadata.mode().to_be_bytes())?;
     if metadata.is_symlink() {
-        write(hash, fs::read_link(path)?.as_os_str().as_bytes())?;
+        content.write_all(fs::read_link(path)?.as_os_str().as_bytes())?;
     } else if metadata.is_file() {
-        let mut content = Hashing::new(io::sink());
-        io::copy(&mut fs::File::open(path)?, &mut content)?;
-        write(hash, content.complete().1.hex().as_bytes())?;
+        let mut file = fs::File::open(path)?;
+        loop {
+            let length = file.read(buffer)?;
+            if length == 0 {
+                break;
+            }
+            content.write_all(&buffer[..length])?;
+        }
     }
-    Ok(metadata.is_dir())
+    Ok(content.complete().1)
 }
 
-fn write(hash: &mut Hashing<io::Sink>, field: &[u8]) -> io::Result<()> {
-    hash.write_all(&(field.len() as u64).to_be_bytes())?;
-    hash.write_all(field)
+fn write(bytes: &mut Vec<u8>, field: &[u8]) {
+    bytes.extend((field.len() as u64).to_be_bytes());
+    bytes.extend(field);
 }
 
 /// Why a key could not be made.

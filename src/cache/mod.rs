@@ -15,7 +15,7 @@ use fs_err as fs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use self::key::{Error, Key, digest_of, digest_of_one};
+pub use self::key::{Error, Key, digest_of, digests_of};
 pub use self::remote::{Mode, Remote};
 use crate::digest::Digest;
 use crate::manifest::Layer;

@@ -146,11 +146,11 @@ impl Task {
             key.add("what is put where", store::json(placement));
             let is_files = |seen: &&Seen| seen.mount.target == Path::new(runner::FILES);
             if let Some(files) = self.mounts.iter().find(is_files) {
-                for item in &placement.items {
-                    progress.check()?;
-                    let source = files.mount.source.join(&item.source);
-                    let name = format!("`{}`", item.source.display());
-                    key.add_digest(name, cache::digest_of_one(&source)?);
+                let items = placement.items.iter();
+                let paths: Vec<PathBuf> = items.map(|item| PathBuf::from(&item.source)).collect();
+                let digests = cache::digests_of(&files.mount.source, &paths, progress)?;
+                for (path, digest) in paths.iter().zip(digests) {
+                    key.add_digest(format!("`{}`", path.display()), digest);
                 }
             }
         }
