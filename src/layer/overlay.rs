@@ -24,21 +24,24 @@ pub(super) fn visit(
     changeset: &mut Changeset<'_>,
 ) -> Result<(), Error> {
     let lower = Lower::open(lower, upper)?;
-    visit_path(&lower.root, upper, b"", false, changeset)
+    let after = Node::read(upper)?.ok_or_else(|| Error::Changed {
+        path: upper.to_owned(),
+    })?;
+    visit_path(&lower.root, upper, b"", &after, false, changeset)
 }
 
 fn visit_path(
     lower: &Path,
     upper: &Path,
     path: &[u8],
+    after: &Node,
     is_hidden: bool,
     changeset: &mut Changeset<'_>,
 ) -> Result<(), Error> {
     let host = at(upper, path);
-    let after = Node::read(&host)?.ok_or_else(|| Error::Changed { path: host.clone() })?;
     let below = at(lower, path);
     let before = Node::read(&below)?;
-    changeset.visit(path, before.as_ref(), &after, &host, || {
+    changeset.visit(path, before.as_ref(), after, &host, || {
         have_same_content(&below, &host, after.size)
     })?;
     if after.kind != Kind::Directory {
@@ -55,11 +58,11 @@ fn visit_path(
     }
     for name in children {
         let path = join(path, &name);
-        if Node::read(&at(upper, &path))?.is_some() {
+        if let Some(after) = Node::read(&at(upper, &path))? {
             // Below something that was no directory there was nothing, whatever a link leads to.
             let none = Path::new("/dev/null/none");
             let lower = if was_directory { lower } else { none };
-            visit_path(lower, upper, &path, is_hidden, changeset)?;
+            visit_path(lower, upper, &path, &after, is_hidden, changeset)?;
         } else if let Some(before) = Node::read(&at(lower, &path))? {
             changeset.visit_gone(&path, &before)?;
         }
