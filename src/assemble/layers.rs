@@ -11,16 +11,19 @@ use super::instructions::{Instructor, State};
 use super::{Build, settings};
 use crate::base::Base;
 use crate::buildfile::{Cmds, Instructions};
+use crate::cache::{self, Key};
 use crate::context::{self, Context};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Entry, Settings};
 use crate::layer::{self, Times};
+use crate::manifest::Layer;
 use crate::net::{self, StepProxies};
 use crate::progress::Progress;
 use crate::runner::{Mount, Rung};
 use crate::secret::{self, Secret};
 use crate::step::{self, Counts, Fate, Inputs, Made, Seen, Stack, Step};
+use crate::store;
 
 /// The time of files whose own time means nothing: 1980-01-02T00:00:00Z. Zip, and so a wheel that is
 /// built in the image, cannot store times before 1980 in any time zone.
@@ -142,7 +145,7 @@ pub(super) fn make(
         progress,
     };
     let tree = context.root.join("image");
-    let workspace = layer::write_tree(&tree, &inputs.times, inputs.compression, store)?;
+    let workspace = workspace(&tree, &inputs)?;
     let instructor = Instructor {
         context: &context.root,
         scratch,
@@ -213,6 +216,29 @@ pub(super) fn make(
         Ok(is_usual || stack.has_program(path)?)
     })?;
     Ok((entries, stack.fates().to_vec()))
+}
+
+/// The layer of the staged files, which is not made again if there is one with the same content.
+fn workspace(tree: &Path, inputs: &Inputs<'_>) -> Result<Layer, Error> {
+    let Inputs {
+        times,
+        compression,
+        store,
+        cache,
+        ..
+    } = inputs;
+    let mut key = Key::default();
+    let content = cache::digest_of(tree, inputs.progress).map_err(step::Error::from)?;
+    key.add_digest("the workspace", content);
+    key.add("times", store::json(times));
+    key.add("the compression", compression.to_string());
+    let known: Option<Layer> = cache.fact(&key);
+    if let Some(layer) = known.filter(|layer| store.has(&layer.descriptor)) {
+        return Ok(layer);
+    }
+    let layer = layer::write_tree(tree, times, *compression, store)?;
+    cache.remember_fact(&key, &layer)?;
+    Ok(layer)
 }
 
 /// Names of steps, and what became of them.
