@@ -35,7 +35,8 @@
 //! a step it executes itself anew, and that process (see [`runner::child`]) enters the namespaces before
 //! any thread exists, mounts, drops its privileges and executes the command. Work on trees whose owners
 //! are ids of a user namespace (unpacking, comparing, removing) is done the same way by
-//! [`runner::call`] and [`rootfs::serve`]. A program that uses this library therefore begins its `main` with
+//! [`runner::call`] and [`rootfs::serve`]. Layers that have to be pulled are read there as they come, and verified at
+//! their end ([`rootfs::pull`]). A program that uses this library therefore begins its `main` with
 //!
 //! ```no_run
 //! # use pyats_image_builder::{rootfs, runner};

@@ -4,15 +4,18 @@
 //! process (see [`runner::call`]) can set owners in it, read what is unreadable to the user, or remove it.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use fs_err as fs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::base;
 use crate::digest::{ChainId, DiffId};
-use crate::layer::{self, ChangesRequest, UnpackRequest, Unpacked};
+use crate::layer::{self, ChangesRequest, Coming, UnpackRequest, Unpacked};
 use crate::manifest::Layer;
 use crate::progress::{Cancelled, Progress};
+use crate::registry;
 use crate::runner::{self, Call, RootFs, Rung};
 use crate::store::{self, Scratch, Store};
 
@@ -38,6 +41,9 @@ pub enum Error {
         /// How it was found.
         source: Box<Self>,
     },
+    /// Layers could not be fetched.
+    #[error(transparent)]
+    Base(#[from] base::Error),
     /// The store's own words.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -66,6 +72,7 @@ impl Error {
                 "run it again: a base is pulled anew, another image has to be built again"
                     .to_owned(),
             ),
+            Self::Base(source) => source.hint(),
             Self::Store(source) => source.hint(),
             Self::NoLayers => Some("choose a base with a Python in it".to_owned()),
             _ => None,
@@ -120,6 +127,54 @@ pub fn unpack(
     store: &Store,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
+    unpack_from(layers, rung, store, None, progress)
+}
+
+/// The same of layers some of which may be missing. They are fetched from registries where they were seen, and unpacked
+/// as they come.
+pub fn pull(
+    layers: &[Layer],
+    rung: Rung,
+    registries: &registry::Client,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Rootfs, Error> {
+    let is_there = |layer: &Layer| store.has(&layer.descriptor);
+    if is_unpacked(layers, rung, store) || layers.iter().all(is_there) {
+        return unpack(layers, rung, store, progress);
+    }
+    let pending = store.pending()?;
+    let coming = Coming {
+        store: store.root().to_owned(),
+        pending: pending.path().to_owned(),
+    };
+    let (pulled, unpacked) = thread::scope(|scope| {
+        let pulled = scope.spawn(move || {
+            let pulled = base::bring(layers, registries, store, progress);
+            drop(pending);
+            pulled
+        });
+        let unpacked = unpack_from(layers, rung, store, Some(coming), progress);
+        let pulled = pulled.join();
+        let pulled = pulled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (pulled, unpacked)
+    });
+    progress.check()?;
+    pulled?;
+    match unpacked {
+        // What came first may have been thrown away, and fetched again.
+        Err(Error::Call { .. }) => unpack(layers, rung, store, progress),
+        unpacked => unpacked,
+    }
+}
+
+fn unpack_from(
+    layers: &[Layer],
+    rung: Rung,
+    store: &Store,
+    coming: Option<Coming>,
+    progress: &Progress,
+) -> Result<Rootfs, Error> {
     let kept = kept(layers, rung, store).ok_or(Error::NoLayers)?;
     let in_place = |directory: &Path| Rootfs {
         path: directory.join("rootfs"),
@@ -144,8 +199,12 @@ pub fn unpack(
             .collect(),
         rootfs: new.path,
         owners: new.owners,
+        coming,
     };
     let unpacked = call_unpack(rung, &request, progress).map_err(|error| {
+        if request.coming.is_some() {
+            return error;
+        }
         let blobs: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
         match store.discard_damaged(&blobs) {
             Ok(count) if count > 0 => Error::Damaged {

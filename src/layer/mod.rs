@@ -66,6 +66,17 @@ pub struct UnpackRequest {
     /// A file to be written, where owners cannot be set: those that are not 0:0, as `UID GID PATH\0`. Files
     /// and directories get [`OWNER_ATTRIBUTE`] as well.
     pub owners: Option<PathBuf>,
+    /// Where blobs that are not there yet come from.
+    pub coming: Option<Coming>,
+}
+
+/// Blobs are on their way into a store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Coming {
+    /// The root of the store.
+    pub store: PathBuf,
+    /// A file that is there for as long as blobs may come.
+    pub pending: PathBuf,
 }
 
 /// What came of it.

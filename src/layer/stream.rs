@@ -4,10 +4,7 @@
 //! those do, and all of OCI's and Docker's mean one of the three.
 
 use std::io::{self, BufRead, BufReader, Read, Write as _};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-
-use fs_err as fs;
 
 use crate::digest::{DiffId, Digest, Hashing};
 use crate::layer::Error;
@@ -24,14 +21,13 @@ const MAX_WINDOW: u32 = 27;
 /// Gives the uncompressed bytes of a layer to `apply`. A blob that is damaged is reported as that,
 /// whatever `apply` made of it.
 pub(super) fn read_layer(
-    blob: &Path,
+    blob: impl Read + Send,
     layer: &Layer,
     apply: impl FnOnce(&mut Chunks) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let file = fs::File::open(blob)?;
     let (applied, read) = std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(CHUNKS);
-        let reader = scope.spawn(move || read(file, sender));
+        let reader = scope.spawn(move || read(blob, sender));
         let mut chunks = Chunks {
             receiver,
             current: Vec::new(),
@@ -89,8 +85,11 @@ struct Verified {
     diff_id: io::Result<Option<DiffId>>,
 }
 
-fn read(file: fs::File, sender: SyncSender<io::Result<Vec<u8>>>) -> Result<Verified, Error> {
-    let mut blob = BufReader::with_capacity(CHUNK, Hashing::new(file));
+fn read(
+    blob: impl Read + Send,
+    sender: SyncSender<io::Result<Vec<u8>>>,
+) -> Result<Verified, Error> {
+    let mut blob = BufReader::with_capacity(CHUNK, Hashing::new(blob));
     let diff_id = decompress(&mut blob, &sender);
     if let Err(error) = &diff_id {
         // The receiver may be gone, and then knows a reason of its own.

@@ -178,6 +178,7 @@ impl Unpacking {
             layers,
             rootfs: self.root(),
             owners: None,
+            coming: None,
         });
         let names: Vec<_> = walk::names(&self.outside()).unwrap();
         assert_eq!(

@@ -8,11 +8,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use fs_err as fs;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -23,14 +24,20 @@ use crate::layer::node;
 use crate::layer::root::{self, Root};
 use crate::layer::stream;
 use crate::layer::whiteout::{self, Meaning};
-use crate::layer::{Error, OWNER_ATTRIBUTE, UnpackRequest, Unpacked};
+use crate::layer::{Coming, Error, OWNER_ATTRIBUTE, UnpackRequest, Unpacked};
 use crate::manifest::Layer;
+use crate::store::Store;
 
 /// Unpacks, verifying digests, sizes and diffIDs.
 pub(super) fn unpack(request: &UnpackRequest) -> Result<Unpacked, Error> {
     let mut tree = Tree::open(request)?;
-    for (blob, layer) in &request.layers {
-        tree.apply_layer(blob, layer)?;
+    for (path, layer) in &request.layers {
+        if let Some(Coming { store, pending }) = &request.coming {
+            let blob = Store::open(store)?.open_coming(&layer.descriptor.digest, pending);
+            tree.apply_layer(blob, layer)?;
+        } else {
+            tree.apply_layer(fs::File::open(path)?, layer)?;
+        }
     }
     tree.settle(request.owners.as_deref())
 }
@@ -72,7 +79,7 @@ impl Tree {
         })
     }
 
-    fn apply_layer(&mut self, blob: &Path, layer: &Layer) -> Result<(), Error> {
+    fn apply_layer(&mut self, blob: impl Read + Send, layer: &Layer) -> Result<(), Error> {
         self.current.clear();
         self.current_links.clear();
         let digest = layer.descriptor.digest;

@@ -186,7 +186,7 @@ struct Download<'a> {
 
 impl Download<'_> {
     fn restart(&mut self) -> Result<(), Error> {
-        self.writer = Some(self.store.writer()?);
+        self.writer = Some(self.store.writer_of(&self.blob.digest)?);
         self.received = 0;
         Ok(())
     }

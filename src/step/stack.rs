@@ -9,7 +9,6 @@ use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{Error, Seen, Step, Task, is_full, plain, printable, relative};
-use crate::base;
 use crate::cache::{Cache, Key};
 use crate::digest::{ChainId, DiffId};
 use crate::layer::{
@@ -141,6 +140,7 @@ impl<'a> Stack<'a> {
                         .owners
                         .as_ref()
                         .map(|_| self.inputs.scratch.join("owners-of-workspace")),
+                    coming: None,
                 };
                 let rung = self.inputs.rung.expect("there is a tree");
                 rootfs::call_unpack(rung, &request, self.inputs.progress)?;
@@ -167,10 +167,7 @@ impl<'a> Stack<'a> {
             registries,
             ..
         } = self.inputs;
-        if !rootfs::is_unpacked(&self.layers, rung, store) {
-            base::bring(&self.layers, registries, store, progress)?;
-        }
-        let below = rootfs::unpack(&self.layers, rung, store, progress)?;
+        let below = rootfs::pull(&self.layers, rung, registries, store, progress)?;
         let lower = [below.path];
         let kind = match rootfs::writable(rung, &lower, &directory, progress)? {
             // Each step gets an overlay of its own, see `prepare`.

@@ -18,6 +18,7 @@
 //! under its digest. Reads verify too, so a blob damaged on disk is an error and not a wrong image.
 
 mod blob;
+mod coming;
 mod places;
 mod scratch;
 mod usage;
@@ -36,12 +37,13 @@ use crate::digest::{ChainId, Digest, Hashing};
 use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 
 pub use blob::{BlobReader, BlobWriter};
+pub use coming::{ComingBlob, Pending};
 pub use scratch::{Scratch, abandoned};
 pub use usage::Session;
 
 pub(crate) use scratch::{flock, open_lock};
 
-use scratch::temporary;
+use scratch::{temporary, temporary_of};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -224,6 +226,14 @@ impl Store {
         Ok(BlobWriter {
             store: self.clone(),
             file: Hashing::new(temporary(&self.scratch_root())?),
+        })
+    }
+
+    /// A writer for a blob that others may read as it comes, see [`Store::open_coming`].
+    pub fn writer_of(&self, digest: &Digest) -> Result<BlobWriter> {
+        Ok(BlobWriter {
+            store: self.clone(),
+            file: Hashing::new(temporary_of(&self.scratch_root(), digest)?),
         })
     }
 

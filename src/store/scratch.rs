@@ -12,6 +12,7 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use rustix::fs::FlockOperation;
 
 use super::Result;
+use crate::digest::Digest;
 
 const SCRATCH_PREFIX: &str = "pyats-image-build-";
 const BLOB_PREFIX: &str = "blob-";
@@ -53,10 +54,37 @@ impl Scratch {
 
 /// A temporary file, locked as long as it is open: what is not locked was left by a killed build.
 pub(super) fn temporary(directory: &Path) -> Result<tempfile::NamedTempFile> {
+    temporary_as(directory, BLOB_PREFIX)
+}
+
+/// The same for a blob that others may read as it comes.
+pub(super) fn temporary_of(directory: &Path, digest: &Digest) -> Result<tempfile::NamedTempFile> {
+    temporary_as(directory, &coming_prefix(digest))
+}
+
+/// What there is of a blob that is on its way, if anything is.
+pub(super) fn incoming(directory: &Path, digest: &Digest) -> io::Result<Option<fs::File>> {
+    let prefix = coming_prefix(digest);
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(prefix.as_bytes()) {
+            // It may have been moved to its place by now.
+            return Ok(open_existing(&entry.path()).ok());
+        }
+    }
+    Ok(None)
+}
+
+fn coming_prefix(digest: &Digest) -> String {
+    format!("{BLOB_PREFIX}{}-", digest.hex())
+}
+
+fn temporary_as(directory: &Path, prefix: &str) -> Result<tempfile::NamedTempFile> {
     // Nobody may take it for left between its making and its locking, see `abandoned`.
     let _making = flock(fs::File::open(directory)?, FlockOperation::LockShared)?;
     let file = tempfile::Builder::new()
-        .prefix(BLOB_PREFIX)
+        .prefix(prefix)
         .tempfile_in(directory)?;
     rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive).map_err(io::Error::from)?;
     Ok(file)

@@ -141,6 +141,7 @@ fn layers(criterion: &mut Criterion) {
                 )],
                 owners: (!is_root).then(|| rootfs.with_extension("owners")),
                 rootfs,
+                coming: None,
             }
         };
         let unpack = |request: UnpackRequest| {

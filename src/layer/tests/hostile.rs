@@ -464,6 +464,7 @@ fn a_blob_with_other_bytes_is_refused() {
             layers,
             rootfs: unpacking.root(),
             owners: None,
+            coming: None,
         })
     };
     try_layer(&layer).unwrap();

@@ -46,6 +46,7 @@ pub(super) fn unpack_into(directory: &Path, name: &str, layers: &[Layer]) -> Pat
         layers,
         rootfs: rootfs.clone(),
         owners: None,
+        coming: None,
     })
     .unwrap();
     rootfs

@@ -246,6 +246,7 @@ fn owners_that_are_not_set_are_written_down_as_they_are_at_the_end() {
         layers,
         rootfs: unpacking.root(),
         owners: Some(owners.clone()),
+        coming: None,
     })
     .unwrap();
     let text = fs::read_to_string(&owners).unwrap();
@@ -287,6 +288,7 @@ fn every_compression_is_read_whatever_the_media_type_says() {
             layers,
             rootfs: unpacking.root(),
             owners: None,
+            coming: None,
         })
         .unwrap();
         assert_eq!(unpacking.read("a").len(), 800_000, "{index}");
@@ -298,6 +300,7 @@ fn every_compression_is_read_whatever_the_media_type_says() {
         layers,
         rootfs: unpacking.root(),
         owners: None,
+        coming: None,
     });
     assert!(
         matches!(
