@@ -10,7 +10,7 @@ use crate::manifest::Platform;
 use crate::registry::Reference;
 
 /// The keys of a build file, in the order in which messages name them.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "tag",
     "python",
     "base",
@@ -19,6 +19,7 @@ const KEYS: [&str; 16] = [
     "files",
     "packages",
     "pip-config",
+    "installer",
     "repositories",
     "snapshot",
     "proxy",
@@ -63,6 +64,7 @@ impl Decoder<'_, '_> {
                     buildfile.packages = lines.map(|(_, line)| line.to_owned()).collect();
                 }
                 "pip-config" => buildfile.pip_config = self.pip_config(value),
+                "installer" => buildfile.installer = self.installer(value),
                 "repositories" => buildfile.repositories = self.repositories(value),
                 "snapshot" => buildfile.snapshot = self.snapshot(value),
                 "proxy" => buildfile.proxy = self.proxy(value),

@@ -11,6 +11,7 @@ mod diagnostics;
 mod events;
 mod expand;
 mod files;
+mod installer;
 mod interpolate;
 mod json;
 mod location;
@@ -32,6 +33,7 @@ use regex::Regex;
 
 pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
+pub use installer::{Installer, NoInstaller, UV_SETTINGS};
 pub use json::json;
 pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
@@ -64,6 +66,10 @@ pub struct BuildFile {
     pub packages: Vec<String>,
     /// `pip-config` as the text of a `pip.conf`, with credentials in it.
     pub pip_config: Option<String>,
+    /// `installer`
+    pub installer: Option<Installer>,
+    /// What is wrong with `pip-config` if uv is the installer, see [`BuildFile::installer`].
+    pub not_for_uv: Vec<Problem>,
     /// `repositories`, in their order.
     pub repositories: Vec<Repository>,
     /// `snapshot`: a path of this machine, `~` not expanded yet.
@@ -280,7 +286,9 @@ impl BuildFile {
         let mut problems = Problems::new(name, text);
         let mut buildfile = Self::default();
         if let Some(root) = tree(text, Dialect::BuildFile(lookup), &mut problems) {
-            buildfile = Decoder::new(&mut problems, false).buildfile(&root, mask::masked(&root));
+            let mut decoder = Decoder::new(&mut problems, false);
+            buildfile = decoder.buildfile(&root, mask::masked(&root));
+            buildfile.not_for_uv = installer::problems(name, text, &decoder.not_for_uv);
         }
         match problems.complete() {
             problems if problems.is_empty() => Ok(buildfile),

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use saphyr_parser::{ScalarStyle, Span};
 
-use super::diagnostics::span;
+use super::diagnostics::{Problems, span};
 use super::node::{Node, Scalar, Value};
 use super::shape::Decoder;
 
@@ -45,7 +45,7 @@ impl Decoder<'_, '_> {
             match &options.value {
                 Value::Mapping(options) => {
                     let _ = writeln!(text, "[{}]", key.key());
-                    self.pip_options(section, options, &mut text);
+                    self.pip_options(key, options, &mut text);
                 }
                 _ if options.is_null() => {}
                 _ => {
@@ -62,7 +62,7 @@ impl Decoder<'_, '_> {
         text
     }
 
-    fn pip_options(&mut self, section: &str, options: &[(Node, Node)], text: &mut String) {
+    fn pip_options(&mut self, section: &Node, options: &[(Node, Node)], text: &mut String) {
         let mut seen: HashMap<String, Span> = HashMap::new();
         for (key, value) in options {
             self.pip_name(key, "option", &['=', ':', '[', ']']);
@@ -76,11 +76,13 @@ impl Decoder<'_, '_> {
                     .add_related(key.span, message, first, "first used here");
                 continue;
             }
-            seen.insert(normal, key.span);
             if value.is_null() {
+                seen.insert(normal, key.span);
                 continue;
             }
-            let what = format!("pip-config.{section}.{}", key.shown_key());
+            self.setting(section.key(), &normal, key.shown_key(), key.span);
+            seen.insert(normal, key.span);
+            let what = format!("pip-config.{}.{}", section.shown_key(), key.shown_key());
             let lines = self.pip_value(value, &what);
             // The form of the ancestor's documentation: the first line stands behind the name.
             let _ = writeln!(text, "{} = {}", key.key(), lines.join("\n    "));
@@ -149,19 +151,30 @@ impl Decoder<'_, '_> {
         let blank = python_lines(&scalar.text)
             .take_while(|line| line.trim().is_empty())
             .count();
-        for (at, message) in check(&scalar.text) {
+        let place_of = |problems: &Problems<'_>, at: usize| {
             // A literal block begins with its first line that is not blank, and shows its lines as they
             // are; other styles fold and escape them, and a variable may have brought lines.
             let number = place.start.line() + at - blank;
-            let line = self.problems.line(number);
+            let line = problems.line(number);
             let text = python_lines(&scalar.text).nth(at).unwrap_or_default();
             let shows = scalar.style == ScalarStyle::Literal && line.ends_with(text);
             let indentation = line.chars().take_while(|c| c.is_whitespace()).count();
-            let place = if shows {
+            if shows {
                 span(number, indentation, line.trim().chars().count())
             } else {
                 place
-            };
+            }
+        };
+        let Checked { broken, options } = check(&scalar.text);
+        for (at, section, name) in options {
+            // What `%ENV{NAME}` stands for is not shown.
+            let is_shown = scalar.shown.contains(&name);
+            let shown = if is_shown { &name } else { "***" };
+            let place = place_of(self.problems, at);
+            self.setting(&section, &normal_name(&name), shown, place);
+        }
+        for (at, message) in broken {
+            let place = place_of(self.problems, at);
             let hint = match &message {
                 Broken::NoSection => "begin with a section, such as `[global]`",
                 Broken::NoValue => {
@@ -203,9 +216,16 @@ enum Broken {
     Duplicate(&'static str),
 }
 
-/// What `configparser` says about the lines of a text, counted from 0.
-fn check(text: &str) -> Vec<(usize, Broken)> {
-    let mut broken = Vec::new();
+/// What `configparser` finds in a text, by lines counted from 0.
+#[derive(Debug, Default)]
+struct Checked {
+    broken: Vec<(usize, Broken)>,
+    /// Section and name.
+    options: Vec<(usize, String, String)>,
+}
+
+fn check(text: &str) -> Checked {
+    let mut checked = Checked::default();
     let mut sections: HashSet<String> = HashSet::new();
     let mut options: HashSet<(String, String)> = HashSet::new();
     let mut section: Option<String> = None;
@@ -225,14 +245,14 @@ fn check(text: &str) -> Vec<(usize, Broken)> {
             .and_then(|rest| rest.rsplit_once(']'));
         if let Some((name, _)) = header.filter(|(name, _)| !name.is_empty()) {
             if !sections.insert(name.to_owned()) && name != "DEFAULT" {
-                broken.push((at, Broken::Duplicate("section")));
+                checked.broken.push((at, Broken::Duplicate("section")));
             }
             section = Some(name.to_owned());
             option = None;
             continue;
         }
         let Some(section) = &section else {
-            broken.push((at, Broken::NoSection));
+            checked.broken.push((at, Broken::NoSection));
             // Whatever follows has no section either.
             break;
         };
@@ -240,14 +260,17 @@ fn check(text: &str) -> Vec<(usize, Broken)> {
             Some((name, _)) if !name.trim().is_empty() => {
                 let key = (section.clone(), name.trim().to_lowercase());
                 if !options.insert(key) {
-                    broken.push((at, Broken::Duplicate("option")));
+                    checked.broken.push((at, Broken::Duplicate("option")));
                 }
+                checked
+                    .options
+                    .push((at, section.clone(), name.trim().to_owned()));
                 option = Some(indentation);
             }
-            _ => broken.push((at, Broken::NoValue)),
+            _ => checked.broken.push((at, Broken::NoValue)),
         }
     }
-    broken
+    checked
 }
 
 #[cfg(test)]
@@ -274,7 +297,7 @@ mod tests {
             ("[a]\n  x=1\n  y", vec![(2, Broken::NoValue)]),
             ("[a]\n  x=1\n    y", vec![]),
         ] {
-            assert_eq!(check(text), expected, "{text}");
+            assert_eq!(check(text).broken, expected, "{text}");
         }
     }
 }

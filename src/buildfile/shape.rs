@@ -16,6 +16,8 @@ pub(super) struct Decoder<'a, 'p> {
     pub(super) problems: &'a mut Problems<'p>,
     /// Destinations in the workspace, and the entries that have them.
     pub(super) taken: HashMap<String, Span>,
+    /// Settings of pip that uv has nothing like, and what messages call them.
+    pub(super) not_for_uv: Vec<(Span, String)>,
     /// The file is another program's: keys that are not known here are none of our business.
     foreign: bool,
 }
@@ -25,6 +27,7 @@ impl<'a, 'p> Decoder<'a, 'p> {
         Self {
             problems,
             taken: HashMap::new(),
+            not_for_uv: Vec::new(),
             foreign,
         }
     }

@@ -16,7 +16,7 @@ fn problems_are_shown() {
     build.yaml:1:1: unknown key `something`
       1 | something: 1
         | ^^^^^^^^^
-      hint: the keys here are `tag`, `python`, `base`, `platform`, `env`, `files`, `packages`, `pip-config`, `repositories`, `snapshot`, `proxy`, `cmds`, `jobfiles`, `labels`, `annotations`, `system-packages`
+      hint: the keys here are `tag`, `python`, `base`, `platform`, `env`, `files`, `packages`, `pip-config`, `installer`, `repositories`, `snapshot`, `proxy`, `cmds`, `jobfiles`, `labels`, `annotations`, `system-packages`
     "#);
     assert_snapshot!(bad("tag: a\npython: 3\ntag: b\n"), @r#"
     build.yaml:3:1: duplicate key `tag`
@@ -507,5 +507,45 @@ fn long_lines_and_many_problems_are_cut() {
         bad(&many).ends_with("and 10 more problems"),
         "{}",
         bad(&many)
+    );
+}
+
+#[test]
+fn what_speaks_against_uv_is_shown_if_it_is_the_installer() {
+    let against = |text: &str| {
+        let buildfile = good(text);
+        assert_eq!(
+            buildfile.installer(Some(Installer::Pip)).unwrap(),
+            Installer::Pip
+        );
+        buildfile.installer(None).unwrap_err().to_string()
+    };
+    let mapping = "installer: uv\npip-config:\n  global:\n    Index_URL: https://a\n    prefer-binary: 1\n    target:\n  \
+                   install:\n    user: 1\n  search:\n    index: b\n";
+    assert_snapshot!(against(mapping), @r#"
+    build.yaml:5:5: uv has nothing like pip's setting `prefer-binary`
+      5 |     prefer-binary: 1
+        |     ^^^^^^^^^^^^^
+      hint: remove it, or write `installer: pip`, which goes by it
+    build.yaml:8:5: uv has nothing like pip's setting `user`
+      8 |     user: 1
+        |     ^^^^
+      hint: remove it, or write `installer: pip`, which goes by it
+    "#);
+    let text = "pip-config: |\n  [global]\n  timeout = 5\n  # target = x\n  root = /x\n    y = 1\ninstaller: uv\n";
+    assert_snapshot!(against(text), @r#"
+    build.yaml:5:3: uv has nothing like pip's setting `root`
+      5 |   root = /x
+        |   ^^^^^^^^^
+      hint: remove it, or write `installer: pip`, which goes by it
+    "#);
+    assert_snapshot!(bad("installer: poetry\n"), @r#"
+    build.yaml:1:12: `installer` must be `pip` or `uv`
+      1 | installer: poetry
+        |            ^^^^^^
+    "#);
+    assert_eq!(
+        good("python: 3.11\n").installer(None).unwrap(),
+        Installer::Pip
     );
 }
