@@ -49,7 +49,7 @@ fn dockerfile(base: &Base, settings: &Settings, stages: &[Stage]) -> String {
     for stage in stages {
         match stage {
             Stage::Workspace => {}
-            Stage::Step(step) | Stage::Pip(step) => {
+            Stage::Step(step) | Stage::Packages(step) => {
                 if user.is_some() {
                     line(format_args!("USER root"));
                 }

@@ -20,7 +20,7 @@ use crate::net::{self, StepProxies};
 use crate::progress::Progress;
 use crate::runner::{Mount, Rung};
 use crate::secret::{self, Secret};
-use crate::step::{self, Counts, Fate, Inputs, Made, Seen, Stack, Step};
+use crate::step::{self, Counts, Fate, Inputs, Kept, Made, Seen, Stack, Step};
 
 /// The time of files whose own time means nothing: 1980-01-02T00:00:00Z. Zip, and so a wheel that is
 /// built in the image, cannot store times before 1980 in any time zone.
@@ -31,8 +31,8 @@ const SETTLED: i64 = 315_619_200;
 pub(super) enum Stage {
     /// Something that is run.
     Step(Step),
-    /// The same, and it is shown what pip reads.
-    Pip(Step),
+    /// The same, and it is shown what pip and uv read.
+    Packages(Step),
     /// The staged files are copied.
     Workspace,
     /// Instructions of the build file's, by the key that holds them.
@@ -58,7 +58,8 @@ pub(super) fn stages(build: Build<'_>, context: &Context, settings: &Settings) -
         stages.push(Stage::Instructions("cmds.pre", pre.clone()));
     }
     if !context.requirements.is_empty() {
-        stages.push(Stage::Pip(step::packages(&context.requirements, settled)));
+        let packages = step::packages(build.installer, &context.requirements, settled);
+        stages.push(Stage::Packages(packages));
     }
     if !is_below {
         stages.push(Stage::Workspace);
@@ -88,7 +89,7 @@ fn install(stages: &[Stage], name: &str) -> bool {
 /// What is run, in order.
 pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
     let step = |stage| match stage {
-        Stage::Step(step) | Stage::Pip(step) => Some(step),
+        Stage::Step(step) | Stage::Packages(step) => Some(step),
         Stage::Workspace | Stage::Instructions(..) => None,
     };
     stages.into_iter().filter_map(step).collect()
@@ -116,7 +117,8 @@ pub(super) fn make(
     let mut mounts = mounts(build, context, lies_below(build, settings))?;
     let pip_secrets = pip_secrets(build)?;
     mounts.extend(pip_secrets.mounts);
-    mounts.push(pip_cache(build, rung)?);
+    let kept = step::kept(build.installer);
+    mounts.push(installer_cache(build, rung, kept)?);
     let proxies = StepProxies::open(build.net, progress)?;
     let mut hidden = pip_secrets.hidden;
     let texts = [&context.secret_requirements, &context.secret_pip_conf];
@@ -165,7 +167,7 @@ pub(super) fn make(
         // The virtual environment is made without pip's settings and requirements.
         let (step, mounts) = match stage {
             Stage::Step(step) => (step, &[][..]),
-            Stage::Pip(step) => (step, &mounts[..]),
+            Stage::Packages(step) => (step, &mounts[..]),
             Stage::Workspace => {
                 stack.push(&tree, &workspace)?;
                 entries.push(Entry {
@@ -184,16 +186,9 @@ pub(super) fn make(
         let names = proxies.variables().iter().map(|(name, _)| name.into());
         let mut private: Vec<OsString> = names.collect();
         let mut step = step.clone();
-        if matches!(stage, Stage::Pip(_)) {
+        if matches!(stage, Stage::Packages(_)) {
             env.extend(pip_secrets.env.iter().cloned());
-            let is_own = |(name, _): &(OsString, OsString)| {
-                name == step::PIP_CACHE || name == step::PIP_NO_CACHE
-            };
-            if !env.iter().any(is_own) {
-                step.use_pip_cache();
-                env.push((step::PIP_CACHE.into(), step::PIP_CACHE_DIR.into()));
-                private.push(step::PIP_CACHE.into());
-            }
+            private.extend(step.use_cache(kept, &mut env));
         }
         let made = stack.run(&step, &env, &private, mounts)?;
         part.finish(outcome(&made));
@@ -228,7 +223,7 @@ pub(super) fn outcome(made: &Made) -> String {
     }
 }
 
-/// What pip is shown: its settings, and the requirements, with credentials where there are some. Of the
+/// What pip, or uv, is shown: the settings of pip, and the requirements, with credentials where there are some. Of the
 /// workspace it sees nothing else, unless its layer lies below. Its key holds both without credentials.
 fn mounts(
     build: Build<'_>,
@@ -273,23 +268,24 @@ fn mounts(
     Ok(mounts)
 }
 
-/// Where pip keeps downloads and wheels, for all builds of the store; without the cache, or where all of it would have
-/// to be copied, for this build alone.
-fn pip_cache(build: Build<'_>, rung: Option<Rung>) -> Result<Seen, Error> {
+/// Where the installer keeps downloads and wheels, for all builds of the store; without the cache, or where all of it would
+/// have to be copied, for this build alone.
+fn installer_cache(build: Build<'_>, rung: Option<Rung>, kept: Kept) -> Result<Seen, Error> {
     let folder = if build.options.cache.is_used && rung != Some(Rung::Chroot) {
         build.store.caches_path()
     } else {
         build.scratch.to_owned()
     };
-    let source = folder.join("pip");
+    let name = build.installer.to_string();
+    let source = folder.join(&name);
     fs::create_dir_all(&source)?;
     Ok(Seen {
         mount: Mount {
             source,
-            target: PathBuf::from(step::PIP_CACHE_DIR),
+            target: PathBuf::from(kept.place),
             read_only: false,
         },
-        counts: Counts::Name("the cache of pip".to_owned()),
+        counts: Counts::Name(format!("the cache of {name}")),
     })
 }
 

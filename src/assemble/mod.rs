@@ -12,7 +12,7 @@ use std::sync::Arc;
 use fs_err as fs;
 
 use crate::base::{self, Base, Layers, Pull};
-use crate::buildfile::BuildFile;
+use crate::buildfile::{BuildFile, Installer};
 use crate::cache::{self, Cache, Key, Policy, Remote};
 use crate::context::{self, Again, ContextRoot, Sources, SshOptions};
 use crate::error::{Error, OptionsError};
@@ -51,6 +51,8 @@ pub struct Options {
     pub files: Vec<PathBuf>,
     /// Replaces `python:X-slim`.
     pub base: Option<String>,
+    /// Replaces the build file's.
+    pub installer: Option<Installer>,
     /// Replaces the build file's, or this machine's.
     pub platform: Option<Platform>,
     /// Of the layers that are made here.
@@ -158,6 +160,7 @@ pub struct Plan {
 /// Builds the image that `options.file` describes.
 pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let mut buildfile = BuildFile::load(&options.file)?;
+    let installer = buildfile.installer(options.installer)?;
     context::join_snapshot(&mut buildfile)?;
     let references = settings::references(options, &buildfile)?;
     let outputs = settings::outputs(options, &references)?;
@@ -183,6 +186,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let build = Build {
         options,
         buildfile: &buildfile,
+        installer,
         net: &net,
         registries: &registries,
         store: &store,
@@ -205,6 +209,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
 struct Build<'a> {
     options: &'a Options,
     buildfile: &'a BuildFile,
+    installer: Installer,
     net: &'a Arc<net::Client>,
     registries: &'a Client,
     store: &'a Store,

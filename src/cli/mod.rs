@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use pyats_image_builder::assemble::{self, CacheRepo, Options};
 use pyats_image_builder::base::{InvalidSource, Pull};
+use pyats_image_builder::buildfile::Installer;
 use pyats_image_builder::cache::{Mode, Policy};
 use pyats_image_builder::context::{Again, SshOptions};
 use pyats_image_builder::doctor;
@@ -218,6 +219,10 @@ pub(crate) struct Build {
     /// or docker-archive:FILE
     #[arg(long, value_name = "REFERENCE")]
     base: Option<String>,
+
+    /// Who installs the packages: pip or uv. Overrides the YAML's `installer` [default: pip]
+    #[arg(long, value_name = "NAME")]
+    installer: Option<Installer>,
 
     /// What to pull and build for [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -531,6 +536,7 @@ impl Build {
             dry_run: self.dry_run,
             outputs: self.outputs.clone(),
             base: self.base.clone(),
+            installer: self.installer,
             platform: self.platform.clone(),
             compression: self.compression,
             runner: global.runner(),

@@ -95,7 +95,7 @@ pub struct Context {
     pub bytes: u64,
 }
 
-/// Whether a requirement, `pip.conf` or a `PIP_*` variable of `env` (the image's environment, expanded)
+/// Whether a requirement, `pip.conf` or a `PIP_*` or `UV_*` variable of `env` (the image's environment, expanded)
 /// names the workspace or a path in it.
 ///
 /// It is true whenever that cannot be ruled out: a relative path, a `file:` URL, the name of an

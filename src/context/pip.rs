@@ -91,7 +91,9 @@ pub(super) fn sees_workspace(
     requirements.lines().any(requirement_sees)
         || pip_conf.is_some_and(configuration_sees)
         || env.iter().any(|(name, value)| {
-            let setting = name.strip_prefix("PIP_");
+            let setting = ["PIP_", "UV_"]
+                .iter()
+                .find_map(|own| name.strip_prefix(own));
             setting.is_some_and(|setting| setting_sees(setting, value))
         })
 }

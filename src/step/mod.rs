@@ -4,13 +4,14 @@
 //! A step is a list of commands whose changes become one layer. The same lists are written into the
 //! generated `Dockerfile`, so that both give the same image.
 
+mod installer;
 mod stack;
 
+pub use installer::{Kept, kept, packages};
 pub use stack::{Fate, Inputs, Made, Stack};
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::slice;
 
 use fs_err as fs;
 
@@ -31,7 +32,6 @@ pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
 const INSTALL_PACKAGES: &str = include_str!("packages.sh");
 const SETTLE: &str = include_str!("settle.py");
 const INSTALL_PIP: &str = include_str!("install_pip.py");
-
 /// The `PATH` of an image that sets none, as Docker has it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -249,7 +249,17 @@ impl Error {
                  `system-packages: []` installs none"
                     .to_owned(),
             ),
-            Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("No matching distribution")) => {
+            Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("No matching distribution found for uv==")) => {
+                Some(format!(
+                    "`installer: uv` takes uv {} from where packages come from; have it there, or write `installer: pip`",
+                    installer::UV
+                ))
+            }
+            Self::Failed { tail, .. }
+                if tail.iter().any(|line| {
+                    line.contains("No matching distribution") || line.contains("No solution found")
+                }) =>
+            {
                 Some(
                     "check the name and the version in `packages`, and that the index has a release for this \
                      Python"
@@ -317,53 +327,6 @@ pub fn virtual_environment(settled: i64) -> Step {
             settle(settled),
         ],
         emulate: false,
-    }
-}
-
-/// Installs the packages of files of requirements, one after the other.
-#[must_use]
-pub fn packages(requirements: &[String], settled: i64) -> Step {
-    // Bytecode is compiled by `settle`, on all cores; a cache in the image would only make the layer larger.
-    let pip = argv(&[
-        "/venv/bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--no-compile",
-        NO_CACHE,
-        "-r",
-    ]);
-    let install = |file: &String| [&pip[..], slice::from_ref(file)].concat();
-    let mut commands: Vec<_> = requirements.iter().map(install).collect();
-    commands.push(settle(settled));
-    let names: Vec<_> = requirements
-        .iter()
-        .map(|file| format!("pip install -r {file}"))
-        .collect();
-    Step {
-        name: "packages",
-        created_by: names.join(" && "),
-        commands,
-        // pip asks for the owners of many files, and needs none but root.
-        emulate: false,
-    }
-}
-
-/// The word that keeps pip from leaving a cache in a layer.
-const NO_CACHE: &str = "--no-cache-dir";
-/// The variable that tells pip where its cache is.
-pub const PIP_CACHE: &str = "PIP_CACHE_DIR";
-/// The variable that tells pip to have none.
-pub const PIP_NO_CACHE: &str = "PIP_NO_CACHE_DIR";
-/// Where pip's cache is shown, in no layer.
-pub const PIP_CACHE_DIR: &str = "/dev/.pyats-image-build/pip";
-
-impl Step {
-    /// Lets pip have a cache, which lies outside of the image.
-    pub fn use_pip_cache(&mut self) {
-        for command in &mut self.commands {
-            command.retain(|word| word != NO_CACHE);
-        }
     }
 }
 
