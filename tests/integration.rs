@@ -15,6 +15,8 @@ mod containers;
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.
 mod image;
+/// Packages by uv in place of pip.
+mod installer;
 /// Kills at any moment, and the whole of pyATS: `tests/run.sh --full`.
 mod long;
 /// `oci-dir`, `oci-archive`, `docker-archive`, tags, labels, compression, the files for scripts.

@@ -47,20 +47,25 @@ const FILES: [&str; 3] = [
 
 #[test]
 fn as_root() {
-    passes_every_oracle(User::Root);
+    passes_every_oracle(User::Root, "pip");
+}
+
+#[test]
+fn as_root_with_uv() {
+    passes_every_oracle(User::Root, "uv");
 }
 
 #[test]
 fn as_a_user_with_subordinate_ids() {
-    passes_every_oracle(User::Subids);
+    passes_every_oracle(User::Subids, "pip");
 }
 
 #[test]
 fn as_a_user_without_subordinate_ids() {
-    passes_every_oracle(User::Plain);
+    passes_every_oracle(User::Plain, "pip");
 }
 
-fn passes_every_oracle(user: User) {
+fn passes_every_oracle(user: User, installer: &str) {
     if !have(&["skopeo", "umoci"]) {
         return;
     }
@@ -87,6 +92,8 @@ fn passes_every_oracle(user: User) {
         "--path",
         context.to_str().expect("plain"),
         "--keep-context",
+        "--installer",
+        installer,
         "--label",
         "who=test",
     ]);

@@ -1,5 +1,6 @@
 //! Credentials reach pip, and nothing that stays: no layer, config, context, log, error or store.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -25,7 +26,9 @@ fn credentials_reach_pip_and_nothing_else() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
-    for user in User::ALL {
+    let mut wheels = fetch_uv();
+    let both = |user| [(user, "pip"), (user, "uv")];
+    for (user, installer) in User::ALL.into_iter().flat_map(both) {
         let Some(bench) = Bench::new(user) else {
             continue;
         };
@@ -33,7 +36,9 @@ fn credentials_reach_pip_and_nothing_else() {
         let add = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'a').writestr('pib.pth', sys.argv[2])";
         let mut python = Command::new("python3");
         succeed(python.args(["-c", add]).arg(&wheel).arg(CHATTERBOX));
-        let index = serve_index(fs::read(wheel).expect("it was just made"));
+        let name = wheel.file_name().expect("a file").display().to_string();
+        wheels.insert(name, fs::read(wheel).expect("it was just made"));
+        let index = serve_index(wheels.clone());
         // What the build file may say of the index, and the two secrets that may say it.
         let address = index.split(':').next().expect("a host");
         let url = |login: &str| format!("http://{login}{index}/main/simple");
@@ -56,7 +61,7 @@ fn credentials_reach_pip_and_nothing_else() {
         bench.write(
             "build.yaml",
             format!(
-                "tag: image:1\npython: 3.11\nsystem-packages: []\n\
+                "tag: image:1\npython: 3.11\nsystem-packages: []\ninstaller: {installer}\n\
                  packages:\n  - --extra-index-url http://user:%ENV{{LINE}}@{index}/extra/simple\n  - pib-hello\n\
                  {key}cmds:\n  post: |\n    RUN --mount=type=secret,id=token,env=WORD,required \
                  --mount=type=secret,id=token cat /run/secrets/token && echo \"$WORD\" && test -n \"$WORD\" && \
@@ -80,7 +85,10 @@ fn credentials_reach_pip_and_nothing_else() {
             .count();
         assert!(stars >= 8, "the steps show their secrets: {log}");
         let image = verify(&bench.path("out"), "1");
-        assert!(image.find("venv/bin/pib-hello").is_some(), "pip was let in");
+        assert!(
+            image.find("venv/bin/pib-hello").is_some(),
+            "{installer} was let in"
+        );
         assert!(image.find("run/secrets").is_none(), "what was mounted upon");
         let is_given = user != User::Plain;
         assert_eq!(image.find("venv/pip.conf").is_some(), is_given);
@@ -269,20 +277,46 @@ fn search(root: &Path, secrets: &regex::bytes::Regex) -> Vec<std::path::PathBuf>
     found
 }
 
-/// A package index with one wheel that wants a login, one for each of its halves; gives its address.
-fn serve_index(wheel: Vec<u8>) -> String {
+/// uv's wheels for this machine, by their names, as the real index has them.
+fn fetch_uv() -> BTreeMap<String, Vec<u8>> {
+    let folder = tempfile::tempdir().expect("there is room");
+    let venv = folder.path().join("venv");
+    succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+    let wheels = folder.path().join("wheels");
+    let mut pip = Command::new(venv.join("bin/pip"));
+    pip.args([
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "uv==0.13.9",
+        "-d",
+    ]);
+    succeed(pip.arg(&wheels));
+    let entries = fs::read_dir(wheels).expect("pip made it").flatten();
+    let pair = |entry: fs::DirEntry| {
+        let wheel = fs::read(entry.path()).expect("pip wrote it");
+        (entry.file_name().display().to_string(), wheel)
+    };
+    entries.map(pair).collect()
+}
+
+/// A package index with wheels that wants a login, one for each of its halves: the first has uv, the second the rest.
+/// Gives its address.
+fn serve_index(wheels: BTreeMap<String, Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let wheel = wheel.clone();
-            std::thread::spawn(move || answer(stream, &wheel));
+            let wheels = wheels.clone();
+            std::thread::spawn(move || answer(stream, &wheels));
         }
     });
     address.to_string()
 }
 
-fn answer(mut stream: TcpStream, wheel: &[u8]) -> Option<()> {
+fn answer(mut stream: TcpStream, wheels: &BTreeMap<String, Vec<u8>>) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
     let mut login = String::new();
@@ -303,20 +337,26 @@ fn answer(mut stream: TcpStream, wheel: &[u8]) -> Option<()> {
     } else {
         "dXNlcjpwYTU1LW9mLWxpbmU=" // `user:pa55-of-line`
     };
-    let page = br#"<a href="pib_hello-1.0-py3-none-any.whl">pib_hello-1.0-py3-none-any.whl</a>"#;
-    let (status, kind, body): (_, _, &[u8]) = match path.as_str() {
+    let mut parts = path.trim_matches('/').split("/simple/");
+    let (half, rest) = (parts.next()?, parts.next()?);
+    let (project, file) = rest.split_once('/').unwrap_or((rest, ""));
+    // Each half has one of the two, so both logins are needed.
+    let has = |name: &str| {
+        let of = name.split('-').next().unwrap_or_default().replace('_', "-");
+        of == project && (half == "main") == (of == "uv")
+    };
+    let link = |name: &String| format!("<a href=\"{name}\">{name}</a>\n");
+    let page: String = wheels.keys().filter(|name| has(name)).map(link).collect();
+    let wheel = wheels.get(file).filter(|_| has(file));
+    let (status, kind, body) = match wheel {
         _ if login != expected => (
             "401 Unauthorized\r\nWWW-Authenticate: Basic",
             "text/html",
-            b"",
+            &b""[..],
         ),
-        // Only the second index has it, so both logins are needed.
-        "/main/simple/pib-hello/" => ("200 OK", "text/html", b""),
-        "/extra/simple/pib-hello/" => ("200 OK", "text/html", page),
-        "/extra/simple/pib-hello/pib_hello-1.0-py3-none-any.whl" => {
-            ("200 OK", "application/octet-stream", wheel)
-        }
-        _ => ("404 Not Found", "text/html", b""),
+        Some(wheel) => ("200 OK", "application/octet-stream", &wheel[..]),
+        None if file.is_empty() => ("200 OK", "text/html", page.as_bytes()),
+        None => ("404 Not Found", "text/html", &b""[..]),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",

@@ -1,0 +1,205 @@
+//! `installer: uv`: what pip installs, faster; nothing of uv in the image.
+
+use fs_err as fs;
+use insta::assert_snapshot;
+
+use crate::support::{Bench, Tree, User, base_layout, have, serve_base, umoci_unpack, verify};
+
+/// Where the tree of an image that uv made may differ from pip's, as patterns with reasons.
+const ALLOWED: [(&str, &str); 4] = [
+    (
+        "venv/lib/**/*.dist-info/{INSTALLER,RECORD}",
+        "one says who it was; the other lists that, and the scripts, with their digests",
+    ),
+    (
+        "venv/lib/**/*.dist-info/direct_url.json",
+        "uv does not keep the digest of a file of this machine",
+    ),
+    (
+        "venv/lib/**/*.libs",
+        "uv makes folders that are empty in a wheel",
+    ),
+    (
+        "venv/bin/{normalizer,idna,pib-hello}",
+        "scripts that call the same functions in other words",
+    ),
+];
+
+/// A wheel of the workspace, one of `PyPI`'s with a script and dependencies, and one with compiled code.
+const PACKAGES: &str = "packages: ['${WORKSPACE}/pib_hello-1.0-py3-none-any.whl', requests==2.31.0, MarkupSafe==2.1.5, \
+    charset-normalizer==3.3.2, idna==3.6, urllib3==2.2.1, certifi==2024.2.2]\n";
+
+fn buildfile(more: &str) -> String {
+    format!(
+        "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [pib_hello-1.0-py3-none-any.whl]\n{PACKAGES}{more}"
+    )
+}
+
+#[test]
+fn uv_installs_what_pip_does_and_is_not_in_the_image() {
+    let Some(layout) = base_layout().filter(|_| have(&["umoci"])) else {
+        return;
+    };
+    let base = format!("oci:{}", layout.display());
+    let bench = Bench::current();
+    bench.write_wheel(&[]);
+    bench.write("build.yaml", buildfile("installer: uv\n"));
+    let build = |installer: &str| {
+        let out = bench.path(installer);
+        let output = format!("oci-dir:{}", out.display());
+        let run = bench.run([
+            "build.yaml",
+            "--base",
+            &base,
+            "--installer",
+            installer,
+            "-o",
+            &output,
+        ]);
+        run.line();
+        let unpacked = umoci_unpack(&bench, &out, "1", &format!("{installer}-tree"));
+        let tree = Tree::of(&unpacked.join("rootfs"));
+        (run.stderr().to_owned(), verify(&out, "1"), tree)
+    };
+    let (_, _, by_pip) = build("pip");
+    let (said, image, by_uv) = build("uv");
+    // Only the step of the packages is another one.
+    assert_eq!(said.matches("cached").count(), 1, "{said}");
+    assert_eq!(by_uv.differences(&by_pip, &ALLOWED), [""; 0]);
+    assert!(image.find("venv/bin/pib-hello").is_some());
+    let is_uvs = |name: &&String| {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        name.starts_with("uv") || name == ".lock"
+    };
+    let names = image
+        .own_layers(3)
+        .iter()
+        .flatten()
+        .map(|entry| &entry.name);
+    let of_uv: Vec<_> = names.filter(is_uvs).collect();
+    assert_eq!(of_uv, [""; 0]);
+    let history = image.config["history"].to_string();
+    let command = "uv pip install -r /workspace/installation/requirements.txt";
+    assert!(history.contains(command), "{history}");
+
+    // The key of the build file says the same as the option.
+    let run = bench.run(["build.yaml", "--base", &base, "--dry-run", "-v"]);
+    let _ = run.stderr();
+    let plan = run.stdout();
+    assert!(plan.contains("step: packages: cached"), "{plan}");
+    assert!(plan.contains(&format!("run: {command}")), "{plan}");
+}
+
+#[test]
+fn uv_is_fetched_once_and_is_not_run_unless_it_is_uv() {
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let bench = Bench::current();
+    let build = |packages: &str| {
+        let text =
+            format!("python: 3.11\nsystem-packages: []\ninstaller: uv\npackages: [{packages}]\n");
+        bench.write("build.yaml", text);
+        let run = bench.run(["build.yaml", "-v", "--base", &base]);
+        run.line();
+        run.stderr().to_owned()
+    };
+    if build("six==1.16.0").contains("the rung `chroot`") {
+        return;
+    }
+    let folder = bench.store().join("caches/uv");
+    let names = fs::read_dir(&folder).expect("uv has a cache");
+    let names = names.map(|entry| entry.expect("readable").file_name().into_string());
+    let ours = |name: &String| name.starts_with("uv-") || name.starts_with("tmp");
+    let programs: Vec<_> = names.flatten().filter(ours).collect();
+    let [program] = &programs[..] else {
+        panic!("there is one program: {programs:?}")
+    };
+    let program = folder.join(program);
+    let began = fs::metadata(&program).expect("it is there").modified().ok();
+    let said = build("six==1.16.0, idna==3.6");
+    assert!(said.contains("idna==3.6"), "{said}");
+    let now = fs::metadata(&program).expect("it is there").modified().ok();
+    assert_eq!(now, began, "it was not fetched again");
+    fs::write(&program, "#!/bin/sh\necho pwned\n").expect("ours");
+    let said = build("idna==3.6");
+    assert!(
+        said.contains("idna==3.6") && !said.contains("pwned"),
+        "{said}"
+    );
+}
+
+#[test]
+fn cold_builds_give_the_same_digest_on_every_rung() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let mut digests = Vec::new();
+    for (user, rung) in [
+        (User::Root, "auto"),
+        (User::Root, "chroot"),
+        (User::Subids, "auto"),
+        (User::Plain, "auto"),
+    ] {
+        let Some(bench) = Bench::new(user) else {
+            continue;
+        };
+        bench.write_wheel(&[]);
+        bench.write("build.yaml", buildfile("installer: uv\n"));
+        let mut command = bench.tool(["build.yaml", "--base", &base, "--runner", rung]);
+        let run = bench.finish(command.env("SOURCE_DATE_EPOCH", "1700000000"));
+        let (_, digest) = run.line().split_once('@').expect("reference@digest");
+        digests.push((user, rung, digest.to_owned()));
+    }
+    for (user, rung, digest) in &digests {
+        assert_eq!(*digest, digests[0].2, "{user:?} on {rung}");
+    }
+}
+
+#[test]
+fn what_uv_cannot_do_is_told() {
+    let bench = Bench::current();
+    bench.write(
+        "build.yaml",
+        "python: 3.11\npip-config:\n  global:\n    index-url: https://example.com\n    prefer-binary: true\n",
+    );
+    let run = bench.run(["build.yaml", "--installer", "uv"]);
+    assert_snapshot!(run.refusal(2), @r#"
+    error: build.yaml:5:5: uv has nothing like pip's setting `prefer-binary`
+      5 |     prefer-binary: true
+        |     ^^^^^^^^^^^^^
+      hint: remove it, or write `installer: pip`, which goes by it
+    "#);
+    let run = bench.run(["build.yaml", "--installer", "poetry"]);
+    assert!(
+        run.refusal(2).contains("use pip or uv"),
+        "{}",
+        run.refusal(2)
+    );
+
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let refusal = |more: &str, options: &[&str]| {
+        let text = format!("python: 3.11\nsystem-packages: []\ninstaller: uv\n{more}");
+        bench.write("build.yaml", text);
+        let run = bench.run([&["build.yaml", "--base", &base], options].concat());
+        run.refusal(1).to_owned()
+    };
+    let said = refusal("packages: ['six==1.16.1.999']\n", &[]);
+    assert!(
+        said.contains("there is no version of six==1.16.1.999"),
+        "{said}"
+    );
+    assert!(
+        said.contains("hint: check the name and the version in `packages`"),
+        "{said}"
+    );
+    let said = refusal("packages: [six]\nenv: {PIP_TARGET: /x}\n", &[]);
+    assert!(
+        said.contains("error: uv has nothing like pip's setting `target`"),
+        "{said}"
+    );
+    // A cache of its own, which has no uv yet.
+    let no_index = "packages: [six]\npip-config: {global: {no-index: 1}}\n";
+    let said = refusal(no_index, &["--no-cache"]);
+    assert!(said.contains("hint: `installer: uv` takes uv "), "{said}");
+}
