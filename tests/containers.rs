@@ -75,15 +75,14 @@ impl Machine {
         command.args(arguments).output().expect("docker starts")
     }
 
-    /// Of a build of all that `build.yaml` says.
+    /// What the tool is given to build `build.yaml` anew.
     pub(crate) fn arguments<'a>(&'a self, output: &'a str) -> [&'a str; 7] {
-        let base = &self.base;
         [
             "build.yaml",
             "-v",
             "--no-cache",
             "--base",
-            base,
+            &self.base,
             "-o",
             output,
         ]

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid};
 
 use super::files;
 
@@ -80,11 +80,7 @@ fn describe(from: &Path, to: &Path, metadata: &std::fs::Metadata) -> io::Result<
     rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if !metadata.is_symlink() {
         set_mode(to, metadata.mode() & 0o7777)?;
-        let mut value = vec![0; 1 << 16];
-        for name in files::xattrs(from)? {
-            let length = rustix::fs::lgetxattr(from, &*name, &mut value[..])?;
-            rustix::fs::lsetxattr(to, &*name, &value[..length], XattrFlags::empty())?;
-        }
+        files::copy_xattrs(from, to)?;
     }
     files::set_time(to, files::time_of(metadata))
 }

@@ -224,18 +224,22 @@ impl Placer<'_> {
         }
         let mode = self.placement.mode.unwrap_or(metadata.mode() & 0o7777);
         fs::set_permissions(to, PermissionsExt::from_mode(mode))?;
-        let mut value = vec![0; 1 << 16];
-        let names = xattrs(from)?;
-        for name in names {
-            let length = rustix::fs::lgetxattr(from, &*name, &mut value[..])?;
-            rustix::fs::lsetxattr(to, &*name, &value[..length], XattrFlags::empty())?;
-        }
-        Ok(())
+        copy_xattrs(from, to)
     }
 }
 
-/// The extended attributes that go along: the user's own.
-pub(super) fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
+/// Gives a copy the extended attributes that go along.
+pub(super) fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
+    let mut value = vec![0; 1 << 16];
+    for name in xattrs(from)? {
+        let length = rustix::fs::lgetxattr(from, &*name, &mut value[..])?;
+        rustix::fs::lsetxattr(to, &*name, &value[..length], XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// The names of those: the user's own.
+fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
     use std::os::unix::ffi::OsStringExt as _;
     let mut list = vec![0; 1 << 16];
     let length = match rustix::fs::llistxattr(path, &mut list[..]) {

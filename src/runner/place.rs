@@ -147,12 +147,12 @@ pub(super) fn split(path: &Path) -> Result<(&Path, &OsStr), Failure> {
 
 /// Changes entries of a directory without a trace in its times: a directory that only the runner touched is the
 /// same as before, and the layer has no entry for it.
-pub(super) fn keep_times<E: From<Errno>>(
+pub(super) fn keep_times<T, E: From<Errno>>(
     directory: &OwnedFd,
-    make: impl FnOnce() -> Result<(), E>,
-) -> Result<(), E> {
+    make: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
     let before = fs::fstat(directory)?;
-    make()?;
+    let value = make()?;
     let time = |seconds, nanoseconds: u64| fs::Timespec {
         tv_sec: seconds,
         tv_nsec: nanoseconds.try_into().unwrap_or(0),
@@ -164,7 +164,7 @@ pub(super) fn keep_times<E: From<Errno>>(
     // Not the owner's privilege alone, but it may be refused for directories of unmapped owners; then the
     // directory keeps its new time.
     let _ = fs::utimensat(fs::CWD, name(directory), &times, AtFlags::empty());
-    Ok(())
+    Ok(value)
 }
 
 #[cfg(test)]

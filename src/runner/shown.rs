@@ -217,17 +217,18 @@ impl Shown {
             })
             .map_err(|error| failure("rename", path, error))?;
         }
-        let mut back = None;
-        let put = keep_times(&parent, || {
-            back = make(&at(&parent, name))?;
-            Ok::<_, io::Error>(())
-        });
+        let put = keep_times(&parent, || make(&at(&parent, name)));
+        // What was put there in part has to go as well.
+        let (back, put) = match put {
+            Ok(back) => (back, Ok(())),
+            Err(error) => (None, Err(failure("create", path, error))),
+        };
         self.changes.push(Change {
             name: name.to_owned(),
             parent,
             kind: Kind::Put { covers, back },
         });
-        put.map_err(|error| failure("create", path, error))
+        put
     }
 
     /// Opens a directory, made if it is not there, with those that lead to it.
