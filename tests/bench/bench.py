@@ -279,7 +279,8 @@ GOALS = [
 ]
 missed = []
 rows = []
-lines = ["| scenario | pyats-image-build | Buildah | ratio | goal | ancestor | memory |", "|---|---|---|---|---|---|---|"]
+columns = ["scenario", "pyats-image-build", "Buildah", "ratio", "goal", "memory"] + ["ancestor"] * bool(options.ancestor)
+lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 for scenario, other, most, seconds in GOALS:
     own = median(scenario, ours)
     theirs = other and median(other, buildah)
@@ -289,9 +290,11 @@ for scenario, other, most, seconds in GOALS:
     if (most and ratio > most) or (seconds and own > seconds):
         missed.append(scenario)
     memory = [max(run.memory for run in runs) for runs in measured[scenario].values()]
-    lines.append(
-        f"| {scenario} | {own:.2f} s | {f'{theirs:.2f} s' if theirs else ''} | {f'{ratio:.3f}' if ratio else ''} | {goal} "
-        f"| {f'{ancestor:.0f} s' if ancestor else ''} | {' / '.join(f'{most:.0f} MB' for most in memory)} |")
+    cells = [scenario, f"{own:.2f} s", f"{theirs:.2f} s" if theirs else "", f"{ratio:.2f}" if ratio else "", goal,
+             " / ".join(f"{most:.0f} MB" for most in memory)]
+    if options.ancestor:
+        cells.append(f"{ancestor:.0f} s" if ancestor else "")
+    lines.append(f"| {' | '.join(cells)} |")
     rows.append((scenario, own, theirs))
 print("\n".join(lines))
 few, many = growth.values()
