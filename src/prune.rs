@@ -95,19 +95,7 @@ pub struct Pruned {
 
 /// All that the store holds, by kind, what was used last first; and how many bytes all of it has.
 pub fn list(store: &Store) -> Result<(Vec<Item>, u64), Error> {
-    let mut items = images(store)?;
-    items.extend(bases(store)?);
-    for path in entries(&store.steps_path())? {
-        let entry = Entry::open(&path);
-        let layer = entry.as_ref().and_then(|entry| entry.layer.as_ref());
-        let name = entry.as_ref().map_or("", |entry| &entry.name).to_owned();
-        let mut item = Item::of(Kind::Step, name, &path);
-        if let Some(layer) = layer {
-            item.bytes += layer.descriptor.size;
-            item.blobs.push(layer.descriptor.digest);
-        }
-        items.push(item);
-    }
+    let mut items = naming(store)?;
     for (kind, folder) in [
         (Kind::Tree, store.root().join("rootfs")),
         (Kind::Source, store.root().join("sources")),
@@ -192,7 +180,7 @@ fn sweep(
     limits: Limits,
     scratch: &Scratch,
 ) -> Result<u64, Error> {
-    let (items, _) = list(store)?;
+    let items = naming(store)?;
     // In a dry run they are still there.
     let is_gone = |item: &Item| {
         gone.iter()
@@ -225,6 +213,14 @@ fn sweep(
     Ok(bytes)
 }
 
+/// What names blobs.
+fn naming(store: &Store) -> Result<Vec<Item>, Error> {
+    let mut items = images(store)?;
+    items.extend(bases(store)?);
+    items.extend(steps(store)?);
+    Ok(items)
+}
+
 fn images(store: &Store) -> Result<Vec<Item>, Error> {
     let mut items = Vec::new();
     for entry in store.index()?.manifests {
@@ -250,6 +246,22 @@ fn bases(store: &Store) -> Result<Vec<Item>, Error> {
         let mut item = Item::of(Kind::Base, name, &path);
         if let Some(resolved) = resolved {
             item.add(&resolved.manifest, store);
+        }
+        items.push(item);
+    }
+    Ok(items)
+}
+
+fn steps(store: &Store) -> Result<Vec<Item>, Error> {
+    let mut items = Vec::new();
+    for path in entries(&store.steps_path())? {
+        let entry = Entry::open(&path);
+        let layer = entry.as_ref().and_then(|entry| entry.layer.as_ref());
+        let name = entry.as_ref().map_or("", |entry| &entry.name).to_owned();
+        let mut item = Item::of(Kind::Step, name, &path);
+        if let Some(layer) = layer {
+            item.bytes += layer.descriptor.size;
+            item.blobs.push(layer.descriptor.digest);
         }
         items.push(item);
     }
