@@ -31,9 +31,13 @@ use crate::store::Store;
 /// Unpacks, verifying digests, sizes and diffIDs.
 pub(super) fn unpack(request: &UnpackRequest) -> Result<Unpacked, Error> {
     let mut tree = Tree::open(request)?;
+    let coming = match &request.coming {
+        Some(Coming { store, pending }) => Some((Store::open(store)?, pending)),
+        None => None,
+    };
     for (path, layer) in &request.layers {
-        if let Some(Coming { store, pending }) = &request.coming {
-            let blob = Store::open(store)?.open_coming(&layer.descriptor.digest, pending);
+        if let Some((store, pending)) = &coming {
+            let blob = store.open_coming(&layer.descriptor.digest, pending);
             tree.apply_layer(blob, layer)?;
         } else {
             tree.apply_layer(fs::File::open(path)?, layer)?;
