@@ -14,11 +14,12 @@ pub(super) fn write_file(
     content: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mode = 0o666 & !umask();
-    let mut file = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-        .tempfile_in(parent(path))?;
-    lock(file.as_file())?;
+    let (mut file, _lock) = make_locked(|| {
+        tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+            .tempfile_in(parent(path))
+    })?;
     content(&mut file)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -36,11 +37,29 @@ pub(super) fn umask() -> u32 {
 /// they are written, so that the next build can tell which ones a killed one left behind.
 pub(super) const PREFIX: &str = ".pyats-image-build-output-";
 
-pub(super) fn lock(file: impl std::os::fd::AsFd) -> io::Result<()> {
-    Ok(rustix::fs::flock(
-        file,
-        FlockOperation::NonBlockingLockExclusive,
-    )?)
+/// What `make` makes, and its lock. Another build may take it for left before it is locked, and remove it: then
+/// one more is made. (A lock on the directory could be held by the user, around this very build.)
+pub(super) fn make_locked<T: AsRef<Path>>(
+    make: impl Fn() -> io::Result<T>,
+) -> io::Result<(T, fs::File)> {
+    loop {
+        let fresh = make()?;
+        let path = fresh.as_ref();
+        match lock(path).and_then(|lock| fs::symlink_metadata(path).map(|_| lock)) {
+            Ok(lock) => return Ok((fresh, lock)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::WouldBlock => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// Locks what is there as long as the value lives, if nobody else does.
+fn lock(path: &Path) -> io::Result<fs::File> {
+    let file = fs::File::open(path)?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
 }
 
 /// Removes what a killed build left beside `path`, or in it: what has exactly such a name and is this user's.
@@ -60,9 +79,10 @@ pub(super) fn sweep(path: &Path) {
                     && owner == rustix::process::geteuid().as_raw()
             });
             let named = random.is_some_and(|random| random.len() == 6);
-            if !named || !ours || !fs::File::open(&left).is_ok_and(|file| lock(file).is_ok()) {
+            if !named || !ours {
                 continue;
             }
+            let Ok(_lock) = lock(&left) else { continue };
             let _ = if left.is_dir() {
                 fs::remove_dir_all(left)
             } else {
@@ -77,5 +97,36 @@ pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_is_being_written_is_not_taken_for_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sweep(&path);
+                }
+            });
+            for number in 0..5000_u32 {
+                let bytes = number.to_be_bytes();
+                let written = write_file(&path, |file| Ok(file.write_all(&bytes)?));
+                if written.is_err() || fs::read(&path).unwrap() != bytes {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{number}: {written:?}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let names = fs::read_dir(directory.path()).unwrap();
+        assert_eq!(names.count(), 1);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::Error;
-use super::file::{PREFIX, lock, parent, umask, write_file};
+use super::file::{PREFIX, make_locked, parent, umask, write_file};
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Index};
@@ -34,11 +34,11 @@ pub(super) fn write(
     if path.is_dir() && fs::read_dir(path)?.next().is_some() {
         return fill_layout(image, references, path, store, progress);
     }
-    let fresh = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .tempdir_in(parent(path))?;
-    let held = fs::File::open(fresh.path())?;
-    lock(&held)?;
+    let (fresh, _lock) = make_locked(|| {
+        tempfile::Builder::new()
+            .prefix(PREFIX)
+            .tempdir_in(parent(path))
+    })?;
     fill_layout(image, references, fresh.path(), store, progress)?;
     let mode = 0o777 & !umask();
     fs::set_permissions(
