@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::slice;
 
-use super::{Step, argv, settle};
+use super::{Step, argv, compiling, settle};
 use crate::buildfile::{Installer, UV_SETTINGS};
 use crate::store;
 
+const RUN_PIP: &str = include_str!("pip.py");
 const RUN_UV: &str = include_str!("uv.py");
 
 /// The uv that installs packages. Another one makes other keys, and so other steps.
@@ -37,11 +38,18 @@ const UV_WHEELS: [(&str, &str); 3] = [
 #[must_use]
 pub fn packages(installer: Installer, requirements: &[String], settled: i64) -> Step {
     // Bytecode is compiled by `settle`, on all cores; a cache in the image would only make the layer larger.
+    // The words behind a script are for people, and for it.
     let words = match installer {
-        Installer::Pip => argv(&["-m", "pip", "install", "--no-compile", NO_CACHE, "-r"]),
-        // The words behind the script are for people, and for it.
-        Installer::Uv => argv(&["-c", &run_uv(), "uv", "pip", "install", "-r"]),
-    };
+        Installer::Pip => [
+            argv(&["-c", &compiling(settled, RUN_PIP)]),
+            argv(&["pip", "install", "--no-compile", NO_CACHE, "-r"]),
+        ],
+        Installer::Uv => [
+            argv(&["-c", &run_uv()]),
+            argv(&["uv", "pip", "install", "-r"]),
+        ],
+    }
+    .concat();
     let install = |file: &String| {
         let python = argv(&["/venv/bin/python"]);
         [&python, &words, slice::from_ref(file)].concat()
@@ -137,6 +145,7 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
     use std::process::Command;
 
@@ -253,5 +262,82 @@ mod tests {
                 .unwrap()
                 .starts_with("error: uv has nothing like the option `--prefer-binary` in")
         );
+    }
+
+    #[test]
+    fn what_was_compiled_ahead_is_what_is_compiled_later() {
+        const WHEEL: &str = r#"
+import os, sys, zipfile
+os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)
+with zipfile.ZipFile(sys.argv[1], 'w') as wheel:
+    names = ['many/m%03d.py' % number for number in range(300)] + ['many/broken.py', 'one-1.data/scripts/s.py']
+    for name in names:
+        text = 'no python' if 'broken' in name else 'def %s(a=(1, 2)):\n    return "long text", a\n' % name[5:9]
+        wheel.writestr(name, text)
+    wheel.writestr('one-1.dist-info/METADATA', 'Metadata-Version: 2.1\nName: one\nVersion: 1\n')
+    wheel.writestr('one-1.dist-info/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+    names += ['one-1.dist-info/' + name for name in ('METADATA', 'WHEEL', 'RECORD')]
+    wheel.writestr('one-1.dist-info/RECORD', ''.join(name + ',,\n' for name in names))
+"#;
+        const UNTIL_DONE: &str = r#"
+group = start()
+while len(glob.glob(os.path.join(AHEAD, "?" * 64))) < 3:
+    time.sleep(0.01)
+stop(group)
+"#;
+        let place = tempfile::tempdir().unwrap();
+        let venv = place.path().join("venv");
+        let python = venv.join("bin/python");
+        let wheel = place.path().join("pip-unpack-x/one-1-py3-none-any.whl");
+        let wheel = wheel.to_str().unwrap();
+        let run = |program: &Path, words: &[&str]| {
+            let output = Command::new(program)
+                .args(words)
+                .env("TMPDIR", place.path())
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .env("PYTHONHASHSEED", "0")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let inodes = |folder: &str| {
+            let folder = venv.join(folder);
+            let found = run(
+                Path::new("find"),
+                &[folder.to_str().unwrap(), "-type", "f", "-printf", "%i\n"],
+            );
+            found.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let mut seen = Vec::new();
+        for compile_ahead in [false, true] {
+            run(
+                Path::new("python3"),
+                &["-m", "venv", "--clear", venv.to_str().unwrap()],
+            );
+            run(&python, &["-c", WHEEL, wheel]);
+            let script = compiling(0, RUN_PIP);
+            let mut compiled = BTreeSet::new();
+            if compile_ahead {
+                let (functions, _) = script.split_once("\ndel sys.argv[0]\n").unwrap();
+                run(&python, &["-c", &(functions.to_owned() + UNTIL_DONE)]);
+                compiled = inodes(".bytecode");
+                assert_eq!(compiled.len(), 300);
+            }
+            let words = ["pip", "install", "--no-compile", "--no-index", wheel];
+            run(&python, &[&["-c", &*script][..], &words].concat());
+            run(&python, &["-c", &compiling(0, "settle()\n")]);
+            assert!(!venv.join(".bytecode").exists());
+            // It was not compiled once more.
+            assert!(compiled.is_subset(&inodes("lib")));
+            let digests = r#"find "$0" -name '*.pyc' -path '*/many/*' | sort | xargs sha256sum"#;
+            let lib = venv.join("lib");
+            seen.push(run(
+                Path::new("sh"),
+                &["-c", digests, lib.to_str().unwrap()],
+            ));
+        }
+        assert_eq!(seen[0].lines().count(), 300);
+        assert_eq!(seen[0], seen[1]);
     }
 }

@@ -32,7 +32,7 @@ pub const VIRTUAL_ENV: &str = "/venv";
 pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
 
 const INSTALL_PACKAGES: &str = include_str!("packages.sh");
-const SETTLE: &str = include_str!("settle.py");
+const BYTECODE: &str = include_str!("bytecode.py");
 const INSTALL_PIP: &str = include_str!("install_pip.py");
 /// The `PATH` of an image that sets none, as Docker has it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -328,14 +328,14 @@ pub fn virtual_environment(settled: i64) -> Step {
     }
 }
 
+/// Settles the times of the sources in the virtual environment, and compiles them.
 fn settle(settled: i64) -> Vec<String> {
-    argv(&[
-        "/venv/bin/python",
-        "-c",
-        SETTLE,
-        "/venv/lib",
-        &settled.to_string(),
-    ])
+    argv(&["/venv/bin/python", "-c", &compiling(settled, "settle()\n")])
+}
+
+/// A script that can compile, see `bytecode.py`.
+fn compiling(settled: i64, script: &str) -> String {
+    format!("SETTLED = {settled}\n{BYTECODE}\n\n{script}")
 }
 
 fn argv(words: &[&str]) -> Vec<String> {
