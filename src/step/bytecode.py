@@ -6,6 +6,7 @@
 # (which constants are shared). So sources are compiled in chunks that depend on what is installed alone, each by a fresh
 # fork of a process that did nothing yet; and what was compiled ahead is taken chunk by chunk, when all its sources are
 # the installed ones.
+import collections
 import csv
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import io
 import marshal
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import traceback
@@ -80,11 +82,8 @@ class Compiler:
             sys.exit(self.process.wait() or 1)
 
 
-class Source:
-    """Where it will lie, its size, and what reads it."""
-
-    def __init__(self, path, size, read):
-        self.path, self.size, self.read = path, size, read
+# Where it will lie, its size, and what reads it.
+Source = collections.namedtuple("Source", "path size read")
 
 
 def chunks(sources):
@@ -115,10 +114,13 @@ def read(path):
 
 
 def recorded(record):
-    """The sources that a file `RECORD` names."""
+    """The sources that a file `RECORD` names; none if it is not what it should be."""
     site_packages = os.path.dirname(os.path.dirname(record))
-    with io.open(record, encoding="utf-8", newline="", errors="surrogateescape") as file:
-        names = [row[0] for row in csv.reader(file) if row]
+    try:
+        with io.open(record, encoding="utf-8", newline="", errors="surrogateescape") as file:
+            names = [row[0] for row in csv.reader(file) if row]
+    except (OSError, csv.Error):
+        names = []
     return [os.path.normpath(os.path.join(site_packages, name)) for name in names if name.endswith(".py")]
 
 
@@ -131,9 +133,11 @@ def settle():
             records.append(os.path.join(directory, "RECORD"))
         for name in names:
             path = os.path.join(directory, name)
-            if not name.endswith(".py") or os.path.islink(path):
+            if not name.endswith(".py"):
                 continue
             status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                continue
             if status.st_mtime_ns != SETTLED * 10**9:
                 os.utime(path, (SETTLED, SETTLED))
             elif os.path.exists(importlib.util.cache_from_source(path)):

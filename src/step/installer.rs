@@ -276,6 +276,8 @@ with zipfile.ZipFile(sys.argv[1], 'w') as wheel:
         wheel.writestr(name, text)
     wheel.writestr('one-1.dist-info/METADATA', 'Metadata-Version: 2.1\nName: one\nVersion: 1\n')
     wheel.writestr('one-1.dist-info/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+    # No such file.
+    wheel.writestr('many/bad-1.dist-info/RECORD', 'x' * 200000)
     names += ['one-1.dist-info/' + name for name in ('METADATA', 'WHEEL', 'RECORD')]
     wheel.writestr('one-1.dist-info/RECORD', ''.join(name + ',,\n' for name in names))
 "#;
