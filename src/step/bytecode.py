@@ -125,6 +125,8 @@ def recorded(record):
 
 
 def settle():
+    # Else no chunk has to be looked for.
+    is_ahead = os.path.isdir(AHEAD)
     umask = os.umask(0)
     os.umask(umask)
     found, modes, records = {}, {}, []
@@ -158,8 +160,8 @@ def settle():
             os.makedirs(os.path.dirname(target), exist_ok=True)
             if os.path.lexists(target):
                 os.remove(target)
-        compiled = ahead(chunk, contents)
-        if os.path.isdir(compiled):
+        compiled = is_ahead and ahead(chunk, contents)
+        if compiled and os.path.isdir(compiled):
             for number in os.listdir(compiled):
                 os.rename(os.path.join(compiled, number), targets[int(number)])
         else:
