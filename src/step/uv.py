@@ -10,6 +10,16 @@ import sys
 import sysconfig
 import tempfile
 
+# For how long PyPI says that its answers hold. A proxy that reads along may take that away, and uv would ask for all of it
+# again in each build. An explicit index is one that is not asked for anything by itself.
+CONFIGURATION = """
+[[index]]
+name = "pypi"
+url = "https://pypi.org/simple"
+explicit = true
+cache-control = { api = "max-age=600", files = "max-age=365000000, immutable" }
+"""
+
 # An option of pip in a file of requirements. uv reads the others of them there by itself.
 IN_REQUIREMENTS = r"(?m)^[ \t]*--(pre|trusted-host|require-hashes|prefer-binary|use-feature)\b(?:[ \t=]+(\S+))?"
 
@@ -131,7 +141,10 @@ def main():
         program = os.path.join(cache or temporary, "uv-%s-%s" % (VERSION, system))
         if not verified(program):
             fetch(program, temporary)
-        arguments += ["--no-config", "--no-progress", "--color", "never", "--link-mode", "copy"]
+        configuration = os.path.join(temporary, "uv.toml")
+        with open(configuration, "w") as file:
+            file.write(CONFIGURATION)
+        arguments += ["--config-file", configuration, "--no-progress", "--color", "never", "--link-mode", "copy"]
         # pip takes the best of all indexes, and not that of the first index which knows the name.
         arguments += ["--index-strategy", "unsafe-best-match", "--python", sys.executable]
         status = subprocess.call([program] + sys.argv[2:] + arguments, env=environment)
