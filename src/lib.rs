@@ -73,7 +73,8 @@
 //! Layers that are made here are sorted, have numeric owners, whole seconds, and no access times. Files of
 //! the context and of the virtual environment carry one fixed time; bytecode is compiled for that time, in
 //! small chunks by fresh processes (`step/bytecode.py`), since what a Python process compiled before shows
-//! in what it compiles next: so it is the same when a wheel's is compiled before pip installs it.
+//! in what it compiles next: so it is the same when a wheel's is compiled before pip installs it, or was for
+//! another image.
 //! Compression works in blocks of a fixed size, whatever the number of cores. Documents are serialised with
 //! ordered keys.
 

@@ -1,5 +1,9 @@
 //! `installer: uv`: what pip installs, faster; nothing of uv in the image.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
 use fs_err as fs;
 use insta::assert_snapshot;
 
@@ -131,6 +135,54 @@ fn uv_is_fetched_once_and_is_not_run_unless_it_is_uv() {
         said.contains("idna==3.6") && !said.contains("pwned"),
         "{said}"
     );
+}
+
+#[test]
+fn what_uv_installs_is_compiled_once() {
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let build = |bench: &Bench, packages: &str| {
+        let text =
+            format!("python: 3.11\nsystem-packages: []\ninstaller: uv\npackages: [{packages}]\n");
+        bench.write("build.yaml", text);
+        let mut command = bench.tool(["build.yaml", "--base", &base]);
+        let run = bench.finish(command.env("SOURCE_DATE_EPOCH", "1700000000"));
+        (run.line().to_owned(), run.stderr().to_owned())
+    };
+    let cold = |packages: &str| build(&Bench::current(), packages).0;
+    let bench = Bench::current();
+    let (_, said) = build(&bench, "six==1.16.0, idna==3.6");
+    if said.contains("the rung `chroot`") {
+        return;
+    }
+    let kept = || -> BTreeMap<PathBuf, SystemTime> {
+        let entries = fs::read_dir(bench.store().join("caches/uv/bytecode")).expect("it is kept");
+        let entries = entries.map(|entry| entry.expect("readable").path());
+        let with_time = |path: PathBuf| {
+            (
+                path.clone(),
+                fs::metadata(path).unwrap().modified().unwrap(),
+            )
+        };
+        entries.map(with_time).collect()
+    };
+    let before = kept();
+    assert_eq!(before.len(), 2, "one a package");
+    let more = "six==1.16.0, idna==3.6, certifi==2024.2.2";
+    assert_eq!(build(&bench, more).0, cold(more));
+    let mut after = kept();
+    assert_eq!(after.len(), 3);
+    after.retain(|path, _| before.contains_key(path));
+    assert_eq!(after, before, "what was known was not compiled again");
+    // What is kept there is no bytecode, or not whole: it is compiled again.
+    for (number, path) in kept().keys().enumerate() {
+        let content = fs::read(path).unwrap();
+        let half = content[..content.len() / 2].to_vec();
+        let broken = [b"no bytecode".to_vec(), half, Vec::new()];
+        fs::write(path, &broken[number]).unwrap();
+    }
+    let other = "certifi==2024.2.2, six==1.16.0, idna==3.6";
+    assert_eq!(build(&bench, other).0, cold(other));
 }
 
 #[test]

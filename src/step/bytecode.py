@@ -4,8 +4,8 @@
 # A `.pyc` file records the time of its source, so the time that the source will have in the layer, `SETTLED`, is set
 # before. Equal sources have to give equal bytecode, and what a process compiled before shows in what it compiles next
 # (which constants are shared). So sources are compiled in chunks that depend on what is installed alone, each by a fresh
-# fork of a process that did nothing yet; and what was compiled ahead is taken chunk by chunk, when all its sources are
-# the installed ones.
+# fork of a process that did nothing yet; and what was compiled ahead, or for an image before, is taken chunk by chunk,
+# when all its sources are the installed ones.
 import collections
 import csv
 import functools
@@ -23,6 +23,9 @@ import traceback
 LIBRARY = os.path.join(sys.prefix, "lib")
 # What was compiled ahead, for the command that settles; no layer has it.
 AHEAD = os.path.join(sys.prefix, ".bytecode")
+# What was compiled for images before; with uv, whose own cache lies there as well. pip is so slow that what is compiled
+# meanwhile costs nothing.
+KEPT = os.path.join(os.environ["UV_CACHE_DIR"], "bytecode") if "UV_CACHE_DIR" in os.environ else None
 # How much a chunk holds, in files and in bytes.
 FILES, BYTES = 128, 4 << 20
 
@@ -30,20 +33,35 @@ FILES, BYTES = 128, 4 << 20
 HEADER = importlib.util.MAGIC_NUMBER + (b"\0\0\0\0" if sys.version_info >= (3, 7) else b"")
 HEADER += (SETTLED & 0xFFFFFFFF).to_bytes(4, "little")
 
+# All that bytecode depends on beside its source: which Python it is, and how it was told to compile.
+VARIABLES = sorted(variable for variable in os.environ.items() if variable[0].startswith("PYTHON"))
+COMPILED_BY = repr((HEADER, sys.version, sys.flags, sys.getfilesystemencoding(), VARIABLES)).encode()
+
 # Takes chunks from its input, and tells its output of each that is done: where a source will lie, the source, and where
-# its bytecode goes.
+# its bytecode goes; and the file that keeps all of the chunk, if one does.
 COMPILER = r"""
 import gc, marshal, os, sys, warnings
 
 def compile_chunk():
-    header, chunk = marshal.load(sys.stdin.buffer)
-    for path, source, target in chunk:
+    header, chunk, kept = marshal.load(sys.stdin.buffer)
+    compiled = []
+    for number, (path, source, target) in enumerate(chunk):
         try:
             code = compile(source, os.fsdecode(path), "exec", dont_inherit=True)
         except Exception:  # Sources for another Python, or templates: Python itself skips them too.
             continue
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(header + (len(source) & 0xFFFFFFFF).to_bytes(4, "little") + marshal.dumps(code))
+            compiled.append((number, header + (len(source) & 0xFFFFFFFF).to_bytes(4, "little") + marshal.dumps(code)))
+            file.write(compiled[-1][1])
+    if kept:
+        try:
+            # Another build may be at it as well.
+            temporary = b"%s.%d" % (kept, os.getpid())
+            with open(temporary, "wb") as file:
+                marshal.dump(compiled, file)
+            os.replace(temporary, kept)
+        except OSError:  # It is compiled once more the next time.
+            pass
     os.write(1, b".")
 
 gc.disable()
@@ -70,11 +88,12 @@ class Compiler:
         command = [sys.executable, "-S", "-c", COMPILER]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
 
-    def compile(self, chunk, contents, targets):
+    def compile(self, chunk, contents, targets, kept=None):
         """Compiles a chunk; what is no Python has no bytecode then."""
         paths = [os.fsencode(source.path) for source in chunk]
+        task = HEADER, list(zip(paths, contents, map(os.fsencode, targets))), kept and os.fsencode(kept)
         try:
-            marshal.dump((HEADER, list(zip(paths, contents, map(os.fsencode, targets)))), self.process.stdin)
+            marshal.dump(task, self.process.stdin)
             self.process.stdin.flush()
         except BrokenPipeError:  # It has said why.
             pass
@@ -99,13 +118,27 @@ def chunks(sources):
         yield chunk
 
 
-def ahead(chunk, contents):
-    """Where the bytecode of a chunk lies that was compiled ahead."""
-    digest = hashlib.sha256()
+def known_by(chunk, contents):
+    """What the bytecode of a chunk is known by."""
+    digest = hashlib.sha256(COMPILED_BY)
     for source, content in zip(chunk, contents):
         path = os.fsencode(source.path)
-        digest.update(b"%d %d " % (len(path), len(content)) + path + content)
-    return os.path.join(AHEAD, digest.hexdigest())
+        digest.update(b"%d %d " % (len(path), len(content)) + path)
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def take(kept, targets):
+    """Writes the bytecode of a chunk that was compiled for an image before, if there is any."""
+    try:
+        with open(kept, "rb") as file:
+            compiled = [(targets[number], memoryview(content)) for number, content in marshal.load(file)]
+    except (OSError, EOFError, ValueError, TypeError, IndexError):
+        return False
+    for target, content in compiled:
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(content)
+    return True
 
 
 def read(path):
@@ -125,8 +158,12 @@ def recorded(record):
 
 
 def settle():
-    # Else no chunk has to be looked for.
     is_ahead = os.path.isdir(AHEAD)
+    if KEPT:
+        try:
+            os.makedirs(KEPT, exist_ok=True)
+        except OSError:  # Nothing is kept then.
+            pass
     umask = os.umask(0)
     os.umask(umask)
     found, modes, records = {}, {}, []
@@ -160,12 +197,14 @@ def settle():
             os.makedirs(os.path.dirname(target), exist_ok=True)
             if os.path.lexists(target):
                 os.remove(target)
-        compiled = is_ahead and ahead(chunk, contents)
-        if compiled and os.path.isdir(compiled):
+        known = known_by(chunk, contents) if is_ahead or KEPT else ""
+        compiled = os.path.join(AHEAD, known)
+        kept = KEPT and os.path.join(KEPT, known)
+        if is_ahead and os.path.isdir(compiled):
             for number in os.listdir(compiled):
                 os.rename(os.path.join(compiled, number), targets[int(number)])
-        else:
-            compiler.compile(chunk, contents, targets)
+        elif not (kept and take(kept, targets)):
+            compiler.compile(chunk, contents, targets, kept)
         for source, target in zip(chunk, targets):
             if modes[source.path] != 0o666 & ~umask and os.path.exists(target):
                 os.chmod(target, modes[source.path])

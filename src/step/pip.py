@@ -29,7 +29,7 @@ def compile_wheels():
             try:
                 for chunk in chunks(sources(path)):
                     contents = [source.read() for source in chunk]
-                    compiled = ahead(chunk, contents)
+                    compiled = os.path.join(AHEAD, known_by(chunk, contents))
                     if not os.path.isdir(compiled):
                         temporary = tempfile.mkdtemp(dir=AHEAD)
                         targets = [os.path.join(temporary, str(number)) for number in range(len(chunk))]
