@@ -18,7 +18,7 @@ use pyats_image_builder::registry::{Client, Given, Logins, Reference};
 use pyats_image_builder::runner::Outcome as Ended;
 use pyats_image_builder::step::Fate;
 use pyats_image_builder::store::Store;
-use pyats_image_builder::{doctor, output, push, run};
+use pyats_image_builder::{buildfile, doctor, output, push, run};
 use serde_json::json;
 
 use crate::cli::{self, Build, CacheCommand, Doctor, Global, Inspect, Login, Logout, Push, Run};
@@ -310,6 +310,11 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) fn schema() -> Result {
+    print(&format!("{:#}\n", buildfile::schema()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn man() -> Result {
     print(&cli::man()?)?;
     Ok(ExitCode::SUCCESS)
@@ -375,11 +380,6 @@ fn table(items: &[Item]) -> String {
         format!("{kind:<8}  {size:>10}  {age:>11} ago  {}\n", item.name)
     };
     items.iter().map(line).collect()
-}
-
-/// A command that a later version has.
-pub(crate) fn later(name: &str) -> Result {
-    Err(OptionsError::NotYet(name.to_owned()).into())
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -179,9 +179,6 @@ pub enum OptionsError {
     /// A file without a certificate.
     #[error("`{}` holds no PEM certificate", .0.display())]
     CaCert(std::path::PathBuf),
-    /// Something that a later version will do.
-    #[error("`{0}` is not supported yet")]
-    NotYet(String),
     /// Options of a build beside another command.
     #[error("`{option}` is an option of a build, and means nothing to `{command}`")]
     Misplaced {
@@ -279,7 +276,7 @@ impl OptionsError {
                 "make it first; the left side of `-v` is a path of this machine"
             }
             // Its words are made up for each case.
-            Self::Policy(_) | Self::NotYet(_) | Self::Mount(_) => return None,
+            Self::Policy(_) | Self::Mount(_) => return None,
         })
     }
 }

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Some(Command::Login(login)) => commands::login(login, &report, &progress),
         Some(Command::Logout(logout)) => commands::logout(logout, &report),
         Some(Command::Cache(cache)) => commands::cache(cache, &cli.global, &progress),
-        Some(Command::Schema(_)) => commands::later("schema"),
+        Some(Command::Schema) => commands::schema(),
     };
     match result {
         Ok(code) => code,

@@ -27,6 +27,8 @@ mod push;
 mod quickstart;
 /// Same input, same digest.
 mod reproducible;
+/// What editors read of the build file.
+mod schema;
 /// Credentials reach pip, and nothing that stays.
 mod secrets;
 /// The examples of the ancestor's document.

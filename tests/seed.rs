@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// The document's example of a whole build file.
-const WHOLE: &str = r#"
+pub(crate) const WHOLE: &str = r#"
 tag: "mypyatsimage:latest" # Docker tag for the image once it is built
 python: 3.11 # Python version to use as base Docker image
 env: # Mapping to set as environment variables in the image
@@ -59,7 +59,7 @@ proxy: # Specific proxy arguments used by Docker during image building
 "#;
 
 /// Its other examples: variables for Python's search, both forms of `pip-config`, and a wheel by scp.
-const OTHERS: [&str; 4] = [
+pub(crate) const OTHERS: [&str; 4] = [
     r"
 env:
   PYTHONPATH: ${WORKSPACE}/repo1dir/:${WORKSPACE}/repo2dir/

@@ -8,11 +8,14 @@ use super::shape::Decoder;
 use super::{Cmds, Instructions};
 use crate::dockerfile::{self, SyntaxError};
 
+/// The keys of `cmds`.
+pub(super) const CMDS: [&str; 2] = ["pre", "post"];
+
 impl Decoder<'_, '_> {
     /// The value of the key `cmds`.
     pub(super) fn cmds(&mut self, node: &Node) -> Cmds {
         let mut cmds = Cmds::default();
-        for (name, value) in self.record(node, "cmds", &["pre", "post"]) {
+        for (name, value) in self.record(node, "cmds", &CMDS) {
             let instructions = self.instructions(value, &format!("cmds.{}", name.key()));
             match name.key() {
                 "pre" => cmds.pre = instructions,

@@ -10,7 +10,7 @@ use crate::manifest::Platform;
 use crate::registry::Reference;
 
 /// The keys of a build file, in the order in which messages name them.
-const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 17] = [
     "tag",
     "python",
     "base",
@@ -29,6 +29,12 @@ const KEYS: [&str; 17] = [
     "annotations",
     "system-packages",
 ];
+
+/// The keys of `jobfiles`, in the order in which messages name them.
+pub(super) const JOBFILES: [&str; 3] = ["paths", "match", "glob"];
+
+/// Variables that `env` may not set, and what the image is built around.
+pub(super) const OURS: [(&str, &str); 2] = [("WORKSPACE", "/workspace"), ("VIRTUAL_ENV", "/venv")];
 
 /// Patterns in `jobfiles.match`, and bytes of each once it is compiled: together 50 MiB.
 const MAX_PATTERNS: usize = 50;
@@ -159,12 +165,7 @@ impl Decoder<'_, '_> {
                 );
                 continue;
             }
-            if matches!(name, "WORKSPACE" | "VIRTUAL_ENV") {
-                let place = if name == "WORKSPACE" {
-                    "/workspace"
-                } else {
-                    "/venv"
-                };
+            if let Some((_, place)) = OURS.iter().find(|(ours, _)| *ours == name) {
                 let message =
                     format!("`{name}` may not be set: the image is built around `{place}`");
                 self.problem(key.span, message, "remove it; other values can use it");
@@ -193,7 +194,7 @@ impl Decoder<'_, '_> {
 
     fn jobfiles(&mut self, node: &Node) -> JobFiles {
         let mut jobfiles = JobFiles::default();
-        for (key, value) in self.record(node, "jobfiles", &["paths", "match", "glob"]) {
+        for (key, value) in self.record(node, "jobfiles", &JOBFILES) {
             let key = key.key();
             let what = format!("jobfiles.{key}");
             let lines = self.lines_or_line(value, &what);

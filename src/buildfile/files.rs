@@ -10,7 +10,7 @@ use super::node::{Node, Value};
 use super::shape::Decoder;
 
 /// The folder of the workspace that this tool fills.
-const RESERVED: &str = "installation";
+pub(super) const RESERVED: &str = "installation";
 
 impl Decoder<'_, '_> {
     /// Reads `files`: texts, or mappings of one destination to one source.

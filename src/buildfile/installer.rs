@@ -22,6 +22,11 @@ pub enum Installer {
     Uv,
 }
 
+impl Installer {
+    /// Each of them.
+    pub(super) const ALL: [Self; 2] = [Self::Pip, Self::Uv];
+}
+
 impl fmt::Display for Installer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -40,11 +45,8 @@ impl FromStr for Installer {
     type Err = NoInstaller;
 
     fn from_str(text: &str) -> Result<Self, NoInstaller> {
-        match text {
-            "pip" => Ok(Self::Pip),
-            "uv" => Ok(Self::Uv),
-            _ => Err(NoInstaller),
-        }
+        let named = |installer: &Self| installer.to_string() == text;
+        Self::ALL.into_iter().find(named).ok_or(NoInstaller)
     }
 }
 

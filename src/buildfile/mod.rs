@@ -20,6 +20,7 @@ mod node;
 mod pip;
 mod print;
 mod repositories;
+mod schema;
 mod shape;
 mod snapshot;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use installer::{Installer, NoInstaller, UV_SETTINGS};
 pub use json::json;
 pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
+pub use schema::schema;
 pub use snapshot::{Snapshot, SnapshotError};
 
 use crate::dockerfile::Instruction;
@@ -153,13 +155,15 @@ pub struct Instructions {
     pub shown: Vec<Instruction>,
 }
 
+/// Matches the names of pyATS jobs where the key `jobfiles.match` is not there: the ancestor's pattern.
+const JOBS: &str = r".*job.*\.py$";
+
 /// `jobfiles`: which files are pyATS jobs.
 #[derive(Debug, Clone)]
 pub struct JobFiles {
     /// `paths`: relative to the workspace, or absolute in the image.
     pub paths: Vec<String>,
-    /// `match`: regular expressions over file names, see [`JobFiles::is_match`]. Without the key this
-    /// is the ancestor's pattern, `.*job.*\.py$`.
+    /// `match`: regular expressions over file names, see [`JobFiles::is_match`]; without the key `.*job.*\.py$`.
     pub matches: Vec<Regex>,
     /// `glob`: shell patterns.
     pub globs: Vec<String>,
@@ -167,7 +171,7 @@ pub struct JobFiles {
 
 impl Default for JobFiles {
     fn default() -> Self {
-        let matches = Regex::new(r".*job.*\.py$").into_iter().collect();
+        let matches = Regex::new(JOBS).into_iter().collect();
         Self {
             paths: Vec::new(),
             matches,

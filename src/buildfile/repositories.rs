@@ -8,7 +8,7 @@ use crate::net::PROXY_VARIABLES;
 use crate::secret::Secret;
 
 /// The keys of an entry of `repositories`, in the order in which messages name them.
-const REPOSITORY: [&str; 6] = [
+pub(super) const REPOSITORY: [&str; 6] = [
     "url",
     "commit_id",
     "requirements_file",
@@ -16,6 +16,9 @@ const REPOSITORY: [&str; 6] = [
     "credentials",
     "GIT_SSL_NO_VERIFY",
 ];
+
+/// The keys of `credentials`, both of which have to be there.
+pub(super) const CREDENTIALS: [&str; 2] = ["username", "password"];
 
 impl Decoder<'_, '_> {
     /// Reads `repositories`: destinations, each with what is cloned there.
@@ -94,9 +97,8 @@ impl Decoder<'_, '_> {
     }
 
     fn credentials(&mut self, node: &Node, what: &str) -> Option<(String, Secret)> {
-        let names = ["username", "password"];
-        let record = self.record(node, what, &names);
-        let [username, password] = names.map(|name| {
+        let record = self.record(node, what, &CREDENTIALS);
+        let [username, password] = CREDENTIALS.map(|name| {
             let Some((_, value)) = record.iter().find(|(found, _)| found.key() == name) else {
                 self.problem(node.span, format!("`{what}` has no `{name}`"), "");
                 return None;

@@ -10,6 +10,10 @@ use saphyr_parser::Span;
 use super::diagnostics::Problems;
 use super::node::{Node, Scalar, Value};
 
+/// The words of YAML 1.1 for the truth values, in any letter case.
+pub(super) const TRUE: [&str; 3] = ["true", "yes", "on"];
+pub(super) const FALSE: [&str; 3] = ["false", "no", "off"];
+
 /// Reads values and collects what is wrong with them.
 #[derive(Debug)]
 pub(super) struct Decoder<'a, 'p> {
@@ -179,8 +183,8 @@ impl Decoder<'_, '_> {
     pub(super) fn truth(&mut self, node: &Node, what: &str) -> Option<bool> {
         let scalar = self.scalar(node, what)?;
         match scalar.text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Some(true),
-            "false" | "no" | "off" => Some(false),
+            word if TRUE.contains(&word) => Some(true),
+            word if FALSE.contains(&word) => Some(false),
             _ => {
                 let message = format!("`{what}` must be `true` or `false`, not `{}`", scalar.shown);
                 self.problem(node.span, message, "");

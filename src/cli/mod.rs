@@ -121,9 +121,8 @@ pub(crate) enum Command {
     /// Look at what the store holds, and remove what is not needed
     #[command(subcommand)]
     Cache(CacheCommand),
-    /// Not supported yet
-    #[command(hide = true, disable_help_flag = true)]
-    Schema(Later),
+    /// Print a JSON Schema of the build file, for editors
+    Schema,
 }
 
 #[derive(Debug, Subcommand)]
@@ -349,13 +348,6 @@ pub(crate) struct Build {
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-}
-
-/// A command that a later version has, with whatever follows its name.
-#[derive(Debug, Args)]
-pub(crate) struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    _arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

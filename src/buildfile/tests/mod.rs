@@ -6,6 +6,8 @@ mod foreign;
 mod locations;
 mod messages;
 mod oracles;
+mod schema;
+mod shapes;
 
 use insta::assert_snapshot;
 
@@ -20,8 +22,13 @@ fn variables(name: &str) -> Option<String> {
     }
 }
 
+/// What is accepted anywhere in these tests, the schema accepts too.
 fn parse(text: &str) -> Result<BuildFile, Error> {
-    BuildFile::parse("build.yaml", text, &variables)
+    let parsed = BuildFile::parse("build.yaml", text, &variables);
+    if parsed.is_ok() && text.len() < 10_000 {
+        schema::agrees(text);
+    }
+    parsed
 }
 
 fn good(text: &str) -> BuildFile {
