@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use pyats_image_builder::error::Error;
+use pyats_image_builder::error::{Error, Kind};
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::{rootfs, runner};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(_) if stop.signal() != 0 => {
-            report.error("interrupted", &[], None, &[]);
+            report.error(Kind::Interrupted, "interrupted", &[], None, &[]);
             ExitCode::from(128 + u8::try_from(stop.signal()).unwrap_or(0))
         }
         Err(error) => {
@@ -75,6 +75,7 @@ fn show(error: &Error, report: &Report) {
         source = cause.source();
     }
     report.error(
+        error.kind(),
         &error.to_string(),
         &causes,
         error.hint().as_deref(),

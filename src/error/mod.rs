@@ -1,10 +1,14 @@
 //! The error of a build: one variant a stage. Messages are the stages' own.
 
+mod kind;
+
 use crate::context::SelectError;
 use crate::progress::Cancelled;
 use crate::{
     base, buildfile, context, dockerfile, image, net, output, registry, rootfs, runner, step, store,
 };
+
+pub use kind::Kind;
 
 /// Why a build, or another command, failed.
 #[derive(Debug, thiserror::Error)]
