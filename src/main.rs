@@ -4,7 +4,7 @@ mod cli;
 mod commands;
 mod report;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use pyats_image_builder::error::{Error, Kind};
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::{rootfs, runner};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use cli::Command;
+use cli::{Command, ProgressMode};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -35,8 +37,11 @@ fn main() -> ExitCode {
         ),
     );
     let interactive = matches!(&cli.command, Some(Command::Run(run)) if run.interactive)
-        && std::io::stdin().is_terminal();
+        && io::stdin().is_terminal();
     let stop = Stop::install(interactive);
+    if cli.global.progress == ProgressMode::Json {
+        stop.when_nobody_reads();
+    }
     let drawn = report.clone();
     let progress = Progress::new(move |event| drawn.event(event), stop.0.clone());
 
@@ -85,6 +90,7 @@ fn show(error: &Error, report: &Report) {
 
 /// The wish to stop: the signal (SIGINT, SIGTERM or SIGHUP) that came, or 0. A second one ends the process
 /// at once.
+#[derive(Clone)]
 struct Stop(Arc<AtomicI32>);
 
 impl Stop {
@@ -93,19 +99,52 @@ impl Stop {
         let stop = Self(Arc::default());
         let signals = [SIGINT, SIGTERM, SIGHUP];
         if let Ok(mut arriving) = signal_hook::iterator::Signals::new(signals) {
-            let wanted = stop.0.clone();
+            let stop = stop.clone();
             std::thread::spawn(move || {
+                let mut has_come = false;
                 for signal in arriving.forever() {
                     if interactive && signal == SIGINT {
                         continue;
                     }
-                    if wanted.swap(signal, Ordering::Relaxed) != 0 {
+                    if has_come {
                         let _ = signal_hook::low_level::emulate_default_handler(signal);
                     }
+                    has_come = true;
+                    stop.wish(signal);
                 }
             });
         }
         stop
+    }
+
+    /// Wishes to stop once nobody can read standard error any more, as if by SIGHUP: a program that started this one
+    /// to follow its events and has ended does not want what comes of it.
+    fn when_nobody_reads(&self) {
+        let stop = self.clone();
+        std::thread::spawn(move || {
+            let stderr = io::stderr();
+            loop {
+                // poll(2) tells these two unasked, of a pipe or a socket, and of a file nothing.
+                let mut polled = [PollFd::new(&stderr, PollFlags::empty())];
+                match poll(&mut polled, None) {
+                    Err(Errno::INTR) => {}
+                    Ok(_)
+                        if polled[0]
+                            .revents()
+                            .intersects(PollFlags::ERR | PollFlags::HUP) =>
+                    {
+                        return stop.wish(SIGHUP);
+                    }
+                    _ => return,
+                }
+            }
+        });
+    }
+
+    /// The first wish counts.
+    fn wish(&self, signal: i32) {
+        let order = Ordering::Relaxed;
+        let _ = self.0.compare_exchange(0, signal, order, order);
     }
 
     fn signal(&self) -> i32 {

@@ -1,8 +1,15 @@
-//! What `--progress json` gives programs that watch: kinds of errors.
+//! What `--progress json` gives programs that watch: kinds of errors; and what becomes of a build that nobody
+//! watches any more.
+
+use std::io::{BufRead as _, BufReader, Read, pipe};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Bench, User, base_layout};
+use crate::support::{Bench, User, base_layout, send, serve_base};
 
 /// Builds and commands that fail, and the kinds of their errors; `BASE` is an image.
 const FAILURES: [(&str, &str, &[&str]); 12] = [
@@ -77,4 +84,91 @@ fn error_of(bench: &Bench, arguments: impl IntoIterator<Item = String>) -> Value
     let is_error = |event: &&Value| event["event"] == "error";
     assert_eq!(events.iter().filter(is_error).count(), 1, "{events:?}");
     events.last().filter(is_error).expect("an error").clone()
+}
+
+#[test]
+fn a_build_that_nobody_watches_any_more_stops() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    for (user, is_socket) in User::ALL.into_iter().zip([false, true, false]) {
+        let Some(bench) = Bench::new(user) else {
+            continue;
+        };
+        let build = |reader: Box<dyn Read>, writer: OwnedFd| {
+            start_and_leave(&bench, &base, ["600", "json"], reader, writer)
+        };
+        let mut child = if is_socket {
+            let (reader, writer) = UnixStream::pair().expect("sockets can be had");
+            build(Box::new(reader), writer.into())
+        } else {
+            let (reader, writer) = pipe().expect("pipes can be had");
+            build(Box::new(reader), writer.into())
+        };
+        let began = Instant::now();
+        let status = child.wait().expect("ours").code();
+        assert_eq!(status, Some(129), "{user:?}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{user:?}");
+        // Scratch in the store the bench finds when it goes.
+        bench.is_deserted(&format!("{user:?}"));
+    }
+}
+
+#[test]
+fn a_signal_to_a_build_that_stops_already_is_its_first() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    let (reader, writer) = pipe().expect("pipes can be had");
+    let (times, reader) = (["600", "json"], Box::new(reader));
+    let mut child = start_and_leave(&bench, &base, times, reader, writer.into());
+    // Long enough to be seen, and too short for all to be cleared.
+    std::thread::sleep(Duration::from_millis(10));
+    send(&child, "TERM");
+    let status = child.wait().expect("ours").code();
+    assert!(matches!(status, Some(129 | 143)), "{status:?}");
+    bench.is_deserted("after SIGTERM");
+}
+
+#[test]
+fn a_build_whose_lines_nobody_reads_goes_on() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    let (reader, writer) = pipe().expect("pipes can be had");
+    let (times, reader) = (["1", "plain"], Box::new(reader));
+    let mut child = start_and_leave(&bench, &base, times, reader, writer.into());
+    assert_eq!(child.wait().expect("ours").code(), Some(0));
+}
+
+/// Starts a build whose step takes some `seconds`, and closes its standard error once that runs.
+fn start_and_leave(
+    bench: &Bench,
+    base: &str,
+    [seconds, progress]: [&str; 2],
+    reader: Box<dyn Read>,
+    writer: OwnedFd,
+) -> Child {
+    let build = format!(
+        "{{system-packages: [], cmds: {{pre: 'RUN echo step-$((40 + 2)) && sleep {seconds}'}}}}"
+    );
+    bench.write("build.yaml", build);
+    let child = bench
+        .tool(["build.yaml", "--base", base, "-v", "--progress", progress])
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .expect("it starts");
+    let lines = BufReader::new(reader).lines();
+    let mut seen = String::new();
+    for line in lines.map_while(Result::ok) {
+        seen += &(line + "\n");
+        if seen.contains("step-42") {
+            break;
+        }
+    }
+    assert!(seen.contains("step-42"), "no step runs:\n{seen}");
+    child
 }
