@@ -18,10 +18,12 @@ use pyats_image_builder::registry::{Client, Given, Logins, Reference};
 use pyats_image_builder::runner::Outcome as Ended;
 use pyats_image_builder::step::Fate;
 use pyats_image_builder::store::Store;
-use pyats_image_builder::{doctor, output, push, run};
+use pyats_image_builder::{doctor, images, output, push, run};
 use serde_json::json;
 
-use crate::cli::{self, Build, CacheCommand, Doctor, Global, Inspect, Login, Logout, Push, Run};
+use crate::cli::{
+    self, Build, CacheCommand, Doctor, Global, Inspect, Login, Logout, Push, Run, Tag,
+};
 use crate::report::Report;
 
 type Result = std::result::Result<ExitCode, Error>;
@@ -157,9 +159,14 @@ fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
 }
 
 pub(crate) fn inspect(inspect: &Inspect, global: &Global, progress: &Progress) -> Result {
-    let (image, tags, _store) = run::find(&inspect.image, &global.store()?, progress)?;
+    let (image, tags, _store) = images::find(&inspect.image, &global.store()?, progress)?;
     let text = serde_json::to_string_pretty(&image.inspect(&tags)).unwrap_or_default();
     print(&format!("{text}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn tag(tag: &Tag, global: &Global) -> Result {
+    images::tag(&tag.image, &tag.references, &global.store()?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
-//! holds this. `assemble`, `push` (an image to a registry), `run` (a command in a built image), `doctor` (what this
+//! holds this. `assemble`, `images` (by their names), `push` (an image to a registry), `run` (a command in a built image), `doctor` (what this
 //! machine allows), `prune` (what a store holds) and `carry` (the step cache in a folder) stand above the stages;
 //! `confined`, lookups that no link leads out of, below all.
 //!
@@ -89,6 +89,7 @@ pub mod dockerfile;
 pub mod doctor;
 pub mod error;
 pub mod image;
+pub mod images;
 pub mod layer;
 pub mod manifest;
 pub mod net;

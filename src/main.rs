@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Some(_) if misplaced.is_some() => commands::misplaced(misplaced),
         None => commands::build(&cli.build, &cli.global, &report, &progress),
         Some(Command::Inspect(inspect)) => commands::inspect(inspect, &cli.global, &progress),
+        Some(Command::Tag(tag)) => commands::tag(tag, &cli.global),
         Some(Command::Run(run)) => commands::run(run, &cli.global, &progress),
         Some(Command::Doctor(doctor)) => commands::doctor(doctor, &cli.global, &progress),
         Some(Command::Completions { shell }) => commands::completions(*shell),

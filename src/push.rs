@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::base::{self, Source};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Format};
+use crate::images;
 use crate::manifest::Descriptor;
 use crate::net::{self, Proxies};
 use crate::progress::Progress;
 use crate::registry::{self, Client, Content, Reference};
-use crate::run;
 use crate::store::Store;
 
 /// What to push, and where.
@@ -140,13 +140,13 @@ fn find(
     progress: &Progress,
 ) -> Result<(Content, Option<Reference>, Store), Error> {
     let name = &options.image;
-    if run::is_outside(name) {
+    if images::is_outside(name) {
         let store = Store::open(&options.store)?;
         let source: Source = name.parse().map_err(OptionsError::Base)?;
         let content = base::content(&source, &store, progress)?;
         return Ok((content, None, store));
     }
-    let (image, tags, store) = run::find(name, &options.store, progress)?;
+    let (image, tags, store) = images::find(name, &options.store, progress)?;
     let own = name
         .parse()
         .ok()

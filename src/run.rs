@@ -3,17 +3,15 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::base::{self, Layers, Pull, Source};
+use crate::base;
 use crate::error::{Error, OptionsError};
-use crate::image::{self, Image};
-use crate::manifest::{Index, Platform, REF_NAME};
-use crate::net::Proxies;
+use crate::image::Image;
+use crate::images::{client, find};
 use crate::progress::Progress;
 use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
 use crate::store::{Scratch, Store};
-use crate::{assemble, layer, net, registry, rootfs, step};
+use crate::{layer, rootfs, step};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -59,79 +57,6 @@ pub fn volume(text: &str) -> Result<Mount, OptionsError> {
         target: target.into(),
         read_only,
     })
-}
-
-/// Whether a name is a layout's or an archive's.
-pub(crate) fn is_outside(name: &str) -> bool {
-    ["oci:", "oci-archive:", "docker-archive:"]
-        .iter()
-        .any(|kind| name.starts_with(kind))
-}
-
-/// Finds an image: a tag or an id (of the manifest or the config) in the store, or a layout or archive. Also
-/// returns its tags, and the store.
-pub fn find(
-    name: &str,
-    store: &Path,
-    progress: &Progress,
-) -> Result<(Image, Vec<String>, Store), Error> {
-    let store = Store::open(store)?;
-    if is_outside(name) {
-        let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let base = base::pull(
-            &source,
-            &Platform::host(),
-            Pull::Never,
-            Layers::Now,
-            &client()?,
-            &store,
-            progress,
-        )?;
-        return Ok((image::load(&base.manifest, &store)?, Vec::new(), store));
-    }
-    let index = store.index()?;
-    let tag = assemble::complete_tag(name).unwrap_or_default();
-    let image = match store.tagged(&tag)? {
-        Some(manifest) => image::load(&manifest, &store)?,
-        None => by_id(name, &index, &store)?,
-    };
-    let named = index
-        .manifests
-        .iter()
-        .filter(|entry| entry.digest == image.manifest.digest);
-    let tags = named
-        .filter_map(|entry| entry.annotations.get(REF_NAME).cloned())
-        .collect();
-    Ok((image, tags, store))
-}
-
-/// Reaches registries as this machine does: an image may have layers that were not needed so far.
-fn client() -> Result<registry::Client, Error> {
-    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
-    let net = net::Client::new(net::Options::of_system(None, proxies));
-    let registries = registry::Registries::load(&[]).map_err(OptionsError::Policy)?;
-    let options = registry::Options {
-        registries,
-        ..registry::Options::default()
-    };
-    Ok(registry::Client::new(options, Arc::new(net)))
-}
-
-/// An image by the digest of its manifest or config, or at least twelve of its leading digits.
-fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
-    let unknown = || OptionsError::UnknownImage(name.to_owned());
-    let digits = name.strip_prefix("sha256:").unwrap_or(name);
-    if digits.len() < 12 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(unknown().into());
-    }
-    for entry in &index.manifests {
-        let image = image::load(entry, store)?;
-        let ids = [image.manifest.digest, image.config_descriptor.digest];
-        if ids.iter().any(|id| id.hex().starts_with(digits)) {
-            return Ok(image);
-        }
-    }
-    Err(unknown().into())
 }
 
 /// Runs the command to its end.

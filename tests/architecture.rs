@@ -25,9 +25,9 @@ const SHARED: [&str; 10] = [
     "confined",
 ];
 /// These put the stages together, and may import everything.
-const TOP: [&str; 12] = [
-    "main", "cli", "commands", "report", "lib", "assemble", "push", "run", "doctor", "prune",
-    "carry", "error",
+const TOP: [&str; 13] = [
+    "main", "cli", "commands", "report", "lib", "assemble", "images", "push", "run", "doctor",
+    "prune", "carry", "error",
 ];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [

@@ -101,6 +101,8 @@ pub(crate) enum ProgressMode {
 pub(crate) enum Command {
     /// Show an image as `docker image inspect` does
     Inspect(Inspect),
+    /// Give an image of the store further tags
+    Tag(Tag),
     /// Run a command in an image
     Run(Run),
     /// Say what this machine allows, and the remedy for what it does not
@@ -362,6 +364,16 @@ pub(crate) struct Later {
 pub(crate) struct Inspect {
     /// A tag or id in the store, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE
     pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    /// A tag or id in the store
+    pub(crate) image: String,
+
+    /// The tags, completed as those of a build
+    #[arg(required = true, value_name = "REFERENCE")]
+    pub(crate) references: Vec<String>,
 }
 
 #[derive(Debug, Args)]

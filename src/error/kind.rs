@@ -73,7 +73,9 @@ impl Error {
                 of_registry(source).unwrap_or(Kind::Push)
             }
             Self::Logins(_) => Kind::Push,
-            Self::Options(OptionsError::UnknownImage(_)) => Kind::NoImage,
+            Self::Options(OptionsError::UnknownImage(_) | OptionsError::NotStored(_)) => {
+                Kind::NoImage
+            }
             Self::Options(_) => Kind::Options,
             Self::Instruction(error) => of_instruction(error),
             Self::Cancelled(_) | Self::Output(output::Error::Cancelled(_)) => Kind::Interrupted,

@@ -200,6 +200,9 @@ pub enum OptionsError {
     /// An image that is neither in the store nor a path.
     #[error("there is no image `{0}` in the store")]
     UnknownImage(String),
+    /// An image that only one of the store could be.
+    #[error("the store has no image `{0}`, and others cannot be tagged")]
+    NotStored(String),
     /// A key for a shared cache that cannot be had, or is too short.
     #[error("the key of the cache cannot be used: {0}")]
     CacheKey(String),
@@ -255,6 +258,9 @@ impl OptionsError {
             }
             Self::UnknownImage(_) => {
                 "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`"
+            }
+            Self::NotStored(_) => {
+                "give a tag or an id that the store has, as `pyats-image-build cache ls` lists them"
             }
             Self::Proxy(error) => error.hint(),
             Self::HalfLogin(..) => "set both, or neither",
