@@ -6,8 +6,6 @@ mod report;
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use pyats_image_builder::error::{Error, Kind};
 use pyats_image_builder::progress::Progress;
@@ -38,12 +36,12 @@ fn main() -> ExitCode {
     );
     let interactive = matches!(&cli.command, Some(Command::Run(run)) if run.interactive)
         && io::stdin().is_terminal();
-    let stop = Stop::install(interactive);
-    if cli.global.progress == ProgressMode::Json {
-        stop.when_nobody_reads();
-    }
     let drawn = report.clone();
-    let progress = Progress::new(move |event| drawn.event(event), stop.0.clone());
+    let progress = Progress::new(move |event| drawn.event(event));
+    stop_at_signals(progress.clone(), interactive);
+    if cli.global.progress == ProgressMode::Json {
+        stop_when_nobody_reads(progress.clone());
+    }
 
     let result = match &cli.command {
         Some(_) if misplaced.is_some() => commands::misplaced(misplaced),
@@ -60,13 +58,13 @@ fn main() -> ExitCode {
         Some(Command::Cache(cache)) => commands::cache(cache, &cli.global, &progress),
         Some(Command::Schema(_)) => commands::later("schema"),
     };
-    match result {
-        Ok(code) => code,
-        Err(_) if stop.signal() != 0 => {
+    match (result, progress.signal()) {
+        (Ok(code), _) => code,
+        (Err(_), Some(signal)) => {
             report.error(Kind::Interrupted, "interrupted", &[], None, &[]);
-            ExitCode::from(128 + u8::try_from(stop.signal()).unwrap_or(0))
+            ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
         }
-        Err(error) => {
+        (Err(error), None) => {
             show(&error, &report);
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
@@ -89,66 +87,47 @@ fn show(error: &Error, report: &Report) {
     );
 }
 
-/// The wish to stop: the signal (SIGINT, SIGTERM or SIGHUP) that came, or 0. A second one ends the process
-/// at once.
-#[derive(Clone)]
-struct Stop(Arc<AtomicI32>);
-
-impl Stop {
-    /// With `interactive`, SIGINT is left to the command that has the terminal.
-    fn install(interactive: bool) -> Self {
-        let stop = Self(Arc::default());
-        let signals = [SIGINT, SIGTERM, SIGHUP];
-        if let Ok(mut arriving) = signal_hook::iterator::Signals::new(signals) {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                let mut has_come = false;
-                for signal in arriving.forever() {
-                    if interactive && signal == SIGINT {
-                        continue;
-                    }
-                    if has_come {
-                        let _ = signal_hook::low_level::emulate_default_handler(signal);
-                    }
-                    has_come = true;
-                    stop.wish(signal);
-                }
-            });
-        }
-        stop
-    }
-
-    /// Wishes to stop once nobody can read standard error any more, as if by SIGHUP: a program that started this one
-    /// to follow its events and has ended does not want what comes of it.
-    fn when_nobody_reads(&self) {
-        let stop = self.clone();
-        std::thread::spawn(move || {
-            let stderr = io::stderr();
-            loop {
-                // poll(2) tells these two unasked, of a pipe or a socket, and of a file nothing.
-                let mut polled = [PollFd::new(&stderr, PollFlags::empty())];
-                match poll(&mut polled, None) {
-                    Err(Errno::INTR) => {}
-                    Ok(_)
-                        if polled[0]
-                            .revents()
-                            .intersects(PollFlags::ERR | PollFlags::HUP) =>
-                    {
-                        return stop.wish(SIGHUP);
-                    }
-                    _ => return,
-                }
+/// Stops what is done at SIGINT, SIGTERM or SIGHUP. A second one ends the process at once. With `interactive`, SIGINT
+/// is left to the command that has the terminal.
+fn stop_at_signals(progress: Progress, interactive: bool) {
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    let Ok(mut arriving) = signal_hook::iterator::Signals::new(signals) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        let mut has_come = false;
+        for signal in arriving.forever() {
+            if interactive && signal == SIGINT {
+                continue;
             }
-        });
-    }
+            if has_come {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            has_come = true;
+            progress.stop_by(signal);
+        }
+    });
+}
 
-    /// The first wish counts.
-    fn wish(&self, signal: i32) {
-        let order = Ordering::Relaxed;
-        let _ = self.0.compare_exchange(0, signal, order, order);
-    }
-
-    fn signal(&self) -> i32 {
-        self.0.load(Ordering::Relaxed)
-    }
+/// Stops what is done once nobody can read standard error any more, as if by SIGHUP: a program that started this one to
+/// follow its events and has ended does not want what comes of it.
+fn stop_when_nobody_reads(progress: Progress) {
+    std::thread::spawn(move || {
+        let stderr = io::stderr();
+        loop {
+            // poll(2) tells these two unasked, of a pipe or a socket, and of a file nothing.
+            let mut polled = [PollFd::new(&stderr, PollFlags::empty())];
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => {}
+                Ok(_)
+                    if polled[0]
+                        .revents()
+                        .intersects(PollFlags::ERR | PollFlags::HUP) =>
+                {
+                    return progress.stop_by(SIGHUP);
+                }
+                _ => return,
+            }
+        }
+    });
 }
