@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use pyats_image_builder::error::{Error, Kind};
 use pyats_image_builder::progress::Progress;
-use pyats_image_builder::{rootfs, runner};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,12 +17,9 @@ use cli::{Command, ProgressMode};
 use report::Report;
 
 fn main() -> ExitCode {
-    // First of all: in a process that the runner started, this one runs the step, or does what was asked.
-    if let Some(call) = runner::child() {
-        rootfs::serve(call);
-    }
+    pyats_image_builder::helper();
     // Where even this is refused there is nothing to protect it from.
-    let _ = runner::harden();
+    let _ = pyats_image_builder::harden();
     let (cli, misplaced) = cli::parse();
     let report = Report::new(
         cli.global.progress,

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use crate::base;
 use crate::error::{Error, OptionsError};
 use crate::image::Image;
-use crate::images::{client, find};
+use crate::images;
 use crate::progress::Progress;
 use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
-use crate::store::{Scratch, Store};
+use crate::store::Scratch;
 use crate::{layer, rootfs, step};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What [`find`] understands.
+    /// What [`find`](images::find) understands.
     pub image: String,
-    /// The store's folder.
-    pub store: PathBuf,
+    /// The store's folder; absent, the [default](images::default_store).
+    pub store: Option<PathBuf>,
     /// Forces a rung.
     pub runner: Option<Rung>,
     /// What [`volume`] returns.
@@ -36,21 +36,39 @@ pub struct Options {
     pub command: Vec<OsString>,
 }
 
-/// Parses `HOST:IMAGE[:ro|:rw]`.
-pub fn volume(text: &str) -> Result<Mount, OptionsError> {
+impl Options {
+    /// The image's own command, as Docker runs it without options.
+    #[must_use]
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            store: None,
+            runner: None,
+            volumes: Vec::new(),
+            env: Vec::new(),
+            interactive: false,
+            working_dir: None,
+            entrypoint: None,
+            command: Vec::new(),
+        }
+    }
+}
+
+/// Parses `HOST:IMAGE[:ro|:rw]`, a mount for [`run`]. What is mounted must be there.
+pub fn volume(text: &str) -> Result<Mount, Error> {
     let invalid = || OptionsError::Mount(text.to_owned());
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, read_only) = match parts[..] {
         [source, target] | [source, target, "rw"] => (source, target, false),
         [source, target, "ro"] => (source, target, true),
-        _ => return Err(invalid()),
+        _ => return Err(invalid().into()),
     };
     let nowhere = target.trim_matches('/').is_empty();
     if !source.starts_with('/') || !target.starts_with('/') || nowhere {
-        return Err(invalid());
+        return Err(invalid().into());
     }
     if !Path::new(source).exists() {
-        return Err(OptionsError::MountSource(source.into()));
+        return Err(OptionsError::MountSource(source.into()).into());
     }
     Ok(Mount {
         source: source.into(),
@@ -59,15 +77,29 @@ pub fn volume(text: &str) -> Result<Mount, OptionsError> {
     })
 }
 
-/// Runs the command to its end.
+/// Runs a command in an image to its end, with the meanings of `docker run`. It has this process's standard output and
+/// error, and what it writes elsewhere than to mounted paths is gone afterwards.
+///
+/// ```no_run
+/// use pyats_image_builder::{Ended, Progress, RunOptions, run};
+///
+/// # let _ = || -> Result<(), pyats_image_builder::Error> {
+/// let options = RunOptions {
+///     command: ["pyats", "version", "check"].map(Into::into).to_vec(),
+///     ..RunOptions::new("mypyatsimage")
+/// };
+/// assert_eq!(run(&options, &Progress::silent())?, Ended::Exited(0));
+/// # Ok(()) };
+/// ```
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
-    let _session = Store::open(&options.store)?.session()?;
-    let (image, _, store) = find(&options.image, &options.store, progress)?;
+    let store = images::open(options.store.as_deref())?;
+    let _session = store.session()?;
+    let image = images::find_in(&store, &options.image, progress)?;
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner, &store.scratch_root())?.0;
     rootfs::sweep(rung, &store.scratch_root())?;
     if !rootfs::is_unpacked(&image.layers, rung, &store) {
-        base::bring(&image.layers, &client()?, &store, progress)?;
+        base::bring(&image.layers, &images::client()?, &store, progress)?;
     }
     let base = rootfs::unpack(&image.layers, rung, &store, progress)?;
     let scratch = Scratch::new_in(&store.scratch_root())?;

@@ -13,14 +13,14 @@ use pyats_image_builder::base::{InvalidSource, Pull};
 use pyats_image_builder::buildfile::Installer;
 use pyats_image_builder::cache::{Mode, Policy, Seal};
 use pyats_image_builder::context::{Again, SshOptions};
-use pyats_image_builder::doctor;
-use pyats_image_builder::error::OptionsError;
+use pyats_image_builder::error::{Error, OptionsError};
 use pyats_image_builder::layer::Compression;
 use pyats_image_builder::manifest::Platform;
 use pyats_image_builder::output::Output;
 use pyats_image_builder::prune::Limits;
 use pyats_image_builder::registry::Reference;
 use pyats_image_builder::runner::Rung;
+use pyats_image_builder::{doctor, images};
 
 use registries::FormatName;
 pub(crate) use registries::{Login, Logout, Push, Registries, ask_login};
@@ -53,7 +53,7 @@ pub(crate) struct Global {
         value_name = "DIR",
         env = "PYATS_IMAGE_BUILD_STORE"
     )]
-    store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
 
     /// Force the technique by which steps are run
     #[arg(long, global = true, value_name = "RUNG", value_parser = rung)]
@@ -434,21 +434,16 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     /// What is meant.
-    pub(crate) fn options(&self, global: &Global) -> Result<doctor::Options, OptionsError> {
+    pub(crate) fn options(&self, global: &Global) -> Result<doctor::Options, Error> {
         let base: Reference = self
             .base
             .parse()
             .map_err(|error| OptionsError::Base(InvalidSource::Reference(error)))?;
-        let mut registry = self.registries.options(1, &[])?;
-        if let Some(given) = &mut registry.logins.given {
-            base.registry().clone_into(&mut given.registry);
-        }
         Ok(doctor::Options {
-            store: global.store()?,
+            store: images::place(global.store.as_deref())?,
             runner: global.runner(),
             base,
-            registry,
-            ca_cert: self.registries.ca_cert()?,
+            access: self.registries.access(&[])?,
             offline: self.offline,
         })
     }
@@ -519,23 +514,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Global {
-    /// The store's folder.
-    pub(crate) fn store(&self) -> Result<PathBuf, OptionsError> {
-        let set = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let chosen = self
-            .store
-            .clone()
-            .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pyats-image-build")))
-            .or_else(|| Some(set("HOME")?.join(".cache/pyats-image-build")))
-            .ok_or(OptionsError::NoStore)?;
-        require_utf8(&chosen)?;
-        Ok(chosen)
-    }
-
     /// The rung that the user forces.
     pub(crate) fn runner(&self) -> Option<Rung> {
         self.runner.and_then(|choice| choice.0)
@@ -556,9 +534,6 @@ impl Build {
 
     /// What is meant.
     pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
-        for path in self.work_dir.iter().chain(&self.path) {
-            require_utf8(path)?;
-        }
         Ok(Options {
             files: [&self.digest_file, &self.iidfile, &self.metadata_file]
                 .into_iter()
@@ -576,7 +551,7 @@ impl Build {
             platform: self.platform.clone(),
             compression: self.compression,
             runner: global.runner(),
-            store: global.store()?,
+            store: global.store.clone(),
             work_dir: self.work_dir.clone(),
             pull: if self.offline {
                 Pull::Never
@@ -598,8 +573,7 @@ impl Build {
                 accept_new_host_keys: self.accept_new_host_keys,
                 known_hosts: self.known_hosts.clone(),
             },
-            ca_cert: self.registries.ca_cert()?,
-            registry: self.registries.options(self.jobs, &self.mirrors)?,
+            access: self.registries.access(&self.mirrors)?,
             push: match (self.push, self.skip_push_check) {
                 (false, _) => assemble::Push::No,
                 (true, false) => assemble::Push::Checked,
@@ -611,13 +585,6 @@ impl Build {
             format: self.format.into(),
             epoch: epoch()?,
         })
-    }
-}
-
-fn require_utf8(path: &std::path::Path) -> Result<(), OptionsError> {
-    match path.to_str() {
-        Some(_) => Ok(()),
-        None => Err(OptionsError::NotUtf8(path.to_owned())),
     }
 }
 

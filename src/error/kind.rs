@@ -66,6 +66,10 @@ impl Error {
             Self::BuildFile(_) => Kind::BuildFile,
             Self::Context(error) => of_context(error),
             Self::Base(error) => of_base(error),
+            Self::Find(error) => match of_base(error) {
+                Kind::Base => Kind::NoImage,
+                other => other,
+            },
             Self::Runner(error) => of_runner(error),
             Self::Rootfs(error) => of_rootfs(error),
             Self::Step(error) => of_step(error),
