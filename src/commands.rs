@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyats_image_builder::carry::{self, Carried};
-use pyats_image_builder::error::{Error, OptionsError};
+use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::prune::{self, Item};
 use pyats_image_builder::registry::Logins;
 use pyats_image_builder::store::Store;
-use pyats_image_builder::{Progress, Reference, doctor, output};
+use pyats_image_builder::{Error, Progress, Reference, doctor, output};
 use serde_json::json;
 
 use crate::cli::{self, CacheCommand, Doctor, Global, Login, Logout};

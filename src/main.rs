@@ -7,8 +7,7 @@ mod report;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
-use pyats_image_builder::error::{Error, Kind};
-use pyats_image_builder::progress::Progress;
+use pyats_image_builder::{Error, Kind, Progress};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

@@ -66,7 +66,7 @@ pub struct Cancelled;
 /// that a build can be stopped from another thread.
 ///
 /// ```
-/// use pyats_image_builder::progress::{Event, Progress};
+/// use pyats_image_builder::{Event, Progress};
 ///
 /// let progress = Progress::new(|event| match event {
 ///     Event::Started { label, nested: false, .. } => eprintln!("{label}"),
@@ -105,7 +105,7 @@ impl Progress {
     }
 
     /// Tells whatever was given this, or a clone, to stop, as by SIGTERM: it ends soon, leaves nothing behind and gives an
-    /// error of the kind [`Interrupted`](crate::error::Kind::Interrupted). For good: what is begun with it later stops too.
+    /// error of the kind [`Interrupted`](crate::Kind::Interrupted). For good: what is begun with it later stops too.
     pub fn stop(&self) {
         self.stop_by(libc::SIGTERM);
     }

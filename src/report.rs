@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pyats_image_builder::error::Kind;
-use pyats_image_builder::progress::Event;
+use pyats_image_builder::{Event, Kind};
 use serde_json::{Value, json};
 
 use crate::cli::ProgressMode;

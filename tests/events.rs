@@ -1,7 +1,7 @@
 //! What `--progress json` gives programs that watch: kinds of errors; and what becomes of a build that nobody
 //! watches any more.
 
-use std::io::{BufRead as _, BufReader, Read, pipe};
+use std::io::{BufRead, BufReader, Read, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Bench, User, base_layout, send, serve_base};
 
 /// Builds and commands that fail, and the kinds of their errors; `BASE` is an image.
-const FAILURES: [(&str, &str, &[&str]); 12] = [
+const FAILURES: [(&str, &str, &[&str]); 13] = [
     ("build-file", "pakages: [a]", &["build.yaml"]),
     ("build-file", "snapshot: missing", &["build.yaml"]),
     (
@@ -27,6 +27,7 @@ const FAILURES: [(&str, &str, &[&str]); 12] = [
         &["build.yaml", "--ca-cert", "build.yaml"],
     ),
     ("no-image", "", &["inspect", "nothing:1"]),
+    ("no-image", "", &["inspect", "oci:missing"]),
     ("no-image", "", &["push", "sha256:0123456789abcdef"]),
     ("sources", "files: [missing]", &["build.yaml"]),
     ("base", "tag: a", &["build.yaml", "--base", "oci:missing"]),
@@ -72,6 +73,23 @@ fn a_rung_that_cannot_be_had_is_an_error_of_the_sandbox() {
     let error = error_of(&bench, arguments);
     assert_eq!(error["kind"], "sandbox", "{error}");
     assert!(error["hint"].is_string(), "{error}");
+}
+
+#[test]
+fn an_interruption_is_a_kind_of_its_own() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    let (reader, writer) = pipe().expect("pipes can be had");
+    let mut reader = BufReader::new(reader);
+    let mut child = start(&bench, &base, ["600", "json"], &mut reader, writer.into());
+    send(&child, "TERM");
+    let last = reader.lines().map_while(Result::ok).last();
+    let last: Value = serde_json::from_str(&last.expect("a line")).expect("JSON");
+    assert_eq!(last["event"], "error", "{last}");
+    assert_eq!(last["kind"], "interrupted", "{last}");
+    assert_eq!(child.wait().expect("ours").code(), Some(143));
 }
 
 /// The last event of a command that fails.
@@ -143,12 +161,23 @@ fn a_build_whose_lines_nobody_reads_goes_on() {
     assert_eq!(child.wait().expect("ours").code(), Some(0));
 }
 
-/// Starts a build whose step takes some `seconds`, and closes its standard error once that runs.
+/// Starts a build whose step takes some seconds, and closes its standard error once that runs.
 fn start_and_leave(
     bench: &Bench,
     base: &str,
-    [seconds, progress]: [&str; 2],
+    how: [&str; 2],
     reader: Box<dyn Read>,
+    writer: OwnedFd,
+) -> Child {
+    start(bench, base, how, &mut BufReader::new(reader), writer)
+}
+
+/// Starts a build whose step takes some `seconds`, and reads its standard error until that runs.
+fn start(
+    bench: &Bench,
+    base: &str,
+    [seconds, progress]: [&str; 2],
+    reader: &mut impl BufRead,
     writer: OwnedFd,
 ) -> Child {
     let build = format!(
@@ -161,9 +190,8 @@ fn start_and_leave(
         .stderr(writer)
         .spawn()
         .expect("it starts");
-    let lines = BufReader::new(reader).lines();
     let mut seen = String::new();
-    for line in lines.map_while(Result::ok) {
+    for line in reader.lines().map_while(Result::ok) {
         seen += &(line + "\n");
         if seen.contains("step-42") {
             break;

@@ -8,19 +8,13 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use pyats_image_builder::assemble::{self, CacheRepo, Options};
-use pyats_image_builder::base::{InvalidSource, Pull};
-use pyats_image_builder::buildfile::Installer;
-use pyats_image_builder::cache::{Mode, Policy, Seal};
-use pyats_image_builder::context::{Again, SshOptions};
-use pyats_image_builder::error::{Error, OptionsError};
-use pyats_image_builder::layer::Compression;
-use pyats_image_builder::manifest::Platform;
-use pyats_image_builder::output::Output;
+use pyats_image_builder::base::InvalidSource;
+use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::prune::Limits;
-use pyats_image_builder::registry::Reference;
-use pyats_image_builder::runner::Rung;
-use pyats_image_builder::{doctor, images};
+use pyats_image_builder::{
+    Again, CacheMode, CachePolicy, CacheRepo, Compression, Error, Installer, Options, Output,
+    Platform, Pull, Reference, Rung, Seal, SshOptions, doctor, images,
+};
 
 use registries::FormatName;
 pub(crate) use registries::{Login, Logout, Push, Registries, ask_login};
@@ -303,7 +297,7 @@ pub(crate) struct Build {
         default_value = "both",
         requires = "cache_repo"
     )]
-    cache_mode: Mode,
+    cache_mode: CacheMode,
 
     /// Sign what is put there with the key in this file, and use nothing that is not signed with it
     #[arg(long, value_name = "FILE", requires = "cache_repo")]
@@ -563,7 +557,7 @@ impl Build {
                 (false, true) => Again::Anew,
                 (false, false) => Again::Ask,
             },
-            cache: Policy {
+            cache: CachePolicy {
                 is_used: !self.no_cache,
                 ttl: self.cache_ttl,
             },
@@ -575,9 +569,9 @@ impl Build {
             },
             access: self.registries.access(&self.mirrors)?,
             push: match (self.push, self.skip_push_check) {
-                (false, _) => assemble::Push::No,
-                (true, false) => assemble::Push::Checked,
-                (true, true) => assemble::Push::Unchecked,
+                (false, _) => pyats_image_builder::Push::No,
+                (true, false) => pyats_image_builder::Push::Checked,
+                (true, true) => pyats_image_builder::Push::Unchecked,
             },
             secrets: self.secrets.clone(),
             labels: self.labels.clone(),

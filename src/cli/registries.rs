@@ -4,11 +4,8 @@ use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pyats_image_builder::access::{self, Access};
 use pyats_image_builder::error::OptionsError;
-use pyats_image_builder::image::Format;
-use pyats_image_builder::push;
-use pyats_image_builder::secret::Secret;
+use pyats_image_builder::{Access, Format, PushOptions, Secret};
 
 use super::Global;
 
@@ -59,8 +56,8 @@ impl Registries {
         })
     }
 
-    fn login(&self) -> Result<Option<access::Login>, OptionsError> {
-        let login = |(user, password), origin| access::Login {
+    fn login(&self) -> Result<Option<pyats_image_builder::Login>, OptionsError> {
+        let login = |(user, password), origin| pyats_image_builder::Login {
             user,
             password,
             origin,
@@ -130,8 +127,8 @@ pub(crate) struct Push {
 
 impl Push {
     /// What is meant.
-    pub(crate) fn options(&self, global: &Global) -> Result<push::Options, OptionsError> {
-        Ok(push::Options {
+    pub(crate) fn options(&self, global: &Global) -> Result<PushOptions, OptionsError> {
+        Ok(PushOptions {
             image: self.image.clone(),
             references: self.references.clone(),
             store: global.store.clone(),
@@ -192,7 +189,7 @@ pub(crate) struct Logout {
 }
 
 /// User name and password from the command line, standard input or the terminal.
-pub(crate) fn ask_login(arguments: &Login) -> Result<access::Login, OptionsError> {
+pub(crate) fn ask_login(arguments: &Login) -> Result<pyats_image_builder::Login, OptionsError> {
     let is_terminal = std::io::stdin().is_terminal();
     let user = match &arguments.username {
         Some(user) => user.clone(),
@@ -214,7 +211,7 @@ pub(crate) fn ask_login(arguments: &Login) -> Result<access::Login, OptionsError
         None => rpassword::prompt_password("Password: ")
             .map_err(|_| OptionsError::NoTerminal("password"))?,
     };
-    Ok(access::Login {
+    Ok(pyats_image_builder::Login {
         user,
         password: Secret::new(password),
         origin: "`login`",
