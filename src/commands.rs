@@ -1,252 +1,41 @@
 //! What each command of the binary does: calls the library, and prints what scripts want to standard output.
 
-use std::ffi::OsString;
+mod images;
+
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pyats_image_builder::assemble::{self, Outcome, Plan};
 use pyats_image_builder::carry::{self, Carried};
-use pyats_image_builder::error::{Error, OptionsError};
-use pyats_image_builder::image::Image;
-use pyats_image_builder::net::{self, Proxies};
-use pyats_image_builder::progress::Progress;
+use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::prune::{self, Item};
-use pyats_image_builder::registry::{Client, Given, Logins, Reference};
-use pyats_image_builder::runner::Outcome as Ended;
-use pyats_image_builder::step::Fate;
+use pyats_image_builder::registry::Logins;
 use pyats_image_builder::store::Store;
-use pyats_image_builder::{buildfile, doctor, output, push, run};
+use pyats_image_builder::{Error, Progress, Reference, buildfile, doctor, output};
 use serde_json::json;
 
-use crate::cli::{self, Build, CacheCommand, Doctor, Global, Inspect, Login, Logout, Push, Run};
+use crate::cli::{self, CacheCommand, Doctor, Global, Login, Logout};
 use crate::report::Report;
+pub(crate) use images::{build, inspect, push, run, tag};
 
 type Result = std::result::Result<ExitCode, Error>;
 
-pub(crate) fn build(
-    build: &Build,
-    global: &Global,
-    report: &Report,
-    progress: &Progress,
-) -> Result {
-    let began = Instant::now();
-    let options = build.options(global)?;
-    let outcome = assemble::build(&options, progress)?;
-    let Some(image) = &outcome.image else {
-        print(&plan(&outcome.plan, build.verbose))?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    let digest = image.manifest.digest.to_string();
-    let id = image.config_descriptor.digest.to_string();
-    if let Some(path) = &build.digest_file {
-        output::replace(path, digest.as_bytes())?;
-    }
-    if let Some(path) = &build.iidfile {
-        output::replace(path, id.as_bytes())?;
-    }
-    if let Some(path) = &build.metadata_file {
-        output::replace(
-            path,
-            &serde_json::to_vec_pretty(&metadata(&outcome, image)).unwrap_or_default(),
-        )?;
-    }
-    for line in summary(&outcome, image, began) {
-        report.line(&line);
-    }
-    print(&match outcome.plan.references.first() {
-        Some(reference) => format!("{reference}@{digest}\n"),
-        None => format!("{digest}\n"),
-    })?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn plan(plan: &Plan, verbose: bool) -> String {
-    let mut lines = vec![format!("base: {}", plan.base)];
-    lines.extend(
-        plan.steps
-            .iter()
-            .map(|step| format!("run: {}", step.created_by)),
-    );
-    let fates = plan.fates.iter().filter(|_| verbose);
-    lines.extend(fates.map(|(name, fate)| format!("step: {name}: {}", words(fate))));
-    lines.push(format!(
-        "copy: {} files, {} bytes",
-        plan.staged.0, plan.staged.1
-    ));
-    lines.extend(
-        plan.references
-            .iter()
-            .map(|reference| format!("tag: {reference}")),
-    );
-    lines.extend(
-        plan.pushed
-            .iter()
-            .map(|reference| format!("push: {reference}")),
-    );
-    let outputs = plan.outputs.iter();
-    lines.extend(outputs.map(|(kind, path)| format!("output: {kind}:{}", path.display())));
-    lines.extend(
-        plan.context
-            .iter()
-            .map(|context| format!("context: {}", context.display())),
-    );
-    lines.join("\n") + "\n"
-}
-
-fn words(fate: &Fate) -> String {
-    match fate {
-        Fate::Cached => "cached".to_owned(),
-        Fate::Run(None) => "runs, as it never did here".to_owned(),
-        Fate::Run(Some(changes)) if changes.is_empty() => {
-            "runs, as what it made is too old, or gone".to_owned()
-        }
-        Fate::Run(Some(changes)) => format!("runs, since this has changed: {}", changes.join(", ")),
-        Fate::Unknown => "depends on a step that runs".to_owned(),
-    }
-}
-
-fn metadata(outcome: &Outcome, image: &Image) -> serde_json::Value {
-    json!({
-        "references": outcome.plan.references,
-        "digest": image.manifest.digest,
-        "mediaType": image.manifest.media_type,
-        "id": image.config_descriptor.digest,
-        "size": image.size(),
-        "platform": image.platform(),
-        "base": outcome.plan.base,
-        "layers": image.layers,
-        "pushed": outcome.plan.pushed.iter().map(Reference::to_string).collect::<Vec<_>>(),
-        "outputs": outcome.plan.outputs.iter()
-            .map(|(kind, path)| json!({ "kind": kind.to_string(), "path": path })).collect::<Vec<_>>(),
-        "context": outcome.plan.context,
-    })
-}
-
-fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for reference in &outcome.plan.references {
-        lines.push(format!("image    {reference}"));
-    }
-    lines.push(format!("digest   {}", image.manifest.digest));
-    lines.push(format!("base     {}", outcome.plan.base));
-    for entry in &outcome.entries {
-        let Some(layer) = &entry.layer else { continue };
-        let size = indicatif::DecimalBytes(layer.descriptor.size);
-        let words = entry.created_by.lines().next().unwrap_or_default();
-        lines.push(format!("layer    {size:>10}  {words}"));
-    }
-    lines.push(format!(
-        "size     {} in {} layers",
-        indicatif::DecimalBytes(image.size()),
-        image.layers.len()
-    ));
-    for (kind, path) in &outcome.plan.outputs {
-        lines.push(format!("output   {kind}:{}", path.display()));
-    }
-    for reference in &outcome.plan.pushed {
-        lines.push(format!("pushed   {reference}"));
-    }
-    if let Some(context) = &outcome.plan.context {
-        lines.push(format!("context  {}", context.display()));
-    }
-    lines.push(format!("time     {:.1} s", began.elapsed().as_secs_f64()));
-    lines
-}
-
-pub(crate) fn inspect(inspect: &Inspect, global: &Global, progress: &Progress) -> Result {
-    let (image, tags, _store) = run::find(&inspect.image, &global.store()?, progress)?;
-    let text = serde_json::to_string_pretty(&image.inspect(&tags)).unwrap_or_default();
-    print(&format!("{text}\n"))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn run(arguments: &Run, global: &Global, progress: &Progress) -> Result {
-    let options = run::Options {
-        image: arguments.image.clone(),
-        store: global.store()?,
-        runner: global.runner(),
-        volumes: arguments
-            .volumes
-            .iter()
-            .map(|text| run::volume(text))
-            .collect::<std::result::Result<_, _>>()?,
-        env: arguments
-            .env
-            .iter()
-            .filter_map(|text| variable(text))
-            .collect(),
-        interactive: arguments.interactive,
-        working_dir: arguments.workdir.clone(),
-        entrypoint: arguments.entrypoint.clone(),
-        command: arguments.command.clone(),
-    };
-    Ok(match run::run(&options, progress)? {
-        Ended::Exited(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
-        Ended::Signalled(signal) => {
-            ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
-        }
-    })
-}
-
-/// `NAME=VALUE`, or `NAME` with the value that it has here, if it has one.
-fn variable(text: &str) -> Option<(String, OsString)> {
-    match text.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.into())),
-        None => Some((text.to_owned(), std::env::var_os(text)?)),
-    }
-}
-
-pub(crate) fn push(arguments: &Push, global: &Global, progress: &Progress) -> Result {
-    let pushed = push::push(&arguments.options(global)?, progress)?;
-    let digest = pushed.root.digest;
-    if let Some(path) = &arguments.digest_file {
-        output::replace(path, digest.to_string().as_bytes())?;
-    }
-    if let Some(path) = &arguments.metadata_file {
-        let metadata = json!({
-            "references": pushed.references.iter().map(Reference::to_string).collect::<Vec<_>>(),
-            "digest": digest,
-            "mediaType": pushed.root.media_type,
-            "size": pushed.size,
-        });
-        output::replace(
-            path,
-            &serde_json::to_vec_pretty(&metadata).unwrap_or_default(),
-        )?;
-    }
-    let references = pushed.references.iter();
-    let lines = references.map(|reference| format!("{}@{digest}\n", without_digest(reference)));
-    print(&lines.collect::<String>())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn without_digest(reference: &Reference) -> String {
-    let text = reference.to_string();
-    text.split('@').next().unwrap_or_default().to_owned()
-}
-
 pub(crate) fn login(arguments: &Login, report: &Report, progress: &Progress) -> Result {
-    let (mut options, ca_cert) = arguments.options()?;
+    let mut access = arguments.access()?;
     let registry = registry_of(&arguments.registry)?;
-    let given = match options.logins.given.take() {
-        Some(given) if arguments.username.is_none() => given,
+    let login = match access.login.take() {
+        Some(login) if arguments.username.is_none() => login,
         _ => cli::ask_login(arguments)?,
     };
-    let (user, password) = (given.user.clone(), given.password.clone());
-    options.logins.given = Some(Given {
-        registry: registry.clone(),
-        ..given
-    });
+    let (user, password) = (login.user.clone(), login.password.clone());
+    access.login = Some(login);
     let logins = Logins {
+        authfile: access.authfile.clone(),
         given: None,
-        ..options.logins.clone()
     };
-    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
-    let net = net::Client::new(net::Options::of_system(ca_cert, proxies));
-    Client::new(options, Arc::new(net))
+    access
+        .client(1, &[&registry])?
         .check_login(&registry, progress)
         .map_err(|source| Error::Login {
             registry: registry.clone(),
@@ -327,7 +116,9 @@ pub(crate) fn misplaced(found: Option<(String, String)>) -> Result {
 }
 
 pub(crate) fn cache(cache: &CacheCommand, global: &Global, progress: &Progress) -> Result {
-    let store = Store::open(&global.store()?)?;
+    let store = Store::open(&pyats_image_builder::images::place(
+        global.store.as_deref(),
+    )?)?;
     let text = match cache {
         CacheCommand::Ls { json } => {
             let (items, bytes) = prune::list(&store)?;
@@ -380,6 +171,11 @@ fn table(items: &[Item]) -> String {
         format!("{kind:<8}  {size:>10}  {age:>11} ago  {}\n", item.name)
     };
     items.iter().map(line).collect()
+}
+
+/// Writes a small file for scripts.
+fn write(path: &Path, bytes: &[u8]) -> std::result::Result<(), Error> {
+    Ok(output::replace(path, bytes)?)
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -8,6 +8,7 @@ use fs_err as fs;
 use reqwest::Url;
 use serde::Serialize;
 
+use crate::access::Access;
 use crate::error::{Error, OptionsError};
 use crate::net::{self, Proxies, Timing};
 use crate::progress::Progress;
@@ -35,10 +36,8 @@ pub struct Options {
     pub runner: Option<Rung>,
     /// The base that a registry is asked for.
     pub base: Reference,
-    /// How registries are reached.
-    pub registry: registry::Options,
-    /// A PEM file with authorities that are trusted besides the system's.
-    pub ca_cert: Option<PathBuf>,
+    /// How other machines are reached.
+    pub access: Access,
     /// Whether other machines are left alone.
     pub offline: bool,
 }
@@ -202,9 +201,12 @@ fn storage(path: &Path, store: Result<Store, store::Error>, rung: Option<Rung>) 
 
 fn machines(options: &Options, progress: &Progress) -> Result<Vec<Machine>, Error> {
     let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
-    let net = net::Options::of_system(options.ca_cert.clone(), proxies);
-    let net = Arc::new(net::Client::with_timing(net, TIMING));
-    let registries = registry::Client::new(options.registry.clone(), net.clone());
+    let net = Arc::new(net::Client::with_timing(
+        options.access.net(proxies)?,
+        TIMING,
+    ));
+    let registry = options.access.registry(1, &[options.base.registry()])?;
+    let registries = registry::Client::new(registry, net.clone());
     let base = ask("base", options.base.to_string(), || {
         let found = registries.head(&options.base, progress);
         found

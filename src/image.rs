@@ -75,6 +75,8 @@ pub struct Image {
     pub config: Value,
     /// Lowest first.
     pub layers: Vec<Layer>,
+    /// Its tags in the store, complete.
+    pub tags: Vec<String>,
 }
 
 /// What can go wrong with an image's documents.
@@ -135,10 +137,11 @@ pub fn append(
         config_descriptor,
         config,
         layers: all,
+        tags: Vec::new(),
     })
 }
 
-/// Reads the documents of an image in the store.
+/// Reads the documents of an image in the store. Its tags are not among them.
 pub fn load(manifest: &Descriptor, store: &Store) -> Result<Image, Error> {
     let document: Manifest = store.read_json(manifest)?;
     let config: Value = store.read_json(&document.config)?;
@@ -167,6 +170,7 @@ pub fn load(manifest: &Descriptor, store: &Store) -> Result<Image, Error> {
                 diff_id,
             })
             .collect(),
+        tags: Vec::new(),
     })
 }
 
@@ -206,10 +210,10 @@ impl Image {
         self.layers.iter().map(|layer| layer.descriptor.size).sum()
     }
 
-    /// The image in the shape of `docker image inspect`, for `tags`.
+    /// The image in the shape of `docker image inspect`.
     #[must_use]
-    pub fn inspect(&self, tags: &[String]) -> Value {
-        let config = &self.config;
+    pub fn inspect(&self) -> Value {
+        let (config, tags) = (&self.config, &self.tags);
         let diff_ids = &config["rootfs"]["diff_ids"];
         json!({
             "Id": self.config_descriptor.digest,

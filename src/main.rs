@@ -4,26 +4,21 @@ mod cli;
 mod commands;
 mod report;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
-use pyats_image_builder::error::Error;
-use pyats_image_builder::progress::Progress;
-use pyats_image_builder::{rootfs, runner};
+use pyats_image_builder::{Error, Kind, Progress};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use cli::Command;
+use cli::{Command, ProgressMode};
 use report::Report;
 
 fn main() -> ExitCode {
-    // First of all: in a process that the runner started, this one runs the step, or does what was asked.
-    if let Some(call) = runner::child() {
-        rootfs::serve(call);
-    }
+    pyats_image_builder::helper();
     // Where even this is refused there is nothing to protect it from.
-    let _ = runner::harden();
+    let _ = pyats_image_builder::harden();
     let (cli, misplaced) = cli::parse();
     let report = Report::new(
         cli.global.progress,
@@ -35,15 +30,19 @@ fn main() -> ExitCode {
         ),
     );
     let interactive = matches!(&cli.command, Some(Command::Run(run)) if run.interactive)
-        && std::io::stdin().is_terminal();
-    let stop = Stop::install(interactive);
+        && io::stdin().is_terminal();
     let drawn = report.clone();
-    let progress = Progress::new(move |event| drawn.event(event), stop.0.clone());
+    let progress = Progress::new(move |event| drawn.event(event));
+    stop_at_signals(progress.clone(), interactive);
+    if cli.global.progress == ProgressMode::Json {
+        stop_when_nobody_reads(progress.clone());
+    }
 
     let result = match &cli.command {
         Some(_) if misplaced.is_some() => commands::misplaced(misplaced),
         None => commands::build(&cli.build, &cli.global, &report, &progress),
         Some(Command::Inspect(inspect)) => commands::inspect(inspect, &cli.global, &progress),
+        Some(Command::Tag(tag)) => commands::tag(tag, &cli.global),
         Some(Command::Run(run)) => commands::run(run, &cli.global, &progress),
         Some(Command::Doctor(doctor)) => commands::doctor(doctor, &cli.global, &progress),
         Some(Command::Completions { shell }) => commands::completions(*shell),
@@ -54,13 +53,13 @@ fn main() -> ExitCode {
         Some(Command::Cache(cache)) => commands::cache(cache, &cli.global, &progress),
         Some(Command::Schema) => commands::schema(),
     };
-    match result {
-        Ok(code) => code,
-        Err(_) if stop.signal() != 0 => {
-            report.error("interrupted", &[], None, &[]);
-            ExitCode::from(128 + u8::try_from(stop.signal()).unwrap_or(0))
+    match (result, progress.signal()) {
+        (Ok(code), _) => code,
+        (Err(_), Some(signal)) => {
+            report.error(Kind::Interrupted, "interrupted", &[], None, &[]);
+            ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
         }
-        Err(error) => {
+        (Err(error), None) => {
             show(&error, &report);
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
@@ -75,6 +74,7 @@ fn show(error: &Error, report: &Report) {
         source = cause.source();
     }
     report.error(
+        error.kind(),
         &error.to_string(),
         &causes,
         error.hint().as_deref(),
@@ -82,32 +82,47 @@ fn show(error: &Error, report: &Report) {
     );
 }
 
-/// The wish to stop: the signal (SIGINT, SIGTERM or SIGHUP) that came, or 0. A second one ends the process
-/// at once.
-struct Stop(Arc<AtomicI32>);
-
-impl Stop {
-    /// With `interactive`, SIGINT is left to the command that has the terminal.
-    fn install(interactive: bool) -> Self {
-        let stop = Self(Arc::default());
-        let signals = [SIGINT, SIGTERM, SIGHUP];
-        if let Ok(mut arriving) = signal_hook::iterator::Signals::new(signals) {
-            let wanted = stop.0.clone();
-            std::thread::spawn(move || {
-                for signal in arriving.forever() {
-                    if interactive && signal == SIGINT {
-                        continue;
-                    }
-                    if wanted.swap(signal, Ordering::Relaxed) != 0 {
-                        let _ = signal_hook::low_level::emulate_default_handler(signal);
-                    }
-                }
-            });
+/// Stops what is done at SIGINT, SIGTERM or SIGHUP. A second one ends the process at once. With `interactive`, SIGINT
+/// is left to the command that has the terminal.
+fn stop_at_signals(progress: Progress, interactive: bool) {
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    let Ok(mut arriving) = signal_hook::iterator::Signals::new(signals) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        let mut has_come = false;
+        for signal in arriving.forever() {
+            if interactive && signal == SIGINT {
+                continue;
+            }
+            if has_come {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            has_come = true;
+            progress.stop_by(signal);
         }
-        stop
-    }
+    });
+}
 
-    fn signal(&self) -> i32 {
-        self.0.load(Ordering::Relaxed)
-    }
+/// Stops what is done once nobody can read standard error any more, as if by SIGHUP: a program that started this one to
+/// follow its events and has ended does not want what comes of it.
+fn stop_when_nobody_reads(progress: Progress) {
+    std::thread::spawn(move || {
+        let stderr = io::stderr();
+        loop {
+            // poll(2) tells these two unasked, of a pipe or a socket, and of a file nothing.
+            let mut polled = [PollFd::new(&stderr, PollFlags::empty())];
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => {}
+                Ok(_)
+                    if polled[0]
+                        .revents()
+                        .intersects(PollFlags::ERR | PollFlags::HUP) =>
+                {
+                    return progress.stop_by(SIGHUP);
+                }
+                _ => return,
+            }
+        }
+    });
 }

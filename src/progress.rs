@@ -62,7 +62,22 @@ pub enum Event {
 #[error("interrupted")]
 pub struct Cancelled;
 
-/// Where events go, and whether to stop. Cheap to clone.
+/// Where the events of a build go, and whether it should stop. Cheap to clone; what one clone is told they all know, so
+/// that a build can be stopped from another thread.
+///
+/// ```
+/// use pyats_image_builder::{Event, Progress};
+///
+/// let progress = Progress::new(|event| match event {
+///     Event::Started { label, nested: false, .. } => eprintln!("{label}"),
+///     Event::Output { line } => eprintln!("  | {line}"),
+///     Event::Warning(text) => eprintln!("warning: {text}"),
+///     _ => {}
+/// });
+/// let handle = progress.clone();
+/// std::thread::spawn(move || handle.stop()).join().unwrap();
+/// assert!(progress.signal().is_some());
+/// ```
 #[derive(Clone)]
 pub struct Progress {
     sink: Arc<dyn Fn(Event) + Send + Sync>,
@@ -73,58 +88,74 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Sends events to `sink`; the build stops soon after `cancelled` becomes the number of a signal, such
-    /// as 15 (SIGTERM), which a running command gets. Zero means to go on.
-    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static, cancelled: Arc<AtomicI32>) -> Self {
+    /// Sends events to `sink`, from several threads, and waits until it returns.
+    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self {
             sink: Arc::new(sink),
-            cancelled,
+            cancelled: Arc::default(),
             stopped: None,
             next: Arc::new(AtomicU64::new(0)),
         }
     }
 
+    /// Tells nobody.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(|_| ())
+    }
+
+    /// Tells whatever was given this, or a clone, to stop, as by SIGTERM: it ends soon, leaves nothing behind and gives an
+    /// error of the kind [`Interrupted`](crate::Kind::Interrupted). For good: what is begun with it later stops too.
+    pub fn stop(&self) {
+        self.stop_by(libc::SIGTERM);
+    }
+
+    /// The same as by this signal, which a running command gets; 0 is none. The first wish counts.
+    pub fn stop_by(&self, signal: i32) {
+        let order = Ordering::Relaxed;
+        let _ = self.cancelled.compare_exchange(0, signal, order, order);
+    }
+
+    /// The signal by which it was told to stop, if it was.
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        Some(self.cancelled.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+    }
+
     /// The same for one of several things that are done side by side: it stops when `stopped` is set, too.
     #[must_use]
-    pub fn branch(&self, stopped: Arc<AtomicBool>) -> Self {
+    pub(crate) fn branch(&self, stopped: Arc<AtomicBool>) -> Self {
         Self {
             stopped: Some(stopped),
             ..self.clone()
         }
     }
 
-    /// Tells nobody, and never stops.
-    #[must_use]
-    pub fn silent() -> Self {
-        Self::new(|_| (), Arc::default())
-    }
-
     /// An error if the build was told to stop.
-    pub fn check(&self) -> Result<(), Cancelled> {
+    pub(crate) fn check(&self) -> Result<(), Cancelled> {
         let stopped = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
-        if self.cancelled.load(Ordering::Relaxed) != 0 || self.stopped.as_ref().is_some_and(stopped)
-        {
+        if self.signal().is_some() || self.stopped.as_ref().is_some_and(stopped) {
             Err(Cancelled)
         } else {
             Ok(())
         }
     }
 
-    /// The flag behind [`check`](Self::check).
+    /// The number of that signal, or 0, as it is and as it will be.
     #[must_use]
-    pub fn cancelled(&self) -> &AtomicI32 {
+    pub(crate) fn cancelled(&self) -> &AtomicI32 {
         &self.cancelled
     }
 
     /// Begins a part of the build.
     #[must_use]
-    pub fn start(&self, label: impl Into<String>) -> Part {
+    pub(crate) fn start(&self, label: impl Into<String>) -> Part {
         self.begin(label.into(), None, false)
     }
 
     /// Begins a part of a part, of `total` bytes where that is known.
     #[must_use]
-    pub fn transfer(&self, label: impl Into<String>, total: Option<u64>) -> Part {
+    pub(crate) fn transfer(&self, label: impl Into<String>, total: Option<u64>) -> Part {
         self.begin(label.into(), total, true)
     }
 
@@ -144,17 +175,17 @@ impl Progress {
     }
 
     /// Something that the user may want to change.
-    pub fn warn(&self, text: impl Into<String>) {
+    pub(crate) fn warn(&self, text: impl Into<String>) {
         self.send(Event::Warning(text.into()));
     }
 
     /// Something that the user may want to know.
-    pub fn note(&self, text: impl Into<String>) {
+    pub(crate) fn note(&self, text: impl Into<String>) {
         self.send(Event::Note(text.into()));
     }
 
     /// A line that a step printed.
-    pub fn output(&self, line: impl Into<String>) {
+    pub(crate) fn output(&self, line: impl Into<String>) {
         self.send(Event::Output { line: line.into() });
     }
 
@@ -173,7 +204,7 @@ impl fmt::Debug for Progress {
 
 /// A part of the build that is under way.
 #[derive(Debug)]
-pub struct Part {
+pub(crate) struct Part {
     progress: Progress,
     id: u64,
     began: Instant,
@@ -181,17 +212,17 @@ pub struct Part {
 
 impl Part {
     /// `done` bytes are done, all in all.
-    pub fn advance(&self, done: u64) {
+    pub(crate) fn advance(&self, done: u64) {
         self.progress.send(Event::Advanced { id: self.id, done });
     }
 
     /// There are `total` bytes to come, all in all.
-    pub fn expect(&self, total: u64) {
+    pub(crate) fn expect(&self, total: u64) {
         self.progress.send(Event::Sized { id: self.id, total });
     }
 
     /// The part ended well; `outcome` says in a few words what came of it.
-    pub fn finish(self, outcome: impl Into<String>) {
+    pub(crate) fn finish(self, outcome: impl Into<String>) {
         let event = Event::Finished {
             id: self.id,
             elapsed: self.began.elapsed(),

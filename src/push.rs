@@ -1,33 +1,47 @@
 //! An image of the store, of a layout or of an archive goes to registries.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use crate::access::Access;
 use crate::base::{self, Source};
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Format};
+use crate::images;
 use crate::manifest::Descriptor;
-use crate::net::{self, Proxies};
 use crate::progress::Progress;
 use crate::registry::{self, Client, Content, Reference};
-use crate::run;
 use crate::store::Store;
 
 /// What to push, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// A tag or id in the store, or what [`Source`] understands, but for registries.
+    /// What [`find`](images::find) understands.
     pub image: String,
     /// Where; none means the image's own tag.
     pub references: Vec<String>,
-    /// The store's folder.
-    pub store: PathBuf,
+    /// The store's folder; absent, the [default](images::default_store).
+    pub store: Option<PathBuf>,
     /// Changes the media types.
     pub format: Option<Format>,
+    /// Layers that are sent side by side.
+    pub jobs: usize,
     /// How registries are reached.
-    pub registry: registry::Options,
-    /// A PEM file with authorities that are trusted besides the system's.
-    pub ca_cert: Option<PathBuf>,
+    pub access: Access,
+}
+
+impl Options {
+    /// The image as it is, under its own tag.
+    #[must_use]
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            references: Vec::new(),
+            store: None,
+            format: None,
+            jobs: images::JOBS,
+            access: Access::default(),
+        }
+    }
 }
 
 /// What came of it.
@@ -41,10 +55,24 @@ pub struct Pushed {
     pub size: u64,
 }
 
-/// Pushes an image.
+/// Pushes an image: only what the registry does not have.
+///
+/// ```no_run
+/// use pyats_image_builder::{Progress, PushOptions, push};
+///
+/// # let _ = || -> Result<(), pyats_image_builder::Error> {
+/// let options = PushOptions {
+///     references: vec!["registry.example.com/team/tests:1".to_owned()],
+///     ..PushOptions::new("mypyatsimage")
+/// };
+/// let pushed = push(&options, &Progress::silent())?;
+/// println!("{}@{}", pushed.references[0], pushed.root.digest);
+/// # Ok(()) };
+/// ```
 pub fn push(options: &Options, progress: &Progress) -> Result<Pushed, Error> {
-    let _session = Store::open(&options.store)?.session()?;
-    let (mut content, own, store) = find(options, progress)?;
+    let store = images::open(options.store.as_deref())?;
+    let _session = store.session()?;
+    let (mut content, own) = find(options, &store, progress)?;
     let targets = match (&options.references[..], own) {
         ([], Some(own)) => vec![own],
         ([], None) => return Err(OptionsError::NoTarget(options.image.clone()).into()),
@@ -54,10 +82,7 @@ pub fn push(options: &Options, progress: &Progress) -> Result<Pushed, Error> {
         content = image::convert(content, format)?
             .ok_or_else(|| OptionsError::FormatOfIndex(options.image.clone()))?;
     }
-    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
-    let net = net::Options::of_system(options.ca_cert.clone(), proxies);
-    let net = Arc::new(net::Client::new(net));
-    let client = Client::new(login_for(options.registry.clone(), &targets)?, net);
+    let client = options.access.client(options.jobs, &registries(&targets))?;
     send(&client, &content, &targets, &store, progress)?;
     Ok(Pushed {
         size: content.blobs.iter().map(|blob| blob.descriptor.size).sum(),
@@ -104,22 +129,9 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// The options with the given login, if there is one, for the registry of `targets`.
-pub(crate) fn login_for(
-    mut options: registry::Options,
-    targets: &[Reference],
-) -> Result<registry::Options, OptionsError> {
-    let (Some(given), Some(first)) = (&mut options.logins.given, targets.first()) else {
-        return Ok(options);
-    };
-    if targets
-        .iter()
-        .any(|target| target.registry() != first.registry())
-    {
-        return Err(OptionsError::SeveralRegistries(given.origin));
-    }
-    first.registry().clone_into(&mut given.registry);
-    Ok(options)
+/// The registries of references.
+pub(crate) fn registries(references: &[Reference]) -> Vec<&str> {
+    references.iter().map(Reference::registry).collect()
 }
 
 /// References as the user types them.
@@ -137,20 +149,19 @@ pub(crate) fn references(given: &[String]) -> Result<Vec<Reference>, Error> {
 /// What is pushed, and its own name if it has one.
 fn find(
     options: &Options,
+    store: &Store,
     progress: &Progress,
-) -> Result<(Content, Option<Reference>, Store), Error> {
+) -> Result<(Content, Option<Reference>), Error> {
     let name = &options.image;
-    if run::is_outside(name) {
-        let store = Store::open(&options.store)?;
+    if images::is_outside(name) {
         let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let content = base::content(&source, &store, progress)?;
-        return Ok((content, None, store));
+        let content = base::content(&source, store, progress).map_err(Error::Find)?;
+        return Ok((content, None));
     }
-    let (image, tags, store) = run::find(name, &options.store, progress)?;
+    let image = images::find_in(store, name, progress)?;
     let own = name
         .parse()
         .ok()
-        .filter(|own: &Reference| tags.contains(&own.to_string()));
-    let content = Content::stored(&image.manifest, &store)?;
-    Ok((content, own, store))
+        .filter(|own: &Reference| image.tags.contains(&own.to_string()));
+    Ok((Content::stored(&image.manifest, store)?, own))
 }

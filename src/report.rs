@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pyats_image_builder::progress::Event;
+use pyats_image_builder::{Event, Kind};
 use serde_json::{Value, json};
 
 use crate::cli::ProgressMode;
@@ -94,6 +94,7 @@ impl Report {
     /// An error: always shown.
     pub(crate) fn error(
         &self,
+        kind: Kind,
         message: &str,
         causes: &[String],
         hint: Option<&str>,
@@ -103,7 +104,8 @@ impl Report {
         let _ = state.bars.clear();
         if state.mode == Mode::Json {
             let value = json!({
-                "event": "error", "message": message, "causes": causes, "hint": hint, "tail": tail,
+                "event": "error", "kind": kind.as_str(), "message": message, "causes": causes,
+                "hint": hint, "tail": tail,
             });
             return state.print(&value.to_string());
         }

@@ -3,25 +3,23 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::base::{self, Layers, Pull, Source};
+use crate::base;
 use crate::error::{Error, OptionsError};
-use crate::image::{self, Image};
-use crate::manifest::{Index, Platform, REF_NAME};
-use crate::net::Proxies;
+use crate::image::Image;
+use crate::images;
 use crate::progress::Progress;
 use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
-use crate::store::{Scratch, Store};
-use crate::{assemble, layer, net, registry, rootfs, step};
+use crate::store::Scratch;
+use crate::{layer, rootfs, step};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What [`find`] understands.
+    /// What [`find`](images::find) understands.
     pub image: String,
-    /// The store's folder.
-    pub store: PathBuf,
+    /// The store's folder; absent, the [default](images::default_store).
+    pub store: Option<PathBuf>,
     /// Forces a rung.
     pub runner: Option<Rung>,
     /// What [`volume`] returns.
@@ -38,21 +36,39 @@ pub struct Options {
     pub command: Vec<OsString>,
 }
 
-/// Parses `HOST:IMAGE[:ro|:rw]`.
-pub fn volume(text: &str) -> Result<Mount, OptionsError> {
+impl Options {
+    /// The image's own command, as Docker runs it without options.
+    #[must_use]
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            store: None,
+            runner: None,
+            volumes: Vec::new(),
+            env: Vec::new(),
+            interactive: false,
+            working_dir: None,
+            entrypoint: None,
+            command: Vec::new(),
+        }
+    }
+}
+
+/// Parses `HOST:IMAGE[:ro|:rw]`, a mount for [`run`]. What is mounted must be there.
+pub fn volume(text: &str) -> Result<Mount, Error> {
     let invalid = || OptionsError::Mount(text.to_owned());
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, read_only) = match parts[..] {
         [source, target] | [source, target, "rw"] => (source, target, false),
         [source, target, "ro"] => (source, target, true),
-        _ => return Err(invalid()),
+        _ => return Err(invalid().into()),
     };
     let nowhere = target.trim_matches('/').is_empty();
     if !source.starts_with('/') || !target.starts_with('/') || nowhere {
-        return Err(invalid());
+        return Err(invalid().into());
     }
     if !Path::new(source).exists() {
-        return Err(OptionsError::MountSource(source.into()));
+        return Err(OptionsError::MountSource(source.into()).into());
     }
     Ok(Mount {
         source: source.into(),
@@ -61,88 +77,29 @@ pub fn volume(text: &str) -> Result<Mount, OptionsError> {
     })
 }
 
-/// Whether a name is a layout's or an archive's.
-pub(crate) fn is_outside(name: &str) -> bool {
-    ["oci:", "oci-archive:", "docker-archive:"]
-        .iter()
-        .any(|kind| name.starts_with(kind))
-}
-
-/// Finds an image: a tag or an id (of the manifest or the config) in the store, or a layout or archive. Also
-/// returns its tags, and the store.
-pub fn find(
-    name: &str,
-    store: &Path,
-    progress: &Progress,
-) -> Result<(Image, Vec<String>, Store), Error> {
-    let store = Store::open(store)?;
-    if is_outside(name) {
-        let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let base = base::pull(
-            &source,
-            &Platform::host(),
-            Pull::Never,
-            Layers::Now,
-            &client()?,
-            &store,
-            progress,
-        )?;
-        return Ok((image::load(&base.manifest, &store)?, Vec::new(), store));
-    }
-    let index = store.index()?;
-    let tag = assemble::complete_tag(name).unwrap_or_default();
-    let image = match store.tagged(&tag)? {
-        Some(manifest) => image::load(&manifest, &store)?,
-        None => by_id(name, &index, &store)?,
-    };
-    let named = index
-        .manifests
-        .iter()
-        .filter(|entry| entry.digest == image.manifest.digest);
-    let tags = named
-        .filter_map(|entry| entry.annotations.get(REF_NAME).cloned())
-        .collect();
-    Ok((image, tags, store))
-}
-
-/// Reaches registries as this machine does: an image may have layers that were not needed so far.
-fn client() -> Result<registry::Client, Error> {
-    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
-    let net = net::Client::new(net::Options::of_system(None, proxies));
-    let registries = registry::Registries::load(&[]).map_err(OptionsError::Policy)?;
-    let options = registry::Options {
-        registries,
-        ..registry::Options::default()
-    };
-    Ok(registry::Client::new(options, Arc::new(net)))
-}
-
-/// An image by the digest of its manifest or config, or at least twelve of its leading digits.
-fn by_id(name: &str, index: &Index, store: &Store) -> Result<Image, Error> {
-    let unknown = || OptionsError::UnknownImage(name.to_owned());
-    let digits = name.strip_prefix("sha256:").unwrap_or(name);
-    if digits.len() < 12 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(unknown().into());
-    }
-    for entry in &index.manifests {
-        let image = image::load(entry, store)?;
-        let ids = [image.manifest.digest, image.config_descriptor.digest];
-        if ids.iter().any(|id| id.hex().starts_with(digits)) {
-            return Ok(image);
-        }
-    }
-    Err(unknown().into())
-}
-
-/// Runs the command to its end.
+/// Runs a command in an image to its end, with the meanings of `docker run`. It has this process's standard output and
+/// error, and what it writes elsewhere than to mounted paths is gone afterwards.
+///
+/// ```no_run
+/// use pyats_image_builder::{Ended, Progress, RunOptions, run};
+///
+/// # let _ = || -> Result<(), pyats_image_builder::Error> {
+/// let options = RunOptions {
+///     command: ["pyats", "version", "check"].map(Into::into).to_vec(),
+///     ..RunOptions::new("mypyatsimage")
+/// };
+/// assert_eq!(run(&options, &Progress::silent())?, Ended::Exited(0));
+/// # Ok(()) };
+/// ```
 pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
-    let _session = Store::open(&options.store)?.session()?;
-    let (image, _, store) = find(&options.image, &options.store, progress)?;
+    let store = images::open(options.store.as_deref())?;
+    let _session = store.session()?;
+    let image = images::find_in(&store, &options.image, progress)?;
     let argv = argv(options, &image)?;
     let rung = runner::choose(options.runner, &store.scratch_root())?.0;
     rootfs::sweep(rung, &store.scratch_root())?;
     if !rootfs::is_unpacked(&image.layers, rung, &store) {
-        base::bring(&image.layers, &client()?, &store, progress)?;
+        base::bring(&image.layers, &images::client()?, &store, progress)?;
     }
     let base = rootfs::unpack(&image.layers, rung, &store, progress)?;
     let scratch = Scratch::new_in(&store.scratch_root())?;

@@ -25,9 +25,9 @@ const SHARED: [&str; 10] = [
     "confined",
 ];
 /// These put the stages together, and may import everything.
-const TOP: [&str; 12] = [
-    "main", "cli", "commands", "report", "lib", "assemble", "push", "run", "doctor", "prune",
-    "carry", "error",
+const TOP: [&str; 14] = [
+    "main", "cli", "commands", "report", "lib", "assemble", "access", "images", "push", "run",
+    "doctor", "prune", "carry", "error",
 ];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [
@@ -78,6 +78,33 @@ fn every_module_has_its_place_in_the_table() {
             "src/{file}: `{module}` is missing in the table of tests/architecture.rs"
         );
     }
+}
+
+#[test]
+fn modules_are_not_part_of_the_api() {
+    let root = read("lib.rs");
+    for (at, _) in root.match_indices("pub mod ") {
+        assert!(root[..at].ends_with("#[doc(hidden)]\n"), "{}", &root[at..]);
+    }
+}
+
+/// What can be done to images the binary does by what everybody can use.
+#[test]
+fn the_binary_uses_the_api() {
+    let code = read("commands/images.rs");
+    let used: Vec<_> = uses(&code).collect();
+    assert!(used.len() > 4, "{used:?}");
+    for used in used {
+        assert!(!used.contains("::"), "commands/images.rs uses `{used}`");
+    }
+    let beyond = "use pyats_image_builder::{find, store::Store};";
+    assert!(uses(beyond).all(|used| used.contains("::")));
+}
+
+/// What is taken from the library: paths, and lists of them.
+fn uses(code: &str) -> impl Iterator<Item = &str> {
+    let paths = code.split("pyats_image_builder::").skip(1);
+    paths.map(|rest| rest.split(['(', ';', '?']).next().unwrap_or_default())
 }
 
 #[test]
@@ -187,6 +214,11 @@ fn module_of(file: &str) -> &str {
         .next()
         .unwrap_or(file)
         .trim_end_matches(".rs")
+}
+
+fn read(name: &str) -> String {
+    let mut files = sources().into_iter();
+    files.find(|(file, _)| file == name).expect("it is there").1
 }
 
 /// Every file of `src/` without comments and tests.

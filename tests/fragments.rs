@@ -45,7 +45,7 @@ use pyats_image_builder::layer::Times;
 use pyats_image_builder::manifest::Platform;
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::rootfs;
-use pyats_image_builder::runner::{self, Rung};
+use pyats_image_builder::runner::Rung;
 use pyats_image_builder::step::{Inputs, Stack};
 use pyats_image_builder::store::{Scratch, Store};
 use pyats_image_builder::{net, registry};
@@ -132,9 +132,7 @@ const EVERYWHERE: &[Venue] = &[
 ];
 
 fn main() {
-    if let Some(call) = runner::child() {
-        rootfs::serve(call);
-    }
+    pyats_image_builder::helper();
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     // So nextest runs one test.
     if arguments.first().is_some_and(|first| first == "--exact") {
@@ -476,7 +474,14 @@ impl<'a> Ground<'a> {
             platform: self.base.platform.clone(),
             store: &self.store,
             registries: &self.client,
-            cache: Cache::new(&self.store, Policy::default(), "fragments"),
+            cache: Cache::new(
+                &self.store,
+                Policy {
+                    is_used: false,
+                    ttl: None,
+                },
+                "fragments",
+            ),
             scratch: scratch.path(),
             ca_bundle: None,
             times: Times {

@@ -11,6 +11,8 @@ mod bad_input;
 mod cmds;
 /// Builds in the containers of CI systems.
 mod containers;
+/// What `--progress json` gives programs that watch.
+mod events;
 /// The support code itself: a test that cannot fail is a defect.
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.

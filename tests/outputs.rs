@@ -1,9 +1,11 @@
 //! Output kinds, tags, labels, annotations, compression and the files for scripts.
 
 use fs_err as fs;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Bench, Docker, have, serve_base, skopeo_copy, skopeo_inspect, verify};
+use crate::support::{
+    Bench, Docker, base_layout, have, serve_base, skopeo_copy, skopeo_inspect, verify,
+};
 
 const BUILD: &str = "tag: from-the-file:1\npython: 3.11\nsystem-packages: []\nenv: {PIP_NO_INDEX: '1'}\nlabels: {a: file, b: file}\n";
 
@@ -95,6 +97,58 @@ fn every_kind_of_output_holds_the_same_image() {
     };
     assert_eq!(said["Id"], image.manifest["config"]["digest"]);
     assert!(said["RepoTags"].to_string().contains("other:2"), "{said}");
+}
+
+#[test]
+fn images_of_the_store_get_further_tags() {
+    let Some(layout) = base_layout() else { return };
+    let bench = Bench::current();
+    let base = format!("oci:{}:3.11-slim", layout.display());
+    let build = |text: &str| {
+        bench.write("build.yaml", text);
+        let run = bench.run(["build.yaml", "--base", &base]);
+        let digest = run.line().rsplit('@').next().expect("a digest");
+        digest.to_owned()
+    };
+    let untagged = build("{python: 3.11, system-packages: [], labels: {one: more}}");
+    let digest = build(BUILD);
+    let tags = |name: &str| {
+        let run = bench.run(["inspect", name]);
+        let said: Value = serde_json::from_str(run.stdout()).expect("JSON");
+        said["RepoTags"].clone()
+    };
+    let own = "docker.io/library/from-the-file:1";
+    assert_eq!(tags(&digest), json!([own]));
+    // It prints nothing, which the run itself checks.
+    let tag = |words: &[&str]| drop(bench.run([&["tag"], words].concat()));
+    tag(&["from-the-file:1", "more", "localhost:5000/team/more:2"]);
+    let more = "docker.io/library/more:latest";
+    assert_eq!(
+        tags("more"),
+        json!([own, more, "localhost:5000/team/more:2"])
+    );
+    // By an id, and away from another image.
+    let id = untagged.strip_prefix("sha256:").expect("a digest");
+    tag(&[&id[..12], "more"]);
+    assert_eq!(tags("more"), json!([more]));
+    assert_eq!(tags(&untagged), json!([more]));
+    assert_eq!(tags(&digest), json!([own, "localhost:5000/team/more:2"]));
+    let listed = bench.run(["cache", "ls"]);
+    assert!(!listed.stdout().contains(&untagged), "{}", listed.stdout());
+
+    for (words, said) in [
+        (["tag", "nothing:1", "x"], "no image `nothing:1`"),
+        (["tag", &base, "x"], "others cannot be tagged"),
+        (["tag", "more", "No Tag"], "not a valid tag"),
+        (["tag", "more", &format!("x@{digest}")], "name a digest"),
+    ] {
+        let run = bench.run(words);
+        let errors = run.refusal(2);
+        assert!(
+            errors.contains(said) && errors.contains("hint:"),
+            "{errors}"
+        );
+    }
 }
 
 #[test]

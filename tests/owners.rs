@@ -78,9 +78,7 @@ const IN_PLACE: &str = "long::same_in_place_and_without_answers";
 const COST: &str = "long::recording_costs_little";
 
 fn main() {
-    if let Some(call) = runner::child() {
-        rootfs::serve(call);
-    }
+    pyats_image_builder::helper();
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     // So nextest runs one test.
     if arguments.first().is_some_and(|first| first == "--exact") {
@@ -376,7 +374,14 @@ fn inputs<'a>(rung: Rung, store: &'a Store, scratch: &'a Path) -> Inputs<'a> {
         platform: Platform::host(),
         store,
         registries: registries(),
-        cache: Cache::new(store, Policy::default(), "owners"),
+        cache: Cache::new(
+            store,
+            Policy {
+                is_used: false,
+                ttl: None,
+            },
+            "owners",
+        ),
         scratch,
         ca_bundle: None,
         times: Times {

@@ -89,10 +89,10 @@ fn install(stages: &[Stage], name: &str) -> bool {
     })
 }
 
-/// What is run, in order.
-pub(super) fn steps(stages: Vec<Stage>) -> Vec<Step> {
+/// What is run, in order, as the history says it.
+pub(super) fn steps(stages: Vec<Stage>) -> Vec<String> {
     let step = |stage| match stage {
-        Stage::Step(step) | Stage::Packages(step) => Some(step),
+        Stage::Step(step) | Stage::Packages(step) => Some(step.created_by),
         Stage::Workspace | Stage::Instructions(..) => None,
     };
     stages.into_iter().filter_map(step).collect()
@@ -136,7 +136,7 @@ pub(super) fn make(
         registries: build.registries,
         cache: cache.clone(),
         scratch,
-        ca_bundle: step::ca_bundle(options.ca_cert.as_deref(), scratch)?,
+        ca_bundle: step::ca_bundle(options.access.ca_cert.as_deref(), scratch)?,
         hidden,
         times: Times {
             fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],

@@ -3,6 +3,7 @@
 mod dockerfile;
 mod instructions;
 mod layers;
+mod options;
 mod settings;
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -11,147 +12,35 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use crate::base::{self, Base, Layers, Pull};
+use crate::base::{self, Base, Layers};
 use crate::buildfile::{BuildFile, Installer};
-use crate::cache::{self, Cache, Key, Policy, Remote, Seal};
-use crate::context::{self, Again, Context, ContextRoot, Sources, SshOptions};
+use crate::cache::{self, Cache, Key, Remote};
+use crate::context::{self, Context, ContextRoot, Sources};
 use crate::error::{Error, OptionsError};
-use crate::image::{self, Entry, Format, Image, Settings};
-use crate::layer::Compression;
-use crate::manifest::Platform;
+use crate::image::{self, Entry, Image, Settings};
+use crate::images;
 use crate::net;
-use crate::output::{self, Kind, Output};
+use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::push;
-use crate::registry::{self, Client, Content, Reference};
+use crate::registry::{Client, Content, Reference};
 use crate::rootfs;
 use crate::runner::{self, Rung};
-use crate::step::{Fate, Step};
+use crate::step::Fate;
 use crate::store::{self, Scratch, Store};
 
 pub use instructions::{Instructor, carry_out};
-pub use settings::complete_tag;
+pub use options::{CacheRepo, Options, Outcome, Plan, Push};
 
 use layers::Stage;
 
-/// What the user means.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The build file; `-` is standard input.
-    pub file: PathBuf,
-    /// Replace the build file's tag; the first is the main one.
-    pub tags: Vec<String>,
-    /// Where the context is staged.
-    pub path: Option<PathBuf>,
-    /// Whether the context stays.
-    pub keep_context: bool,
-    /// Stage and plan, but build nothing.
-    pub dry_run: bool,
-    /// What is written beside the store.
-    pub outputs: Vec<Output>,
-    /// Small files that the caller will write, checked before anything is done.
-    pub files: Vec<PathBuf>,
-    /// Replaces `python:X-slim`.
-    pub base: Option<String>,
-    /// Replaces the build file's.
-    pub installer: Option<Installer>,
-    /// Replaces the build file's, or this machine's.
-    pub platform: Option<Platform>,
-    /// Of the layers that are made here.
-    pub compression: Compression,
-    /// Forces a rung.
-    pub runner: Option<Rung>,
-    /// The store's folder.
-    pub store: PathBuf,
-    /// Where steps work; absent, in the store.
-    pub work_dir: Option<PathBuf>,
-    /// When the registry is asked.
-    pub pull: Pull,
-    /// What is done about sources that were fetched before.
-    pub again: Again,
-    /// What is done about steps that were run before.
-    pub cache: Policy,
-    /// Where other machines keep what steps made.
-    pub cache_repo: Option<CacheRepo>,
-    /// Sources, and layers, that are fetched side by side.
-    pub jobs: usize,
-    /// How ssh decides whom to trust.
-    pub ssh: SshOptions,
-    /// A PEM file with authorities that are trusted besides the system's.
-    pub ca_cert: Option<PathBuf>,
-    /// How registries are reached.
-    pub registry: registry::Options,
-    /// Whether the image is pushed under all of its tags.
-    pub push: Push,
-    /// Secrets that steps may ask for: their ids, and the files that hold them.
-    pub secrets: Vec<(String, PathBuf)>,
-    /// Added to the build file's.
-    pub labels: Vec<(String, String)>,
-    /// Added to the build file's.
-    pub annotations: Vec<(String, String)>,
-    /// Whose media types are written.
-    pub format: Format,
-    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
-    pub epoch: Option<i64>,
-}
-
-/// A step cache in a registry.
-#[derive(Debug, Clone)]
-pub struct CacheRepo {
-    /// The repository; tag and digest mean nothing.
-    pub repository: Reference,
-    /// What is done with it.
-    pub mode: cache::Mode,
-    /// How entries are signed.
-    pub seal: Seal,
-}
-
-/// Whether an image is pushed once it is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Push {
-    /// It stays here.
-    #[default]
-    No,
-    /// It is, if that is allowed, which is found out first.
-    Checked,
-    /// It is, and nobody is asked before.
-    Unchecked,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What the image is built from, and how.
-    pub plan: Plan,
-    /// The image; absent after a dry run.
-    pub image: Option<Image>,
-    /// The entries of the history that were made here, lowest first.
-    pub entries: Vec<Entry>,
-}
-
-/// What a build does.
-#[derive(Debug)]
-pub struct Plan {
-    /// The base's name and digest.
-    pub base: String,
-    /// What is run, in order.
-    pub steps: Vec<Step>,
-    /// What became of each step, or would, by its name.
-    pub fates: Vec<(String, Fate)>,
-    /// The tags, completed; the first is the main one.
-    pub references: Vec<String>,
-    /// Where it is pushed.
-    pub pushed: Vec<Reference>,
-    /// Where it is written, beside the store.
-    pub outputs: Vec<(Kind, PathBuf)>,
-    /// Where the context is, if it stays.
-    pub context: Option<PathBuf>,
-    /// Number of files in the context, and their bytes.
-    pub staged: (u64, u64),
-}
-
-/// Builds the image that `options.file` describes.
+/// Builds the image that a build file describes. It is in the store then, under its tags, and wherever the options say.
+///
+/// Several builds may run at once, in this process or in others, with one store or with several.
 pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
+    for path in options.work_dir.iter().chain(&options.path) {
+        images::require_utf8(path)?;
+    }
     let mut buildfile = BuildFile::load(&options.file)?;
     let installer = buildfile.installer(options.installer)?;
     context::join_snapshot(&mut buildfile)?;
@@ -166,7 +55,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         settings::registry(options, &buildfile, &pushed)?,
         net.clone(),
     );
-    let store = Store::open(&options.store)?;
+    let store = images::open(options.store.as_deref())?;
     let _session = store.session()?;
     let work_dir = work_dir(options, &store)?;
     let rung = choose(options, &store, &work_dir, progress)?;
@@ -197,7 +86,7 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         // Unless another build works in it.
         let _ = fs::remove_dir(&work_dir);
     }
-    let outcome = outcome?;
+    let outcome = outcome.map_err(|error| error.or_cancelled(progress))?;
     cleaned?;
     Ok(outcome)
 }
@@ -309,9 +198,10 @@ impl<'a> Build<'a> {
     ) -> Result<Made, Error> {
         let cache = self.cache()?;
         let attempt = |build: Build<'_>, cache: &Cache| -> Result<Made, Error> {
-            let made = build.assemble(rung, parts, cache)?;
-            if let Some(image) = &made.image {
+            let mut made = build.assemble(rung, parts, cache)?;
+            if let Some(image) = &mut made.image {
                 build.publish(image, targets)?;
+                image.tags.clone_from(&targets.references);
             }
             Ok(made)
         };

@@ -12,12 +12,13 @@ use crate::buildfile::{self, BuildFile};
 use crate::dockerfile::Config;
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Settings};
+use crate::images;
 use crate::manifest::Platform;
 use crate::net::{self, Proxies};
 use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::push;
-use crate::registry::{self, InvalidReference, Reference};
+use crate::registry::{self, Reference};
 use crate::step;
 
 const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
@@ -29,22 +30,8 @@ pub(super) fn references(options: &Options, buildfile: &BuildFile) -> Result<Vec
     } else {
         &options.tags
     };
-    given.iter().map(|tag| complete_tag(tag)).collect()
-}
-
-/// A tag as Docker completes it: `name` is `docker.io/library/name:latest`.
-pub fn complete_tag(tag: &str) -> Result<String, Error> {
-    let invalid = |problem: String| OptionsError::Tag {
-        tag: tag.to_owned(),
-        problem,
-    };
-    let reference: Reference = tag
-        .parse()
-        .map_err(|error: InvalidReference| invalid(error.problem.to_string()))?;
-    if reference.digest().is_some() {
-        return Err(invalid("a tag cannot name a digest".to_owned()).into());
-    }
-    Ok(reference.to_string())
+    let complete = |tag: &String| Ok(images::complete_tag(tag)?);
+    given.iter().map(complete).collect()
 }
 
 /// Where the image is written, checked before anything is done.
@@ -104,8 +91,7 @@ pub(super) fn net(
 ) -> Result<Arc<net::Client>, OptionsError> {
     let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
     let proxies = proxies.map_err(OptionsError::Proxy)?;
-    let options = net::Options::of_system(options.ca_cert.clone(), proxies);
-    Ok(Arc::new(net::Client::new(options)))
+    Ok(Arc::new(net::Client::new(options.access.net(proxies)?)))
 }
 
 /// Where the image is pushed.
@@ -130,7 +116,8 @@ pub(super) fn registry(
         Source::Registry(reference) if targets.is_empty() => vec![reference],
         _ => targets.to_vec(),
     };
-    Ok(push::login_for(options.registry.clone(), &from)?)
+    let registries = push::registries(&from);
+    Ok(options.access.registry(options.jobs, &registries)?)
 }
 
 /// What to build for; an error if this machine cannot run the steps.

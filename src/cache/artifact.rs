@@ -42,7 +42,7 @@ impl Seal {
 
     /// The artifact of an entry. [`EMPTY`] may be one of its blobs.
     #[must_use]
-    pub fn write(&self, key: &Digest, entry: &Entry) -> Manifest {
+    pub(crate) fn write(&self, key: &Digest, entry: &Entry) -> Manifest {
         let mut annotations = BTreeMap::from([
             (NAME.to_owned(), entry.name.clone()),
             (AT.to_owned(), entry.at.to_string()),
@@ -72,7 +72,7 @@ impl Seal {
 
     /// The entry of an artifact, if it is one for this key, and is to be trusted.
     #[must_use]
-    pub fn read(&self, key: &Digest, manifest: &Manifest) -> Option<Entry> {
+    pub(crate) fn read(&self, key: &Digest, manifest: &Manifest) -> Option<Entry> {
         let annotation = |name: &str| manifest.annotations.get(name);
         let layer = match &manifest.layers[..] {
             [empty] if empty.media_type == EMPTY_TYPE => None,

@@ -38,7 +38,7 @@ pub struct Cache {
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is taken from a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Whether anything is.
     pub is_used: bool,
@@ -302,7 +302,11 @@ mod tests {
     fn what_changed_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let cache = Cache::new(&store, Policy::default(), "build");
+        let policy = Policy {
+            is_used: false,
+            ttl: None,
+        };
+        let cache = Cache::new(&store, policy, "build");
         assert_eq!(cache.changes(0, &key(&[("a", "1")])), None);
         cache.keep(0, &key(&[("a", "1")])).unwrap();
         assert_eq!(cache.changes(0, &key(&[("a", "1")])), Some(vec![]));

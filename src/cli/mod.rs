@@ -8,19 +8,13 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use pyats_image_builder::assemble::{self, CacheRepo, Options};
-use pyats_image_builder::base::{InvalidSource, Pull};
-use pyats_image_builder::buildfile::Installer;
-use pyats_image_builder::cache::{Mode, Policy, Seal};
-use pyats_image_builder::context::{Again, SshOptions};
-use pyats_image_builder::doctor;
+use pyats_image_builder::base::InvalidSource;
 use pyats_image_builder::error::OptionsError;
-use pyats_image_builder::layer::Compression;
-use pyats_image_builder::manifest::Platform;
-use pyats_image_builder::output::Output;
 use pyats_image_builder::prune::Limits;
-use pyats_image_builder::registry::Reference;
-use pyats_image_builder::runner::Rung;
+use pyats_image_builder::{
+    Again, CacheMode, CachePolicy, CacheRepo, Compression, Error, Installer, Options, Output,
+    Platform, Pull, Reference, Rung, Seal, SshOptions, doctor, images,
+};
 
 use registries::FormatName;
 pub(crate) use registries::{Login, Logout, Push, Registries, ask_login};
@@ -53,7 +47,7 @@ pub(crate) struct Global {
         value_name = "DIR",
         env = "PYATS_IMAGE_BUILD_STORE"
     )]
-    store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
 
     /// Force the technique by which steps are run
     #[arg(long, global = true, value_name = "RUNG", value_parser = rung)]
@@ -101,6 +95,8 @@ pub(crate) enum ProgressMode {
 pub(crate) enum Command {
     /// Show an image as `docker image inspect` does
     Inspect(Inspect),
+    /// Give an image of the store further tags
+    Tag(Tag),
     /// Run a command in an image
     Run(Run),
     /// Say what this machine allows, and the remedy for what it does not
@@ -300,7 +296,7 @@ pub(crate) struct Build {
         default_value = "both",
         requires = "cache_repo"
     )]
-    cache_mode: Mode,
+    cache_mode: CacheMode,
 
     /// Sign what is put there with the key in this file, and use nothing that is not signed with it
     #[arg(long, value_name = "FILE", requires = "cache_repo")]
@@ -354,6 +350,16 @@ pub(crate) struct Build {
 pub(crate) struct Inspect {
     /// A tag or id in the store, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE
     pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    /// A tag or id in the store
+    pub(crate) image: String,
+
+    /// The tags, completed as those of a build
+    #[arg(required = true, value_name = "REFERENCE")]
+    pub(crate) references: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -414,21 +420,16 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     /// What is meant.
-    pub(crate) fn options(&self, global: &Global) -> Result<doctor::Options, OptionsError> {
+    pub(crate) fn options(&self, global: &Global) -> Result<doctor::Options, Error> {
         let base: Reference = self
             .base
             .parse()
             .map_err(|error| OptionsError::Base(InvalidSource::Reference(error)))?;
-        let mut registry = self.registries.options(1, &[])?;
-        if let Some(given) = &mut registry.logins.given {
-            base.registry().clone_into(&mut given.registry);
-        }
         Ok(doctor::Options {
-            store: global.store()?,
+            store: images::place(global.store.as_deref())?,
             runner: global.runner(),
             base,
-            registry,
-            ca_cert: self.registries.ca_cert()?,
+            access: self.registries.access(&[])?,
             offline: self.offline,
         })
     }
@@ -499,23 +500,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Global {
-    /// The store's folder.
-    pub(crate) fn store(&self) -> Result<PathBuf, OptionsError> {
-        let set = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let chosen = self
-            .store
-            .clone()
-            .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pyats-image-build")))
-            .or_else(|| Some(set("HOME")?.join(".cache/pyats-image-build")))
-            .ok_or(OptionsError::NoStore)?;
-        require_utf8(&chosen)?;
-        Ok(chosen)
-    }
-
     /// The rung that the user forces.
     pub(crate) fn runner(&self) -> Option<Rung> {
         self.runner.and_then(|choice| choice.0)
@@ -536,9 +520,6 @@ impl Build {
 
     /// What is meant.
     pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
-        for path in self.work_dir.iter().chain(&self.path) {
-            require_utf8(path)?;
-        }
         Ok(Options {
             files: [&self.digest_file, &self.iidfile, &self.metadata_file]
                 .into_iter()
@@ -556,7 +537,7 @@ impl Build {
             platform: self.platform.clone(),
             compression: self.compression,
             runner: global.runner(),
-            store: global.store()?,
+            store: global.store.clone(),
             work_dir: self.work_dir.clone(),
             pull: if self.offline {
                 Pull::Never
@@ -568,7 +549,7 @@ impl Build {
                 (false, true) => Again::Anew,
                 (false, false) => Again::Ask,
             },
-            cache: Policy {
+            cache: CachePolicy {
                 is_used: !self.no_cache,
                 ttl: self.cache_ttl,
             },
@@ -578,12 +559,11 @@ impl Build {
                 accept_new_host_keys: self.accept_new_host_keys,
                 known_hosts: self.known_hosts.clone(),
             },
-            ca_cert: self.registries.ca_cert()?,
-            registry: self.registries.options(self.jobs, &self.mirrors)?,
+            access: self.registries.access(&self.mirrors)?,
             push: match (self.push, self.skip_push_check) {
-                (false, _) => assemble::Push::No,
-                (true, false) => assemble::Push::Checked,
-                (true, true) => assemble::Push::Unchecked,
+                (false, _) => pyats_image_builder::Push::No,
+                (true, false) => pyats_image_builder::Push::Checked,
+                (true, true) => pyats_image_builder::Push::Unchecked,
             },
             secrets: self.secrets.clone(),
             labels: self.labels.clone(),
@@ -591,13 +571,6 @@ impl Build {
             format: self.format.into(),
             epoch: epoch()?,
         })
-    }
-}
-
-fn require_utf8(path: &std::path::Path) -> Result<(), OptionsError> {
-    match path.to_str() {
-        Some(_) => Ok(()),
-        None => Err(OptionsError::NotUtf8(path.to_owned())),
     }
 }
 

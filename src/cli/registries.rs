@@ -5,10 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use pyats_image_builder::error::OptionsError;
-use pyats_image_builder::image::Format;
-use pyats_image_builder::push;
-use pyats_image_builder::registry::{self, Given, Logins};
-use pyats_image_builder::secret::Secret;
+use pyats_image_builder::{Access, Format, PushOptions, Secret};
 
 use super::Global;
 
@@ -48,50 +45,31 @@ fn creds(text: &str) -> Result<(String, Secret), String> {
 }
 
 impl Registries {
-    /// What is meant, with `jobs` layers side by side.
-    pub(super) fn options(
-        &self,
-        jobs: u16,
-        mirrors: &[String],
-    ) -> Result<registry::Options, OptionsError> {
-        Ok(registry::Options {
+    /// What is meant, with these mirrors.
+    pub(super) fn access(&self, mirrors: &[String]) -> Result<Access, OptionsError> {
+        Ok(Access {
             insecure: self.insecure.clone(),
-            jobs: usize::from(jobs),
-            logins: Logins {
-                authfile: self.authfile.clone(),
-                given: self.given()?,
-            },
-            registries: registry::Registries::load(mirrors).map_err(OptionsError::Policy)?,
+            mirrors: mirrors.to_vec(),
+            authfile: self.authfile.clone(),
+            login: self.login()?,
+            ca_cert: self.ca_cert.clone(),
         })
     }
 
-    /// The file of `--ca-cert`, if it is one.
-    pub(super) fn ca_cert(&self) -> Result<Option<PathBuf>, OptionsError> {
-        if let Some(path) = &self.ca_cert {
-            let text = fs_err::read_to_string(path).unwrap_or_default();
-            if !text.contains("-----BEGIN") {
-                return Err(OptionsError::CaCert(path.clone()));
-            }
-        }
-        Ok(self.ca_cert.clone())
-    }
-
-    /// Which registry the login is for is not known here yet.
-    fn given(&self) -> Result<Option<Given>, OptionsError> {
-        let given = |(user, password), origin| Given {
-            registry: String::new(),
+    fn login(&self) -> Result<Option<pyats_image_builder::Login>, OptionsError> {
+        let login = |(user, password), origin| pyats_image_builder::Login {
             user,
             password,
             origin,
         };
         if let Some(creds) = self.creds.clone() {
-            return Ok(Some(given(creds, "`--creds`")));
+            return Ok(Some(login(creds, "`--creds`")));
         }
         let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         match (set(USERNAME), set(PASSWORD)) {
             (Some(user), Some(password)) => {
                 let creds = (user, Secret::new(password));
-                Ok(Some(given(creds, "`PYATS_IMAGE_BUILD_USERNAME`")))
+                Ok(Some(login(creds, "`PYATS_IMAGE_BUILD_USERNAME`")))
             }
             (None, None) => Ok(None),
             (Some(_), None) => Err(OptionsError::HalfLogin(USERNAME, PASSWORD)),
@@ -149,14 +127,14 @@ pub(crate) struct Push {
 
 impl Push {
     /// What is meant.
-    pub(crate) fn options(&self, global: &Global) -> Result<push::Options, OptionsError> {
-        Ok(push::Options {
+    pub(crate) fn options(&self, global: &Global) -> Result<PushOptions, OptionsError> {
+        Ok(PushOptions {
             image: self.image.clone(),
             references: self.references.clone(),
-            store: global.store()?,
+            store: global.store.clone(),
             format: self.format.map(Format::from),
-            registry: self.registries.options(self.jobs, &[])?,
-            ca_cert: self.registries.ca_cert()?,
+            jobs: usize::from(self.jobs),
+            access: self.registries.access(&[])?,
         })
     }
 }
@@ -190,8 +168,8 @@ pub(crate) struct Login {
 
 impl Login {
     /// How the registry is reached. A login that was given with the command is taken for the one to keep.
-    pub(crate) fn options(&self) -> Result<(registry::Options, Option<PathBuf>), OptionsError> {
-        Ok((self.registries.options(1, &[])?, self.registries.ca_cert()?))
+    pub(crate) fn access(&self) -> Result<Access, OptionsError> {
+        self.registries.access(&[])
     }
 }
 
@@ -211,7 +189,7 @@ pub(crate) struct Logout {
 }
 
 /// User name and password from the command line, standard input or the terminal.
-pub(crate) fn ask_login(arguments: &Login) -> Result<Given, OptionsError> {
+pub(crate) fn ask_login(arguments: &Login) -> Result<pyats_image_builder::Login, OptionsError> {
     let is_terminal = std::io::stdin().is_terminal();
     let user = match &arguments.username {
         Some(user) => user.clone(),
@@ -233,8 +211,7 @@ pub(crate) fn ask_login(arguments: &Login) -> Result<Given, OptionsError> {
         None => rpassword::prompt_password("Password: ")
             .map_err(|_| OptionsError::NoTerminal("password"))?,
     };
-    Ok(Given {
-        registry: String::new(),
+    Ok(pyats_image_builder::Login {
         user,
         password: Secret::new(password),
         origin: "`login`",

@@ -80,7 +80,7 @@ impl Build {
     fn stage(&self) -> Result<Context, Error> {
         let events = Arc::clone(&self.events);
         let sink = move |event| events.lock().unwrap().push(event);
-        let progress = Progress::new(sink, Arc::default());
+        let progress = Progress::new(sink);
         self.stage_in(&self.directory.path().join("context"), &progress)
     }
 
@@ -273,7 +273,8 @@ fn a_build_that_is_told_to_stop_stops() {
     let mut build = Build::new();
     build.write("a", "");
     build.entry(None, "a");
-    let progress = Progress::new(|_| (), Arc::new(15.into()));
+    let progress = Progress::silent();
+    progress.stop();
     let root = build.directory.path().join("context");
     let error = build.stage_in(&root, &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)), "{error:?}");

@@ -2,7 +2,7 @@
 //! become actions upon an image.
 //!
 //! The one idea: everything that can be known without the image is done here, and nothing here touches a
-//! file. [`parse`] finds all that is wrong with a text at once; [`State`] starts from the config of a base
+//! file. `parse` finds all that is wrong with a text at once; [`State`] starts from the config of a base
 //! and says, instruction by instruction, what is to be run or copied and what the history tells of it.
 //! Follows the Dockerfile reference, and `BuildKit` where the reference is silent.
 //!

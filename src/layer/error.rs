@@ -97,7 +97,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A file that [`snapshot`](crate::layer::snapshot) or [`unpack`](crate::layer::unpack) wrote was
+    /// A file that `snapshot` or `unpack` wrote was
     /// cut short or written by another version.
     #[error("`{}` is not complete", path.display())]
     Record {

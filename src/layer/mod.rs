@@ -129,11 +129,11 @@ pub enum Changes {
         /// The upper directory.
         upper: PathBuf,
     },
-    /// In a tree that was written in place, found by a walk against an earlier [`snapshot`].
+    /// In a tree that was written in place, found by a walk against an earlier `snapshot`.
     Walk {
         /// The tree.
         root: PathBuf,
-        /// The file that [`snapshot`] wrote.
+        /// The file that `snapshot` wrote.
         snapshot: PathBuf,
     },
 }

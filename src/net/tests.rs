@@ -6,7 +6,6 @@ mod variables;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -197,23 +196,22 @@ fn connecting_ends_in_time_and_when_told() {
         .connect("ssh", "x.example", 22, &Progress::silent())
         .unwrap_err();
     assert!(error.to_string().contains("no answer in time"), "{error}");
-    let progress = Progress::new(|_| (), Arc::new(AtomicI32::new(2)));
+    let progress = Progress::silent();
+    progress.stop();
     let error = client(&[("ALL_PROXY", &host)])
         .connect("ssh", "x.example", 22, &progress)
         .unwrap_err();
     assert!(matches!(error, ConnectError::Cancelled(_)), "{error}");
 
     let server = Server::start(|_, _| std::thread::sleep(Duration::from_secs(3)));
-    let flag = Arc::<AtomicI32>::default();
-    let stop = flag.clone();
+    let progress = Progress::silent();
+    let handle = progress.clone();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(100));
-        stop.store(2, Ordering::Relaxed);
+        handle.stop();
     });
     let url = format!("http://{}/", server.address);
-    let error = client(&[])
-        .request(get(&url), &Progress::new(|_| (), flag))
-        .unwrap_err();
+    let error = client(&[]).request(get(&url), &progress).unwrap_err();
     assert!(matches!(error, Error::Cancelled(_)), "{error}");
     assert!(began.elapsed() < Duration::from_secs(2));
 

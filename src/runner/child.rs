@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use rustix::termios::OptionalActions;
@@ -13,11 +14,26 @@ use super::seccomp::Guard;
 use super::shown::{self, Shown};
 use super::wire::{Channel, Job, Note, Spec};
 use super::{
-    Call, Command, Failure, MARKER, Outcome, Rung, family, ids, init, mounts, owners, probe, sys,
+    Call, Command, Error, Failure, MARKER, Outcome, Rung, family, ids, init, mounts, owners, probe,
+    sys,
 };
+
+/// Whether this program asked if it is a helper process. One that does not would, as a helper, do all of what it does
+/// anew, and start the next helper.
+static HAS_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// An error unless [`take_over`] was called.
+pub(super) fn require() -> Result<(), Error> {
+    if HAS_ASKED.load(Ordering::Relaxed) {
+        Ok(())
+    } else {
+        Err(Error::NoHelper)
+    }
+}
 
 /// See [`super::child`].
 pub(super) fn take_over() -> Option<Call> {
+    HAS_ASKED.store(true, Ordering::Relaxed);
     if std::env::args_os().next()? != MARKER {
         return None;
     }

@@ -239,6 +239,9 @@ pub enum Error {
         /// How it ended.
         status: ExitStatus,
     },
+    /// The program would do all that it does anew, as its own helper process.
+    #[error("this program cannot be its own helper process")]
+    NoHelper,
     /// The helper process could not be started or talked to.
     #[error("failed to work with the helper process")]
     Helper(#[source] io::Error),
@@ -278,6 +281,9 @@ impl Error {
             Self::Died { .. } => BTreeSet::from([
                 "look in the kernel's log (`dmesg`) for a process killed for want of memory".into(),
             ]),
+            Self::NoHelper => {
+                BTreeSet::from(["let `main` begin with `pyats_image_builder::helper()`".into()])
+            }
             Self::Task { .. } | Self::Cancelled | Self::Helper(_) => BTreeSet::new(),
         };
         let text = remedies.into_iter().collect::<Vec<_>>().join("; ");

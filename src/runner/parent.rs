@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::ids::{self, Maps};
 use super::lines::Lines;
 use super::wire::{Channel, Job, Note, Spec};
-use super::{Command, Error, MARKER, Outcome, Refusal, Rung};
+use super::{Command, Error, MARKER, Outcome, Refusal, Rung, child};
 
 /// How often a flag that nobody signals is looked at.
 const TICK: Timespec = Timespec {
@@ -168,6 +168,7 @@ struct Helper {
 
 impl Helper {
     fn start(rung: Rung, job: Job) -> Result<Self, Error> {
+        child::require()?;
         let setup = |failure: Failure| Error::Setup {
             rung,
             refusal: failure.refusal(rung),

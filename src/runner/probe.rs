@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::seccomp::Told;
 use super::shown::{self, Shown};
 use super::wire::Job;
-use super::{Command, Error, Outcome, Refusal, Report, RootFs, Rung, init, mounts, parent, sys};
+use super::{
+    Command, Error, Outcome, Refusal, Report, RootFs, Rung, child, init, mounts, parent, sys,
+};
 
 /// See [`super::probe`].
 pub(super) fn report(directory: &Path) -> Report {
@@ -29,6 +31,7 @@ pub(super) fn choose(
     forced: Option<Rung>,
     directory: &Path,
 ) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
+    child::require()?;
     let mut refused = vec![];
     for rung in Rung::ALL
         .into_iter()

@@ -96,3 +96,13 @@ fn refusals_are_told_with_their_remedies() {
     };
     assert!(error.hint().unwrap().contains("user.max_user_namespaces"));
 }
+
+#[test]
+fn a_program_that_would_start_itself_for_ever_is_not_started() {
+    let place = std::env::temp_dir();
+    let error = choose(None, &place).unwrap_err();
+    assert!(matches!(error, Error::NoHelper), "{error}");
+    assert!(error.hint().unwrap().contains("helper()"));
+    let error = call(Rung::UsernsSingle, "x", &[], &AtomicI32::new(0)).unwrap_err();
+    assert!(matches!(error, Error::NoHelper), "{error}");
+}

@@ -249,10 +249,7 @@ fn without_a_registry_the_store_does_as_far_as_the_user_lets_it() {
     fs_err::write(&file, resolved.to_string()).unwrap();
     let events = Arc::<Mutex<Vec<Event>>>::default();
     let sink = events.clone();
-    let progress = Progress::new(
-        move |event| sink.lock().unwrap().push(event),
-        Arc::default(),
-    );
+    let progress = Progress::new(move |event| sink.lock().unwrap().push(event));
     let client = crate::registry::tests::client();
     let source = tag.parse().unwrap();
     let old = crate::base::pull(
@@ -332,7 +329,8 @@ fn a_build_that_was_told_to_stop_says_so_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file.tar");
     fs_err::write(&file, super::archive(&[("index.json", b"{}")])).unwrap();
-    let progress = Progress::new(|_| (), Arc::new(15.into()));
+    let progress = Progress::silent();
+    progress.stop();
     let client = crate::registry::tests::client();
     for source in [
         format!("{}/x", server.address),

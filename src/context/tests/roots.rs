@@ -58,10 +58,7 @@ fn without_a_path_it_lies_in_the_scratch_space_or_is_told() {
 
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
-    let progress = Progress::new(
-        move |event| sink.lock().unwrap().push(event),
-        Arc::default(),
-    );
+    let progress = Progress::new(move |event| sink.lock().unwrap().push(event));
     let root = ContextRoot::open(None, scratch.path(), true, &progress).unwrap();
     let path = root.path().to_owned();
     root.complete().unwrap();

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::server::Server;
@@ -202,11 +202,11 @@ fn a_stalled_server_is_left_as_soon_as_the_build_is_told_to_stop() {
         std::thread::sleep(Duration::from_secs(4));
     });
     let place = Place::new();
-    let cancelled = Arc::<AtomicI32>::default();
-    let progress = Progress::new(|_| (), cancelled.clone());
+    let progress = Progress::silent();
+    let handle = progress.clone();
     let stopper = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
-        cancelled.store(15, Ordering::Relaxed);
+        handle.stop();
         Instant::now()
     });
     let error = client()

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -368,11 +367,11 @@ fn a_mute_server_of_ftps_is_taken_for_an_implicit_one() {
 #[test]
 fn it_ends_when_the_build_is_told_to_stop() {
     let server = Server::start(&[Wrong::Silent(1000)]);
-    let flag = Arc::new(AtomicI32::new(0));
-    let progress = Progress::new(|_| (), flag.clone());
+    let progress = Progress::silent();
+    let handle = progress.clone();
     let waiter = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));
-        flag.store(2, std::sync::atomic::Ordering::Relaxed);
+        handle.stop();
     });
     let began = Instant::now();
     let (answer, _) = get(&server.url(), None, &progress, PATIENT);

@@ -1,8 +1,7 @@
 //! Downloads from a server that misbehaves on purpose.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
@@ -304,13 +303,11 @@ fn it_ends_when_the_build_is_told_to_stop() {
         part(request, reply, 5000, &[]);
         std::thread::sleep(Duration::from_secs(3));
     });
-    let flag = Arc::<AtomicI32>::default();
-    let stop = flag.clone();
-    let mut get = Get::new(&server, "x");
-    get.progress = Progress::new(|_| (), flag);
+    let get = Get::new(&server, "x");
+    let handle = get.progress.clone();
     let thread = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(200));
-        stop.store(15, Ordering::Relaxed);
+        handle.stop();
     });
     let began = Instant::now();
     let error = get.run().unwrap_err();

@@ -265,8 +265,6 @@ fn handshake(target: &Target, source: ssh2::Error, command_said: Option<String>)
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI32, Ordering};
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -288,12 +286,12 @@ mod tests {
             ..Timing::default()
         };
         let client = net::Client::with_timing(net::Options::default(), timing);
-        let cancelled = Arc::new(AtomicI32::new(0));
-        let progress = Progress::new(|_| (), cancelled.clone());
+        let progress = Progress::silent();
+        let handle = progress.clone();
         if let Some(delay) = stop_after {
             std::thread::spawn(move || {
                 std::thread::sleep(delay);
-                cancelled.store(15, Ordering::Relaxed);
+                handle.stop();
             });
         }
         let fetch = Fetch {

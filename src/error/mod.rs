@@ -1,54 +1,101 @@
-//! The error of a build: one variant a stage. Messages are the stages' own.
+//! The error of a build: one variant a stage. Messages are the stages' own. The variants are not part of the API, since
+//! they change with the stages.
+
+mod kind;
 
 use crate::context::SelectError;
-use crate::progress::Cancelled;
+use crate::progress::{Cancelled, Progress};
 use crate::{
     base, buildfile, context, dockerfile, image, net, output, registry, rootfs, runner, step, store,
 };
 
-/// Why a build, or another command, failed.
+pub use kind::Kind;
+
+/// Why a build, or something else, failed.
+///
+/// It says so itself for people, and its sources say why. For programs there is its [kind](Self::kind).
+///
+/// ```
+/// use std::error::Error as _;
+/// use pyats_image_builder::{Kind, Options, Progress, build};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("build.yaml");
+/// # fs_err::write(&file, "files: [notes]")?;
+/// # let store = Some(folder.path().join("store"));
+/// let options = Options {
+///     dry_run: true,
+/// #   store,
+///     ..Options::new(&file)
+/// };
+/// let error = build(&options, &Progress::silent()).unwrap_err();
+/// assert_eq!(error.kind(), Kind::Sources);
+/// assert_eq!(error.to_string(), "failed to stage `files[0]`");
+/// assert_eq!(error.source().unwrap().to_string(), "`notes` does not exist");
+/// assert_eq!(error.hint().unwrap(), "local paths are relative to the current directory");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "each variant is a stage")]
 pub enum Error {
+    #[doc(hidden)]
     #[error(transparent)]
     BuildFile(#[from] buildfile::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Context(#[from] context::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Base(#[from] base::Error),
+    #[doc(hidden)]
+    #[error(transparent)]
+    Find(base::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Runner(#[from] runner::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Step(#[from] step::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Image(#[from] image::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Output(#[from] output::Error),
+    #[doc(hidden)]
     #[error("the store failed")]
     Store(#[from] store::Error),
+    #[doc(hidden)]
     #[error("failed to push to `{reference}`")]
     Push {
         reference: String,
         source: registry::Error,
     },
+    #[doc(hidden)]
     #[error("failed to log in to `{registry}`")]
     Login {
         registry: String,
         source: registry::Error,
     },
+    #[doc(hidden)]
     #[error(transparent)]
     Logins(#[from] registry::LoginError),
+    #[doc(hidden)]
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[doc(hidden)]
     #[error(transparent)]
     Options(#[from] OptionsError),
+    #[doc(hidden)]
     #[error(transparent)]
     Instruction(#[from] InstructionError),
+    #[doc(hidden)]
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -56,7 +103,7 @@ pub enum Error {
 impl Error {
     /// Whether a layer that is not in the store is not to be had elsewhere either.
     #[must_use]
-    pub fn is_of_lost_layer(&self) -> bool {
+    pub(crate) fn is_of_lost_layer(&self) -> bool {
         let first: &dyn std::error::Error = self;
         let mut causes = std::iter::successors(Some(first), |error| error.source());
         causes.any(|error| matches!(error.downcast_ref(), Some(registry::Error::Lost { .. })))
@@ -193,6 +240,9 @@ pub enum OptionsError {
     /// An image that is neither in the store nor a path.
     #[error("there is no image `{0}` in the store")]
     UnknownImage(String),
+    /// An image that only one of the store could be.
+    #[error("the store has no image `{0}`, and others cannot be tagged")]
+    NotStored(String),
     /// A key for a shared cache that cannot be had, or is too short.
     #[error("the key of the cache cannot be used: {0}")]
     CacheKey(String),
@@ -249,6 +299,9 @@ impl OptionsError {
             Self::UnknownImage(_) => {
                 "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`"
             }
+            Self::NotStored(_) => {
+                "give a tag or an id that the store has, as `pyats-image-build cache ls` lists them"
+            }
             Self::Proxy(error) => error.hint(),
             Self::HalfLogin(..) => "set both, or neither",
             Self::NoTerminal(_) => "give `--username`, and the password by `--password-stdin`",
@@ -293,13 +346,21 @@ impl Error {
         }
     }
 
+    /// Whatever failed after the wish to stop failed of it.
+    pub(crate) fn or_cancelled(self, progress: &Progress) -> Self {
+        match progress.check() {
+            Ok(()) => self,
+            Err(cancelled) => Self::Cancelled(cancelled),
+        }
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::BuildFile(error) => error.hint(),
             Self::Context(error) => error.hint(),
-            Self::Base(error) => error.hint(),
+            Self::Base(error) | Self::Find(error) => error.hint(),
             Self::Runner(error) => error.hint(),
             Self::Rootfs(error) => error.hint(),
             Self::Step(error) => error.hint(),
