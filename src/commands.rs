@@ -104,8 +104,8 @@ pub(crate) fn schema() -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn man() -> Result {
-    print(&cli::man()?)?;
+pub(crate) fn man(page: Option<&str>) -> Result {
+    print(&cli::man(page)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -215,6 +215,7 @@ impl Image {
     pub fn inspect(&self) -> Value {
         let (config, tags) = (&self.config, &self.tags);
         let diff_ids = &config["rootfs"]["diff_ids"];
+        let tags: Vec<_> = tags.iter().map(|tag| familiar(tag)).collect();
         json!({
             "Id": self.config_descriptor.digest,
             "RepoTags": tags,
@@ -232,6 +233,20 @@ impl Image {
             "Descriptor": self.manifest,
             "History": config["history"],
         })
+    }
+}
+
+/// A reference as Docker shows it: without the parts that a name has in any case.
+#[must_use]
+pub fn familiar(reference: &str) -> &str {
+    let Some(name) = reference.strip_prefix("docker.io/") else {
+        return reference;
+    };
+    match name.split_once('/') {
+        Some(("library", rest)) if !rest.contains('/') => rest,
+        // It would be the name of a registry.
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => reference,
+        _ => name,
     }
 }
 

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Some(Command::Run(run)) => commands::run(run, &cli.global, &progress),
         Some(Command::Doctor(doctor)) => commands::doctor(doctor, &cli.global, &progress),
         Some(Command::Completions { shell }) => commands::completions(*shell),
-        Some(Command::Man) => commands::man(),
+        Some(Command::Man { page }) => commands::man(page.as_deref()),
         Some(Command::Push(push)) => commands::push(push, &cli.global, &progress),
         Some(Command::Login(login)) => commands::login(login, &report, &progress),
         Some(Command::Logout(logout)) => commands::logout(logout, &report),

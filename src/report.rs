@@ -80,6 +80,16 @@ impl Report {
         }
     }
 
+    /// What was built, for programs that read the events.
+    pub(crate) fn built(&self, metadata: &Value) {
+        let state = self.lock();
+        if state.mode == Mode::Json {
+            let mut event = metadata.clone();
+            event["event"] = "built".into();
+            state.print(&event.to_string());
+        }
+    }
+
     /// What came of a command that prints nothing else.
     pub(crate) fn tell(&self, text: &str) {
         let state = self.lock();

@@ -107,7 +107,11 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Of this command
+        #[arg(value_name = "COMMAND", value_parser = page)]
+        page: Option<String>,
+    },
     /// Push an image to a registry
     Push(Push),
     /// Keep a login for a registry, once it did
@@ -613,9 +617,19 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The manual page, as troff.
-pub(crate) fn man() -> std::io::Result<String> {
+/// The manual page, or that of a command, as troff.
+pub(crate) fn man(page: Option<&str>) -> std::io::Result<String> {
+    let mut command = Cli::command();
+    command.build();
+    let of_command = page.and_then(|name| command.find_subcommand(name));
     let mut text = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+    clap_mangen::Man::new(of_command.unwrap_or(&command).clone()).render(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn page(name: &str) -> Result<String, String> {
+    match Cli::command().find_subcommand(name) {
+        Some(command) => Ok(command.get_name().to_owned()),
+        None => Err("there is no such command".to_owned()),
+    }
 }

@@ -35,12 +35,12 @@ pub(crate) fn build(
     if let Some(path) = &build.iidfile {
         write(path, id.as_bytes())?;
     }
+    let metadata = metadata(&outcome, image);
     if let Some(path) = &build.metadata_file {
-        write(
-            path,
-            &serde_json::to_vec_pretty(&metadata(&outcome, image)).unwrap_or_default(),
-        )?;
+        let text = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
+        write(path, &text)?;
     }
+    report.built(&metadata);
     for line in summary(&outcome, image, began) {
         report.line(&line);
     }
