@@ -25,6 +25,8 @@ mod long;
 mod outputs;
 /// Pushes to registries of all kinds, on good days and bad ones.
 mod push;
+/// The Python package, from its wheel.
+mod python;
 /// A build from start to end as each kind of user, past every oracle.
 mod quickstart;
 /// Same input, same digest.
