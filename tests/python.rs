@@ -51,14 +51,13 @@ fn mirror_of_hub(mirror: &Registry) -> String {
 fn pythons() -> Vec<(String, PathBuf)> {
     let mut folders: Vec<PathBuf> =
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    for versions in [
-        Path::new(&home).join(".pyenv/versions"),
-        "/root/.pyenv/versions".into(),
-    ] {
-        let entries = fs::read_dir(versions).into_iter().flatten().flatten();
-        folders.extend(entries.map(|entry| entry.path().join("bin")));
-    }
+    // Where one is of pyenv's, the others lie beside it.
+    let mut command = Command::new("python3");
+    let prefix = succeed(command.args(["-c", "import sys; print(sys.base_prefix)"]));
+    let versions = Path::new(prefix.trim()).parent();
+    let versions = versions.filter(|folder| folder.ends_with("versions"));
+    let entries = versions.map(fs::read_dir).into_iter().flatten().flatten();
+    folders.extend(entries.flatten().map(|entry| entry.path().join("bin")));
     let found = (8..20).filter_map(|minor| {
         let name = format!("python3.{minor}");
         let runs = |program: &PathBuf| {
