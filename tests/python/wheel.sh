@@ -16,5 +16,5 @@ if [ ! -x "$folder/tools/bin/maturin" ]; then
 fi
 rm -rf "$folder/wheels"
 # Libraries of this system stay where they are.
-"$folder/tools/bin/maturin" build --profile dev --locked --offline --compatibility linux --out "$folder/wheels" >&2
+"$folder/tools/bin/maturin" build --profile dev --locked --compatibility linux --out "$folder/wheels" >&2
 ls "$folder"/wheels/*.whl
