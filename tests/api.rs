@@ -74,7 +74,11 @@ fn builds_side_by_side(layout: &Path) {
     let store = good.store.as_deref();
     tag("good", &["again:2".to_owned()], store).unwrap();
     let image = find("again:2", store, &silent).unwrap();
-    let tags = ["good:latest", "again:2"].map(|name| format!("docker.io/library/{name}"));
+    let tags = ["good:latest", "again:2"];
+    assert_eq!(
+        image.tags,
+        tags.map(|name| format!("docker.io/library/{name}"))
+    );
     assert_eq!(image.inspect()["RepoTags"], serde_json::json!(tags));
     let written = verify(&folder.path().join("good.oci"), "latest");
     assert_eq!(written.digest, image.manifest.digest.to_string());

@@ -70,7 +70,11 @@ fn some_things_are_written_in_one_place_only() {
 
 #[test]
 fn every_module_has_its_place_in_the_table() {
-    for (file, _) in sources() {
+    // The Python package is none.
+    for (file, _) in sources()
+        .into_iter()
+        .filter(|(file, _)| !file.starts_with("python/"))
+    {
         let module = module_of(&file);
         let known = [&STAGES[..], &SHARED, &TOP].concat().contains(&module);
         assert!(
