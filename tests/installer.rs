@@ -186,6 +186,28 @@ fn what_uv_installs_is_compiled_once() {
 }
 
 #[test]
+fn a_cache_that_the_image_asks_for_is_uvs_alone() {
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let bench = Bench::current();
+    let out = bench.path("out");
+    let output = format!("oci-dir:{}", out.display());
+    for (installer, is_there) in [("uv", true), ("pip", false)] {
+        let text = format!(
+            "tag: image:1\npython: 3.11\nsystem-packages: []\ninstaller: {installer}\npackages: [six==1.16.0]\nenv: {{UV_CACHE_DIR: /opt/cache}}\n"
+        );
+        bench.write("build.yaml", text);
+        bench
+            .run(["build.yaml", "--base", &base, "-o", &output])
+            .line();
+        let image = verify(&out, "1");
+        assert_eq!(image.find("opt/cache").is_some(), is_there, "{installer}");
+        assert!(image.find("opt/cache/bytecode").is_none(), "{installer}");
+        fs::remove_dir_all(&out).expect("ours");
+    }
+}
+
+#[test]
 fn cold_builds_give_the_same_digest_on_every_rung() {
     let Some((_registry, base)) = serve_base() else {
         return;

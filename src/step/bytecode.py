@@ -23,9 +23,9 @@ import traceback
 LIBRARY = os.path.join(sys.prefix, "lib")
 # What was compiled ahead, for the command that settles; no layer has it.
 AHEAD = os.path.join(sys.prefix, ".bytecode")
-# What was compiled for images before; with uv, whose own cache lies there as well. pip is so slow that what is compiled
-# meanwhile costs nothing.
-KEPT = os.path.join(os.environ["UV_CACHE_DIR"], "bytecode") if "UV_CACHE_DIR" in os.environ else None
+# What was compiled for images before; with uv, whose own cache lies there as well, unless it was told of a place in the
+# image. pip is so slow that what is compiled meanwhile costs nothing.
+KEPT = os.path.join(UV_CACHE, "bytecode") if os.environ.get("UV_CACHE_DIR") == UV_CACHE else None
 # How much a chunk holds, in files and in bytes.
 FILES, BYTES = 128, 4 << 20
 

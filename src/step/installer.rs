@@ -104,6 +104,9 @@ pub struct Kept {
     pub place: &'static str,
 }
 
+/// Where uv keeps them; and what it installed, compiled, see `bytecode.py`.
+pub(super) const UV_CACHE: &str = "/dev/.pyats-image-build/uv";
+
 /// Where `installer` keeps downloads and wheels.
 #[must_use]
 pub const fn kept(installer: Installer) -> Kept {
@@ -116,7 +119,7 @@ pub const fn kept(installer: Installer) -> Kept {
         Installer::Uv => Kept {
             variable: "UV_CACHE_DIR",
             none: "UV_NO_CACHE",
-            place: "/dev/.pyats-image-build/uv",
+            place: UV_CACHE,
         },
     }
 }

@@ -9,6 +9,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
+use installer::UV_CACHE;
 pub use installer::{Kept, kept, packages};
 pub use stack::{Fate, Inputs, Made, Stack};
 
@@ -335,7 +336,7 @@ fn settle(settled: i64) -> Vec<String> {
 
 /// A script that can compile, see `bytecode.py`.
 fn compiling(settled: i64, script: &str) -> String {
-    format!("SETTLED = {settled}\n{BYTECODE}\n\n{script}")
+    format!("SETTLED = {settled}\nUV_CACHE = '{UV_CACHE}'\n{BYTECODE}\n\n{script}")
 }
 
 fn argv(words: &[&str]) -> Vec<String> {

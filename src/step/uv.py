@@ -133,6 +133,9 @@ def main():
         arguments = [word for word in arguments if word != "--no-cache"] + ["--no-cache"]
     # Bytecode is compiled once the times are settled.
     environment.pop("UV_COMPILE_BYTECODE", None)
+    if cache:
+        # One in the image need not be there yet.
+        os.makedirs(cache, exist_ok=True)
     temporary = tempfile.mkdtemp(dir=cache)
     try:
         environment["TMPDIR"] = temporary
