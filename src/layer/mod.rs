@@ -117,6 +117,9 @@ pub struct RecordedOwners {
     pub changed: Option<PathBuf>,
     /// To be written: after the step.
     pub after: Option<PathBuf>,
+    /// Whether the step's new files of which no owner was recorded have the group of a directory with setgid. Else
+    /// every such group was recorded, and what has none was moved there.
+    pub inherits_groups: bool,
 }
 
 /// Where a step's changes are.

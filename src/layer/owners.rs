@@ -25,6 +25,7 @@ pub(super) struct Owners {
     changed: ByPath,
     after: ByPath,
     output: Option<PathBuf>,
+    inherits_groups: bool,
 }
 
 impl Owners {
@@ -39,6 +40,7 @@ impl Owners {
             before,
             changed,
             output: recorded.after.clone(),
+            inherits_groups: recorded.inherits_groups,
         })
     }
 
@@ -62,7 +64,9 @@ impl Owners {
                 // With the attribute the file is gone that had it.
                 Some(_) => (0, 0),
                 None => match above {
-                    Some((mode, (_, gid))) if mode & SETGID != 0 => (0, gid),
+                    Some((mode, (_, gid))) if self.inherits_groups && mode & SETGID != 0 => {
+                        (0, gid)
+                    }
                     _ => (0, 0),
                 },
             });

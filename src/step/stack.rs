@@ -345,10 +345,11 @@ impl<'a> Stack<'a> {
         let request = ChangesRequest {
             changes,
             ignore,
-            owners: tree.owners.as_ref().map(|before| RecordedOwners {
-                before: before.clone(),
+            owners: tree.owners.as_ref().map(|known| RecordedOwners {
+                before: known.clone(),
                 changed: Some(set),
                 after: Some(after.clone()),
+                inherits_groups: before.iter().chain(tasks).any(|task| !task.emulate),
             }),
             times: self.inputs.times.clone(),
             compression: self.inputs.compression,

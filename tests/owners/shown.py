@@ -39,3 +39,19 @@ try:
     sys.exit("there is none")
 except FileNotFoundError:
     pass
+
+# What is made in a directory with setgid has its group, and what was there before or is moved there keeps its own.
+os.mkdir("/shared")
+write("/shared/older")
+os.chown("/shared", 0, 50)
+os.chmod("/shared", 0o2775)
+write("/shared/file")
+os.mkdir("/shared/dir")
+os.symlink("file", "/shared/link")
+write("/shared/dir/file")
+write("/outside")
+os.rename("/outside", "/shared/moved")
+for name, group in {"older": 0, "file": 50, "dir": 50, "link": 50, "dir/file": 50, "moved": 0}.items():
+    is_((name, owner(f"/shared/{name}")), (name, (0, group)))
+is_(stat.S_IMODE(os.stat("/shared/dir").st_mode), 0o2755)
+is_(sh("stat -c %u:%g /shared/file"), "0:50")

@@ -591,6 +591,7 @@ fn times_and_owners_are_those_that_were_asked_for() {
         before: owners,
         changed: None,
         after: None,
+        inherits_groups: false,
     });
     change.request.times = Times {
         fixed_under: vec!["venv".into()],

@@ -1,8 +1,8 @@
 //! What somebody else than root makes is that one's: pid 1 makes it in the caller's stead, since a file has its
 //! owner from the start, and the caller may be gone right after.
 //!
-//! Only callers that are not root are served; the calls of all others go on as they are. To the kernel all are
-//! root, so it is here that a directory or file refuses whom its mode does not name.
+//! Root is served where a directory with setgid gives its group to what is made in it; else the calls of root go on
+//! as they are. To the kernel all are root, so it is here that a directory or file refuses whom its mode does not name.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -70,8 +70,8 @@ impl Recorder {
     /// Answers a call that makes something. `None` if it was answered.
     pub(super) fn answer_creation(&mut self, notice: &Notice) -> Result<Option<Answer>, Errno> {
         let who = self.identities.of(notice.thread).cloned();
-        let who = who.filter(|who| who.owner() != (0, 0));
-        let (Some(creation), Some(who)) = (Creation::of(notice), who) else {
+        let who = who.unwrap_or_default();
+        let Some(creation) = Creation::of(notice) else {
             return Ok(Some(Answer::Continue));
         };
         match self.create(notice, &creation, &who) {
@@ -95,9 +95,6 @@ impl Recorder {
     ) -> Result<Option<(OwnedFd, bool)>, Errno> {
         let caller = Caller::new(&self.root, &self.listener, notice);
         let path = caller.path(creation.path)?;
-        let umask = field(&caller.status()?, "Umask:")
-            .and_then(|mask| u32::from_str_radix(mask, 8).ok())
-            .unwrap_or(0o022);
         let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&path[..=slash], &path[slash + 1..]),
             None => (&b"."[..], &path[..]),
@@ -106,6 +103,13 @@ impl Recorder {
             return Err(Errno::EXIST);
         }
         let name = OsStr::from_bytes(name);
+        let parent = caller.resolve(creation.directory, parent, true)?;
+        let (uid, gid) = who.owner();
+        let group = self.group_for(&parent, gid)?;
+        if (uid, group) == (0, 0) {
+            // What the kernel makes has this owner.
+            return Err(Errno::EXIST);
+        }
         if let What::File(flags, _) = creation.what {
             let flags = OFlags::from_bits_retain(flags);
             let follow = !flags.contains(OFlags::NOFOLLOW);
@@ -121,7 +125,6 @@ impl Recorder {
                 return Err(Errno::EXIST);
             }
         }
-        let parent = caller.resolve(creation.directory, parent, true)?;
         if rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             return Err(Errno::EXIST);
         }
@@ -130,6 +133,9 @@ impl Recorder {
             What::Link(address) => caller.path(address)?,
             _ => vec![],
         };
+        let umask = field(&caller.status()?, "Umask:")
+            .and_then(|mask| u32::from_str_radix(mask, 8).ok())
+            .unwrap_or(0o022);
         caller.check()?;
         let mode = |mode: u32| Mode::from_raw_mode(mode & 0o7777 & !umask);
         let mut given = None;
@@ -154,8 +160,6 @@ impl Recorder {
             }
         }
         let new = rustix::fs::openat(&parent, name, here, Mode::empty())?;
-        let (uid, gid) = who.owner();
-        let group = self.group_for(&parent, gid)?;
         self.set_owner(&new, Some(uid), Some(group))?;
         Ok(given)
     }
