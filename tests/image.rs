@@ -152,6 +152,12 @@ fn run_has_dockers_meanings() {
     };
     assert_eq!(feed(&["-i"]), "mounted");
     assert_eq!(feed(&[]), "");
+    // A directory would lead out of the image.
+    let mut command = bench.tool(["run", "-q", "-i", "image:1", "true"]);
+    let input = fs::File::open(&folder).expect("there").into_parts().0;
+    let run = bench.finish(command.stdin(input));
+    let said = run.refusal(1);
+    assert!(said.contains("standard input is a directory"), "{said}");
 
     let run = bench.run(["run", "-q", "image:1", "sh", "-c", "kill -9 $$"]);
     assert_eq!(run.status(), Some(137));

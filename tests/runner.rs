@@ -106,9 +106,13 @@ fn everything(filter: &[String]) {
     let root = rustix::process::geteuid().is_root();
     let mut passed = true;
     if root {
-        passed &= checks(Rung::Root, filter);
-        passed &= checks(Rung::UsernsRange, filter);
-        passed &= checks(Rung::Chroot, filter);
+        let program = std::env::current_exe().unwrap();
+        for rung in [Rung::Root, Rung::UsernsRange, Rung::Chroot] {
+            passed &= apart(&[], &program, rung, filter)
+                .status()
+                .unwrap()
+                .success();
+        }
         for (user, ids, rungs) in [
             (
                 "runner-range",
@@ -137,6 +141,25 @@ fn everything(filter: &[String]) {
     std::process::exit(i32::from(!passed));
 }
 
+/// Runs the checks of a rung in a table of processes of their own: what a step reaches there is none of this machine's.
+/// Some numbers are used up, so that those of a step in a further table are others.
+fn apart(user: &[&str], program: &Path, rung: Rung, filter: &[String]) -> std::process::Command {
+    const SCRIPT: &str = "mount -t tmpfs none /sys/module && echo secret > /sys/module/secret
+        for i in $(seq 50); do /bin/true; done; setsid -w \"$@\"; exit $?";
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["--pid", "--fork", "--mount-proc", "sh", "-c", SCRIPT, "sh"])
+        .args(user)
+        .arg(program)
+        .args(["--rung", &rung.to_string()])
+        .args(filter)
+        .env(APART, "1");
+    command
+}
+
+/// Set by [`apart`].
+const APART: &str = "PIB_RUNNER_APART";
+
 fn as_user(user: &str, ids: &str, rung: Rung, filter: &[String]) -> bool {
     let system = |program: &str, arguments: &[&str]| {
         std::process::Command::new(program)
@@ -164,11 +187,8 @@ fn as_user(user: &str, ids: &str, rung: Rung, filter: &[String]) -> bool {
     fs_err::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let program = place.path().join("runner");
     fs_err::copy("/proc/self/exe", &program).unwrap();
-    let status = std::process::Command::new("setpriv")
-        .args(["--reuid", user, "--regid", user, "--init-groups"])
-        .arg(&program)
-        .args(["--rung", &rung.to_string()])
-        .args(filter)
+    let drop = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"];
+    let status = apart(&drop, &program, rung, filter)
         .env("USER", user)
         .current_dir("/")
         .status()
@@ -258,6 +278,21 @@ impl Ground {
             done.lines
         );
         done.lines
+    }
+
+    /// Puts a program of `tests/runner/` into the root file system.
+    fn compile(&self, name: &str, source: &str) {
+        let mut compiler = std::process::Command::new("cc")
+            .args(["-static", "-x", "c", "-o"])
+            .arg(self.path("lower/bin").join(name))
+            .args(["-", "-lrt"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a C compiler is needed");
+        let mut input = compiler.stdin.take().unwrap();
+        input.write_all(source.as_bytes()).unwrap();
+        drop(input);
+        assert!(compiler.wait().unwrap().success(), "{name}");
     }
 
     /// What a Python program of the host says, in the root file system with the host's /usr.
@@ -364,6 +399,9 @@ const CHECKS: &[Check] = &[
     ("the umask is 022 and limits are kept", limits),
     ("commands run side by side", side_by_side),
     ("a terminal is passed on", terminal),
+    ("a step reaches no processes but its own", reach),
+    ("nobody listens to the host's network", raw_sockets),
+    ("queues and shared memory are the step's own", ipc),
 ];
 
 /// What holds where a step has processes, devices and mounts of its own.
@@ -374,6 +412,10 @@ const NAMESPACE_CHECKS: &[Check] = &[
     ("only three descriptors are open", descriptors),
     ("signals are at their defaults", signals_default),
     ("the kernel's settings are read-only", read_only_kernel),
+    (
+        "what the host mounts below /sys is covered",
+        mounts_below_sys,
+    ),
     ("devices work", devices),
     ("only the step's processes are seen", processes),
     ("pid 1 cannot be entered", pid_one),
@@ -398,6 +440,7 @@ const CHROOT_CHECKS: &[Check] = &[
         "a tree comes back to where it was mounted from",
         copied_back,
     ),
+    ("a tree that was moved away is left alone", moved_away),
     ("no network means no sockets", no_sockets),
     ("nothing can be mounted", no_overlay),
 ];
@@ -428,14 +471,182 @@ fn chosen(ground: &Ground) {
     }
 }
 
+/// What a step must not change of a process.
+fn settings(id: i32) -> (String, Vec<String>, Vec<String>) {
+    let read = |file: &str| fs_err::read_to_string(format!("/proc/{id}/{file}")).unwrap();
+    let stat = read("stat");
+    // The priority and the nice value, and the scheduling policy, after the name.
+    let stat: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let stat = [15, 16, 38].map(|field| stat[field].to_owned());
+    let status = read("status");
+    let masks = status.lines().filter(|line| line.starts_with("Cpus_"));
+    (
+        read("limits"),
+        stat.into(),
+        masks.map(str::to_owned).collect(),
+    )
+}
+
+/// Each call that takes the id of a process, on the program, another thread of it, who looks after the step, and somebody
+/// else's process.
+fn reach(ground: &Ground) {
+    use std::os::unix::process::CommandExt as _;
+    ground.compile("reach", include_str!("runner/reach.c"));
+    let (tell, told) = std::sync::mpsc::channel();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let own = rustix::thread::gettid().as_raw_nonzero().get();
+        tell.send(own).unwrap();
+        let _ = stopped.recv();
+    });
+    let leader = rustix::process::getpid().as_raw_nonzero().get();
+    let other_thread = told.recv().unwrap();
+    let mut other = std::process::Command::new("sleep")
+        .arg("600")
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let unrelated = i32::try_from(other.id()).unwrap();
+    let stat = fs_err::read_to_string("/proc/self/stat").unwrap();
+    let group = stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap();
+    let group: i32 = group.parse().unwrap();
+    // Numbers of a table that a step has for itself begin anew.
+    let in_sight = std::env::var_os(APART).is_some() || ground.rung == Rung::Chroot;
+    let targets = [
+        ("leader", leader, leader, group),
+        ("thread", other_thread, leader, 0),
+        ("unrelated", unrelated, unrelated, unrelated),
+    ];
+    let ids = targets.map(|(_, id, ..)| id);
+    let before = ids.map(settings);
+    let mut command = ground.command("");
+    command.argv = vec!["reach".into()];
+    if in_sight {
+        let words =
+            targets.map(|(name, id, process, group)| format!("{name}:{id}:{process}:{group}"));
+        command.argv.extend(words.map(OsString::from));
+    }
+    for user in ["", "one"] {
+        if user == "one" && ground.rung == Rung::UsernsSingle {
+            continue;
+        }
+        command.user = user.into();
+        let done = ground.run(&command);
+        assert_eq!(done.outcome, Outcome::Exited(0), "{:?}", done.lines);
+        let least = if in_sight { 150 } else { 50 };
+        assert!(done.lines.len() > least, "{:?}", done.lines);
+        for line in &done.lines {
+            let [call, whom, errno] = line.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            assert_eq!(
+                whom == "own",
+                errno == "0",
+                "user {user:?}: {call} {whom} {errno}"
+            );
+        }
+    }
+    assert_eq!(ids.map(settings), before);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    drop(stop);
+    thread.join().unwrap();
+}
+
+/// The errnos of `tests/runner/calls.c`.
+fn errnos(ground: &Ground, command: &Command) -> Vec<(String, i32)> {
+    let done = ground.run(command);
+    assert_eq!(done.outcome, Outcome::Exited(0), "{:?}", done.lines);
+    let lines = done.lines.iter().map(|line| line.split_once(' ').unwrap());
+    lines
+        .map(|(call, errno)| (call.to_owned(), errno.parse().unwrap()))
+        .collect()
+}
+
+fn raw_sockets(ground: &Ground) {
+    ground.compile("calls", include_str!("runner/calls.c"));
+    let mut command = ground.command("");
+    command.argv = ["calls", "sockets"].map(Into::into).into();
+    let raw = [
+        "packet",
+        "packet-datagram",
+        "old-packet",
+        "xdp",
+        "raw",
+        "raw6",
+    ];
+    for (call, errno) in errnos(ground, &command) {
+        let expected = if raw.contains(&call.as_str()) {
+            libc::EPERM
+        } else {
+            0
+        };
+        assert_eq!(errno, expected, "{call}");
+    }
+    // A network of its own is nobody else's.
+    command.network = false;
+    for (call, errno) in errnos(ground, &command) {
+        match (ground.rung, call.as_str()) {
+            (_, "netlink" | "unix") => assert_eq!(errno, 0, "{call}"),
+            (Rung::Chroot, _) => assert_ne!(errno, 0, "{call}"),
+            (_, "raw" | "packet") => assert_eq!(errno, 0, "{call}"),
+            _ => {}
+        }
+    }
+}
+
+fn ipc(ground: &Ground) {
+    ground.compile("calls", include_str!("runner/calls.c"));
+    let mut command = ground.command("");
+    command.argv = vec!["calls".into()];
+    for (call, errno) in errnos(ground, &command) {
+        let expected = if ground.rung == Rung::Chroot {
+            libc::ENOSYS
+        } else {
+            0
+        };
+        assert_eq!(errno, expected, "{call}");
+    }
+}
+
+/// Of lines with a path each, the last of every path: what is mounted last is seen.
+fn last_mounts(lines: &[String]) -> std::collections::BTreeMap<&str, &str> {
+    lines
+        .iter()
+        .map(|line| line.split_once(' ').unwrap())
+        .collect()
+}
+
+fn mounts_below_sys(ground: &Ground) {
+    let script = "cat /sys/module/secret 2> /dev/null
+        while read -r _ _ _ _ path rest; do [ ! -e $path ] || echo $path $rest; done < /proc/self/mountinfo";
+    for (path, rest) in last_mounts(&ground.says(script)) {
+        let (_, kind) = rest.split_once(" - ").unwrap();
+        let is_own = ["tmpfs ", "sysfs ", "cgroup2 ", "devtmpfs "].map(|own| kind.starts_with(own));
+        assert!(
+            !path.starts_with("/sys") || is_own.contains(&true),
+            "{path} {kind}"
+        );
+    }
+    // The root of all control groups, which tells of the whole machine, has no type.
+    let script = "cd /sys/fs/cgroup || exit 0; [ ! -e cgroup.controllers ] || [ -e cgroup.type ]";
+    ground.says(script);
+}
+
 fn identity(ground: &Ground) {
     assert_eq!(
         ground.says("id -u; id -g; hostname"),
         ["0", "0", "localhost"]
     );
-    let groups = ground.says("grep Groups: /proc/self/status").concat();
-    if ground.rung == Rung::UsernsRange {
-        assert_eq!(groups.trim(), "Groups:");
+    let groups = ground.command("grep Groups: /proc/self/status");
+    // Where one id exists, a process has the groups of the caller, and getgroups(2) is answered.
+    if ground.rung != Rung::UsernsSingle {
+        assert_eq!(ground.run(&groups).lines.concat().trim(), "Groups:\t0");
+        let user = Command {
+            user: "one".into(),
+            ..groups
+        };
+        assert_eq!(ground.run(&user).lines.concat().trim(), "Groups:\t1");
     }
 }
 
@@ -607,10 +818,12 @@ fn read_only_kernel(ground: &Ground) {
         let done = ground.sh(&format!("test -e {path} || exit 9; echo 1 > {path}"));
         assert_ne!(done.outcome, Outcome::Exited(0), "{path}");
     }
+    // What is covered cannot be reached.
     let script =
-        "grep -E ' /(sys|sys/.*|proc/sys|proc/sys/.*|proc/irq|proc/bus) ' /proc/self/mountinfo";
-    for line in ground.says(script) {
-        assert!(line.split(' ').nth(5).unwrap().starts_with("ro"), "{line}");
+        "grep -E ' /(sys|sys/.*|proc/sys|proc/sys/.*|proc/irq|proc/bus) ' /proc/self/mountinfo |
+        while read -r _ _ _ _ path rest; do [ ! -e $path ] || echo $path $rest; done";
+    for (path, rest) in last_mounts(&ground.says(script)) {
+        assert!(rest.starts_with("ro"), "{path} {rest}");
     }
     assert_eq!(
         ground
@@ -1257,8 +1470,9 @@ fn out_of_reach(ground: &Ground) {
     ] {
         let run = ground.sh(&format!("{script}; echo on"));
         assert!(run.lines.concat().ends_with("on"), "{script}: {run:?}");
+        let words = run.lines.concat();
         assert!(
-            run.lines.concat().contains("not permitted"),
+            words.contains("not permitted") || words.contains("No such process"),
             "{script}: {run:?}"
         );
     }
@@ -1294,8 +1508,7 @@ fn copied_back(ground: &Ground) {
         found,
         ["folder", "link", "link/x", "new", "same"].map(PathBuf::from)
     );
-    // It stays what it is, whatever the command makes of the copy.
-    command.argv[2] = "rm -r /cache; ln -s /etc /cache".into();
+    command.argv[2] = "rm -r /cache/*".into();
     ground.run(&command);
     assert!(fs_err::symlink_metadata(&shared).unwrap().is_dir());
     assert!(state(&shared).is_empty());
@@ -1328,6 +1541,48 @@ fn copied_back(ground: &Ground) {
     command.mounts[0].source = ground.place.path().into();
     let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
     assert!(error.to_string().contains("store lies in it"), "{error}");
+}
+
+/// A mount could not be moved or removed; what it stands for keeps what it has.
+fn moved_away(ground: &Ground) {
+    let shared = ground.path("shared");
+    fs_err::create_dir_all(shared.join("folder")).unwrap();
+    fs_err::write(shared.join("folder/old"), "old").unwrap();
+    let file = ground.path("file");
+    fs_err::write(&file, "old").unwrap();
+    let before = (state(&shared), fs_err::metadata(&file).unwrap().ino());
+    let mount = |source: &Path, target: &str| Mount {
+        source: source.into(),
+        target: target.into(),
+        read_only: false,
+    };
+    for script in [
+        "mv /mnt /mnt2",
+        "mv /mnt /mnt2; mkdir /mnt",
+        "rm -r /mnt",
+        "rm -r /mnt; ln -s /etc /mnt",
+        "rm -r /mnt; echo x > /mnt",
+        "mv /file /file2",
+        "rm /file; mkdir /file",
+    ] {
+        let mut command = ground.command(script);
+        command.mounts = vec![mount(&shared, "/mnt"), mount(&file, "/file")];
+        let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("was left as it is"), "{script}: {error}");
+        let after = (state(&shared), fs_err::metadata(&file).unwrap().ino());
+        assert_eq!(after, before, "{script}");
+        for left in ["mnt", "mnt2", "file", "file2"] {
+            let left = ground.path("lower").join(left);
+            let _ = fs_err::remove_dir_all(&left).or_else(|_| fs_err::remove_file(&left));
+        }
+    }
+    // Its own names, and what leads there, may be moved.
+    let mut command = ground.command("mv /a/mnt/folder /a/mnt/other; mv /a /b");
+    command.mounts = vec![mount(&shared, "/a/mnt")];
+    ground.run(&command);
+    let found: Vec<_> = state(&shared).into_keys().collect();
+    assert_eq!(found, ["other", "other/old"].map(PathBuf::from));
 }
 
 fn no_sockets(ground: &Ground) {

@@ -9,8 +9,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 use rustix::termios::OptionalActions;
 use rustix::thread::UnshareFlags;
 
-use super::init::{PlainSight, Taps};
-use super::seccomp::Guard;
+use super::init::Taps;
 use super::shown::{self, Shown};
 use super::wire::{Channel, Job, Note, Spec};
 use super::{
@@ -108,7 +107,7 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
             let terminal = Terminal::of(&stdio);
             first_process(spec.rung, channel, |channel| {
                 if spec.rung == Rung::Chroot {
-                    return in_plain_sight(spec.parent, &command, stdio, channel);
+                    return in_plain_sight(&command, stdio, channel);
                 }
                 let owners = owners::Prepared::open(spec.rung, &command)?;
                 mounts::enter(spec.rung, &command)?;
@@ -117,7 +116,7 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
                     &command,
                     stdio,
                     owners,
-                    &PlainSight::default(),
+                    &Taps::default(),
                     channel,
                 )
             })?;
@@ -185,9 +184,8 @@ fn map_range(channel: &Channel) -> Result<(), Failure> {
         .map_err(|error| Failure::new("setresuid(0)", error))
 }
 
-/// Runs a command on the rung `chroot`, among the processes of this container; `program` is the one that builds.
+/// Runs a command on the rung `chroot`, among the processes of this container.
 fn in_plain_sight(
-    program: i32,
     command: &Command,
     stdio: Vec<OwnedFd>,
     channel: &Channel,
@@ -201,28 +199,12 @@ fn in_plain_sight(
     let to: Vec<_> = to
         .collect::<io::Result<_>>()
         .map_err(|error| Failure::new("dup", error))?;
-    let own = rustix::process::getpid();
-    let guards = [
-        Some(own),
-        rustix::process::getppid(),
-        Pid::from_raw(program),
-    ];
-    let guard = |process: Pid| {
-        let group = rustix::process::getpgid(Some(process)).ok()?;
-        Some(Guard {
-            process: process.as_raw_nonzero().get(),
-            group: group.as_raw_nonzero().get(),
-        })
-    };
-    let sight = PlainSight {
-        taps: Taps::new(shown.taps(), to),
-        guards: guards.into_iter().flatten().filter_map(guard).collect(),
-    };
-    let outcome = init::run(Rung::Chroot, command, stdio, None, &sight, channel);
+    let taps = Taps::new(shown.taps(), to);
+    let outcome = init::run(Rung::Chroot, command, stdio, None, &taps, channel);
     family::end()?;
     // Nobody is left who could write any more.
-    sight.taps.pass_on_all();
-    drop(sight);
+    taps.pass_on_all();
+    drop(taps);
     // A program that was killed has given up its locks, and its next run may be at work.
     shown.take_away(channel.is_open())?;
     outcome
@@ -296,6 +278,8 @@ fn protect(alive: &OwnedFd) -> Result<(), Failure> {
         sys::exit(1);
     }
     unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
+    // Not all kernels and profiles allow it, and all that is lost is a view of the own limits.
+    let _ = sys::unshare(UnshareFlags::NEWCGROUP);
     sys::leave_keyring();
     // A name that every hosts file knows.
     sys::set_host_name("localhost").map_err(|error| Failure::new("sethostname", error))

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 
 use super::files;
 
@@ -16,6 +17,8 @@ use super::files;
 pub(super) struct Back {
     to: PathBuf,
     before: Stamps,
+    /// The copy, so that no other file gets its number.
+    copy: OwnedFd,
 }
 
 /// By what a change of each entry is seen, by the directory (relative to the copy) and the name.
@@ -29,7 +32,15 @@ impl Back {
     pub(super) fn of(place: &Path, to: PathBuf) -> io::Result<Self> {
         let mut before = Stamps::new();
         stamp_all(place, Path::new(""), &mut before)?;
-        Ok(Self { to, before })
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let copy = rustix::fs::open(place, flags, Mode::empty())?;
+        Ok(Self { to, before, copy })
+    }
+
+    /// Whether it is the copy that a command left in its place.
+    fn is_copy(&self, there: &std::fs::Metadata) -> io::Result<bool> {
+        let copy = rustix::fs::fstat(&self.copy)?;
+        Ok((copy.st_dev, copy.st_ino) == (there.dev(), there.ino()))
     }
 }
 
@@ -92,7 +103,12 @@ fn stamp(metadata: &std::fs::Metadata) -> Stamp {
 
 /// Stamps what lies in a copy; the copy of a single file has no name in it.
 fn stamp_all(place: &Path, path: &Path, stamps: &mut Stamps) -> io::Result<()> {
-    let here = place.join(path);
+    // Joined to nothing the name of a file ends with a slash.
+    let here = if path == Path::new("") {
+        place.to_owned()
+    } else {
+        place.join(path)
+    };
     let metadata = fs::symlink_metadata(&here)?;
     let mut names = BTreeMap::new();
     if metadata.is_dir() {
@@ -114,67 +130,62 @@ fn stamp_all(place: &Path, path: &Path, stamps: &mut Stamps) -> io::Result<()> {
 
 /// Does at the host's place what a command did in the copy, and nothing else: others may have been at work there.
 ///
-/// The place itself stays what it is, as a mount would: a command cannot make a link of it.
+/// The place itself stays what it is, as a mount would. A copy that was moved away or removed says nothing of what is
+/// to become of what is there.
 pub(super) fn copy_back(from: &Path, back: &Back) -> io::Result<()> {
     let Ok(there) = fs::symlink_metadata(&back.to) else {
         return Ok(());
     };
-    let now = fs::symlink_metadata(from).ok();
+    let moved = || {
+        let to = back.to.display();
+        io::Error::other(format!(
+            "the command moved, removed or replaced it, so `{to}` was left as it is"
+        ))
+    };
+    let now = fs::symlink_metadata(from).map_err(|_| moved())?;
     if there.is_dir() {
-        let is_there = now.as_ref().is_some_and(std::fs::Metadata::is_dir);
-        copy_directory_back(
-            is_there.then_some(from),
-            &back.to,
-            Path::new(""),
-            &back.before,
-        )?;
-        return match now {
-            Some(now) if is_there => describe(from, &back.to, &now),
-            _ => Ok(()),
-        };
+        if !back.is_copy(&now)? {
+            return Err(moved());
+        }
+        copy_directory_back(from, &back.to, Path::new(""), &back.before)?;
+        return describe(from, &back.to, &now);
     }
     let before = back
         .before
         .get(Path::new(""))
         .and_then(|names| names.values().next());
-    match now {
-        Some(now) if now.is_file() && there.is_file() && Some(&stamp(&now)) != before => {
-            replace(from, &back.to)
-        }
+    match (now.is_file(), there.is_file()) {
+        (true, true) if Some(&stamp(&now)) != before => replace(from, &back.to),
+        (false, true) => Err(moved()),
         _ => Ok(()),
     }
 }
 
-/// The same for a directory of both; without `from` all that was in it is gone.
-fn copy_directory_back(
-    from: Option<&Path>,
-    to: &Path,
-    path: &Path,
-    before: &Stamps,
-) -> io::Result<()> {
+/// The same for a directory of both. What is new is there before anything is removed, or a full disk would lose what
+/// was renamed.
+fn copy_directory_back(from: &Path, to: &Path, path: &Path, before: &Stamps) -> io::Result<()> {
     let known = before.get(path);
     let mut names = BTreeSet::new();
-    for entry in from.into_iter().flat_map(fs::read_dir).flatten() {
+    for entry in fs::read_dir(from)? {
         names.insert(entry?.file_name());
     }
-    let gone = known.into_iter().flatten().map(|(name, _)| name);
-    for name in gone.filter(|name| !names.contains(*name)) {
-        remove(&to.join(name))?;
-    }
-    let Some(from) = from else { return Ok(()) };
     for name in &names {
         let (from, to) = (from.join(name), to.join(name));
         let now = fs::symlink_metadata(&from)?;
         let there = fs::symlink_metadata(&to).ok();
         let is_same = known.and_then(|known| known.get(name)) == Some(&stamp(&now));
         if now.is_dir() && there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
-            copy_directory_back(Some(&from), &to, &path.join(name), before)?;
+            copy_directory_back(&from, &to, &path.join(name), before)?;
             if !is_same {
                 describe(&from, &to, &now)?;
             }
         } else if !is_same {
             replace(&from, &to)?;
         }
+    }
+    let gone = known.into_iter().flatten().map(|(name, _)| name);
+    for name in gone.filter(|name| !names.contains(*name)) {
+        remove(&to.join(name))?;
     }
     Ok(())
 }

@@ -126,6 +126,11 @@ fn chroot_remedy(call: &str, refused: bool) -> String {
                 container's tmpfs needs the options `exec,dev`)"
             .into();
     }
+    if call == "seccomp" {
+        return "use Linux 5.5 or newer, and an outer container whose runtime neither emulates the kernel nor watches \
+                system calls itself"
+            .into();
+    }
     if call.starts_with("mkdir(") {
         return "choose a place that can be written to, with `--store DIR` or `--work-dir DIR`"
             .into();

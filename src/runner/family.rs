@@ -5,6 +5,7 @@
 //! a descriptor holds the one that was found (`pidfd_open(2)`), where the kernel has such.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -106,13 +107,8 @@ struct Process {
 /// Those that have not been waited for. One whose first thread has ended may have others, so all count.
 fn descendants() -> Result<Vec<Process>, Failure> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    let entries = fs_err::read_dir("/proc").map_err(|error| Failure::new("open(/proc)", error))?;
-    for entry in entries.flatten() {
-        let id = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some((id, parent)) = id.and_then(|id| Some((id, parent(id)?))) {
+    for id in processes()? {
+        if let Some(parent) = parent(id) {
             children.entry(parent).or_default().push(id);
         }
     }
@@ -127,12 +123,77 @@ fn descendants() -> Result<Vec<Process>, Failure> {
     Ok(found)
 }
 
-/// The parent of a process, by `proc_pid_stat(5)`: what follows the name, which may hold anything.
+/// The parent of a process.
 fn parent(id: i32) -> Option<i32> {
+    stat(id).map(|(parent, _)| parent)
+}
+
+/// The group of a process or thread.
+pub(super) fn group_of(id: i32) -> Option<i32> {
+    stat(id).map(|(_, group)| group)
+}
+
+/// The parent and the group of a process, by `proc_pid_stat(5)`: what follows the name, which may hold anything.
+fn stat(id: i32) -> Option<(i32, i32)> {
     let stat = fs_err::read(format!("/proc/{id}/stat")).ok()?;
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    let mut fields = rest.split_ascii_whitespace().skip(1);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether two threads are of one process.
+pub(super) fn is_same_process(one: i32, other: i32) -> bool {
+    Path::new(&format!("/proc/{one}/task/{other}")).exists()
+}
+
+/// Whether a process or thread is one of them.
+pub(super) fn has(id: i32) -> bool {
+    for _ in 0..ROUNDS {
+        // A parent that ends on the way up leaves its number to somebody else, and its children to another parent: the
+        // same way twice is one on which nobody ended.
+        let ways = [way_up(id), way_up(id)];
+        if ways[0] == ways[1] {
+            return ways[0].is_some();
+        }
+    }
+    false
+}
+
+/// The process of a thread, and those between that and this process; `None` if it does not descend from this process.
+fn way_up(id: i32) -> Option<Vec<i32>> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let status = fs_err::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+    let mut way = vec![process.trim().parse().ok()?];
+    loop {
+        match parent(*way.last()?)? {
+            found if found == own => return Some(way),
+            0 => return None,
+            found if way.contains(&found) => return None,
+            found => way.push(found),
+        }
+    }
+}
+
+/// Whether a group has members, all of which are of them.
+pub(super) fn has_group(group: i32) -> bool {
+    let Ok(processes) = processes() else {
+        return false;
+    };
+    let members: Vec<i32> = processes
+        .into_iter()
+        .filter(|id| group_of(*id) == Some(group))
+        .collect();
+    !members.is_empty() && members.into_iter().all(has)
+}
+
+/// All processes that there are.
+fn processes() -> Result<Vec<i32>, Failure> {
+    let entries = fs_err::read_dir("/proc").map_err(|error| Failure::new("open(/proc)", error))?;
+    let id =
+        |entry: std::io::Result<fs_err::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    Ok(entries.filter_map(id).collect())
 }
 
 fn send(process: Process, signal: Signal) {

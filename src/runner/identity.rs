@@ -18,7 +18,8 @@ const LARGEST: u64 = 8 << 20;
 pub(super) struct Identity {
     uid: u32,
     gid: u32,
-    /// Supplementary ones.
+    /// Supplementary ones, of which the first is `gid`: a file that gives a group less than others gives this user no
+    /// more for that.
     groups: Vec<u32>,
     /// What `HOME` is if nobody sets it.
     pub(super) home: String,
@@ -78,6 +79,8 @@ impl Identity {
                 .or(number)
                 .ok_or_else(|| format!("there is no group `{named_group}` in /etc/group"))?;
         }
+        identity.groups.retain(|group| *group != identity.gid);
+        identity.groups.insert(0, identity.gid);
         if entry.is_none() {
             let home = if identity.uid == 0 { "/root" } else { "/" };
             home.clone_into(&mut identity.home);
@@ -184,23 +187,23 @@ mod tests {
     #[test]
     fn users_are_who_docker_takes_them_for() {
         for (user, uid, gid, groups, home) in [
-            ("", 0, 0, vec![10], "/root"),
-            ("root", 0, 0, vec![10], "/root"),
-            ("0", 0, 0, vec![10], "/root"),
-            ("app", 1000, 1001, vec![10, 20], "/home/app"),
-            ("1000", 1000, 1001, vec![10, 20], "/home/app"),
-            ("app:", 1000, 1001, vec![10, 20], "/home/app"),
+            ("", 0, 0, vec![0, 10], "/root"),
+            ("root", 0, 0, vec![0, 10], "/root"),
+            ("0", 0, 0, vec![0, 10], "/root"),
+            ("app", 1000, 1001, vec![1001, 10, 20], "/home/app"),
+            ("1000", 1000, 1001, vec![1001, 10, 20], "/home/app"),
+            ("app:", 1000, 1001, vec![1001, 10, 20], "/home/app"),
             // A group that is named is the only one.
-            ("app:wheel", 1000, 10, vec![], "/home/app"),
-            ("app:20", 1000, 20, vec![], "/home/app"),
-            ("app:4711", 1000, 4711, vec![], "/home/app"),
+            ("app:wheel", 1000, 10, vec![10], "/home/app"),
+            ("app:20", 1000, 20, vec![20], "/home/app"),
+            ("app:4711", 1000, 4711, vec![4711], "/home/app"),
             // Nobody knows the number: it is taken as it is.
-            ("4711", 4711, 0, vec![], "/"),
-            ("4711:4712", 4711, 4712, vec![], "/"),
+            ("4711", 4711, 0, vec![0], "/"),
+            ("4711:4712", 4711, 4712, vec![4712], "/"),
             // An account without a home has an empty one.
-            ("none", 5, 5, vec![], ""),
+            ("none", 5, 5, vec![5], ""),
             // A name that looks like a number is found first.
-            ("12", 77, 78, vec![], "/home/twelve"),
+            ("12", 77, 78, vec![78], "/home/twelve"),
         ] {
             let expected = (uid, gid, groups, home.to_owned());
             assert_eq!(find(user).unwrap(), expected, "{user}");

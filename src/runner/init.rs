@@ -17,7 +17,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::identity::Identity;
 use super::owners::{Prepared, Recorder};
-use super::seccomp::{Guard, Told};
+use super::reach::{self, Gate};
+use super::seccomp::Told;
 use super::wire::{Channel, Note};
 use super::{
     CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, family, files, seccomp,
@@ -49,7 +50,7 @@ pub(super) fn run(
     command: &Command,
     stdio: Vec<OwnedFd>,
     owners: Option<Prepared>,
-    sight: &PlainSight<'_>,
+    taps: &Taps<'_>,
     channel: &Channel,
 ) -> Result<Outcome, Failure> {
     let child_signal = sys::child_signal().map_err(|error| Failure::new("signalfd", error))?;
@@ -63,7 +64,7 @@ pub(super) fn run(
     };
     let Some(main) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop((report, ours));
-        let failure = start(rung, command, &stdio, told, &sight.guards, &theirs);
+        let failure = start(rung, command, &stdio, told, &theirs);
         let _ = serde_json::to_writer(fs_err::File::from_parts(reporter.into(), "pipe"), &failure);
         sys::exit(1);
     };
@@ -73,10 +74,14 @@ pub(super) fn run(
     let listener = ours
         .receive_descriptors()
         .map_err(|error| Failure::new("recvmsg", error))?;
-    let mut recorder = match (owners, listener.into_iter().next()) {
-        (Some(owners), Some(listener)) => Some(Recorder::new(owners, listener, &command.rootfs)?),
-        // A command that did not get so far says why.
-        _ => None,
+    // A command that did not get so far says why.
+    let (mut recorder, gate) = match (owners, listener.into_iter().next()) {
+        (Some(owners), Some(listener)) => {
+            let recorder = Recorder::new(owners, listener, &command.rootfs)?;
+            (Some(recorder), None)
+        }
+        (None, listener) => (None, listener.map(Gate::new)),
+        (Some(_), None) => (None, None),
     };
     let outcome = Init {
         rung,
@@ -85,7 +90,8 @@ pub(super) fn run(
         channel,
         report,
         recorder: recorder.as_mut(),
-        taps: &sight.taps,
+        gate,
+        taps,
         is_alone: false,
     }
     .reap()?;
@@ -94,14 +100,6 @@ pub(super) fn run(
         recorder.complete()?;
     }
     Ok(outcome)
-}
-
-/// What there is to a command that has no namespaces; nothing for others.
-#[derive(Debug, Default)]
-pub(super) struct PlainSight<'a> {
-    pub(super) taps: Taps<'a>,
-    /// Who looks after it.
-    pub(super) guards: Vec<Guard>,
 }
 
 /// Where writes to `/dev/stdout` and `/dev/stderr` come out, where /proc cannot lead them.
@@ -160,6 +158,7 @@ struct Init<'a> {
     channel: &'a Channel,
     report: Option<std::fs::File>,
     recorder: Option<&'a mut Recorder>,
+    gate: Option<Gate>,
     taps: &'a Taps<'a>,
     /// Whether the program has said its last word.
     is_alone: bool,
@@ -172,6 +171,7 @@ enum Ear {
     Channel,
     Report,
     Recorder,
+    Gate,
     Tap,
 }
 
@@ -210,6 +210,10 @@ impl Init<'_> {
             ears.push(Ear::Recorder);
             fds.push(PollFd::new(recorder.listener(), PollFlags::IN));
         }
+        if let Some(gate) = &self.gate {
+            ears.push(Ear::Gate);
+            fds.push(PollFd::new(gate.listener(), PollFlags::IN));
+        }
         for tap in self.taps.from {
             ears.push(Ear::Tap);
             fds.push(PollFd::new(tap, PollFlags::IN));
@@ -231,6 +235,10 @@ impl Init<'_> {
                 Some(recorder) if heard.contains(PollFlags::IN) => recorder.serve()?,
                 // Nobody is left who could ask.
                 _ => self.recorder = None,
+            },
+            Ear::Gate => match &self.gate {
+                Some(gate) if heard.contains(PollFlags::IN) => gate.serve()?,
+                _ => self.gate = None,
             },
             Ear::Tap => self.taps.pass_on(),
             Ear::Channel => {
@@ -280,7 +288,6 @@ fn start(
     command: &Command,
     stdio: &[OwnedFd],
     told: Told,
-    guards: &[Guard],
     listener: &Channel,
 ) -> Failure {
     if let Err(failure) = connect(stdio) {
@@ -292,7 +299,7 @@ fn start(
         return failure;
     }
     let (status, message) = match Identity::look_up(&command.user) {
-        Ok(identity) => match prepare(rung, command, &identity, told, guards, listener) {
+        Ok(identity) => match prepare(rung, command, &identity, told, listener) {
             Ok((argv, env)) => match &command.placement {
                 None => execute(command, &argv, &env),
                 Some(placement) => match files::place(placement) {
@@ -332,7 +339,6 @@ fn prepare(
     command: &Command,
     identity: &Identity,
     told: Told,
-    guards: &[Guard],
     listener: &Channel,
 ) -> Result<(Strings, Strings), Failure> {
     let argv = command
@@ -355,7 +361,7 @@ fn prepare(
     }
     rustix::process::chdir(Path::new("/").join(&command.cwd))
         .map_err(|error| Failure::new(format!("chdir({})", command.cwd.display()), error))?;
-    let given = restrict(rung, told, command.network, guards)?;
+    let given = restrict(rung, told, command.network)?;
     let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
     listener
         .send_descriptors(&given)
@@ -402,15 +408,16 @@ fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
 /// Where privilege is left the filter has to come while it is there. Where only one id exists the filter comes
 /// last, since it answers `capset` with success and does nothing. Gives where calls are told of, if they are.
 ///
-/// A `network` is taken away here only where it cannot be by a namespace.
-pub(super) fn restrict(
-    rung: Rung,
-    told: Told,
-    network: bool,
-    guards: &[Guard],
-) -> Result<Option<OwnedFd>, Failure> {
+/// The `network` is the host's. It is taken away here only where it cannot be by a namespace.
+pub(super) fn restrict(rung: Rung, told: Told, network: bool) -> Result<Option<OwnedFd>, Failure> {
     let filter = |error| Failure::new("seccomp", error);
-    let [allowed, unknown] = seccomp::docker().map_err(filter)?;
+    let mut filters: Vec<_> = seccomp::docker().map_err(filter)?.into();
+    if network {
+        filters.push(seccomp::without_raw_sockets().map_err(filter)?);
+    }
+    if rung != Rung::Chroot {
+        filters.push(reach::spare_first_process().map_err(filter)?);
+    }
     let install = |program| sys::install_filter(program).map_err(filter);
     if rung == Rung::Chroot {
         let guarded = shown::devices_are_guarded()?;
@@ -423,26 +430,26 @@ pub(super) fn restrict(
             .map_err(|error| Failure::new("open(/)", error))?;
         // Not all kernels and profiles allow that.
         let _ = sys::keep_below(&root);
-        let confine = seccomp::confine(guarded, guards).map_err(filter)?;
-        let mut filters = vec![allowed, unknown, confine];
+        filters.extend(seccomp::confine(guarded).map_err(filter)?);
         if !network {
             filters.push(seccomp::offline().map_err(filter)?);
         }
         filters.iter().try_for_each(install)?;
-        Ok(None)
+        let tell = reach::tell().map_err(filter)?;
+        sys::install_listener(&tell).map(Some).map_err(filter)
     } else if rung == Rung::UsernsSingle {
         drop_capabilities(CAPABILITIES)?;
         rustix::thread::set_no_new_privs(true)
             .map_err(|error| Failure::new("prctl(PR_SET_NO_NEW_PRIVS)", error))?;
-        let fake = seccomp::fake(told).map_err(filter)?;
-        [allowed, unknown, fake].iter().try_for_each(install)?;
+        filters.push(seccomp::fake(told).map_err(filter)?);
+        filters.iter().try_for_each(install)?;
         if told == Told::Nothing {
             return Ok(None);
         }
         let tell = seccomp::tell(told).map_err(filter)?;
         sys::install_listener(&tell).map(Some).map_err(filter)
     } else {
-        [allowed, unknown].iter().try_for_each(install)?;
+        filters.iter().try_for_each(install)?;
         drop_capabilities(CAPABILITIES)?;
         Ok(None)
     }

@@ -28,6 +28,7 @@ mod owners;
 mod parent;
 mod place;
 mod probe;
+mod reach;
 mod seccomp;
 mod shown;
 mod sys;
@@ -215,7 +216,7 @@ pub enum Error {
         rungs: Vec<(Rung, Refusal)>,
     },
     /// A rung that works in principle failed for this command.
-    #[error("the sandbox (`{rung}`) could not be set up: {refusal}")]
+    #[error("the sandbox (`{rung}`) failed: {refusal}")]
     Setup {
         /// The rung.
         rung: Rung,
@@ -238,6 +239,12 @@ pub enum Error {
     Died {
         /// How it ended.
         status: ExitStatus,
+    },
+    /// A directory is one of the three descriptors that a command gets: it would lead out of its root.
+    #[error("{name} is a directory")]
+    Directory {
+        /// Which one.
+        name: &'static str,
     },
     /// The program would do all that it does anew, as its own helper process.
     #[error("this program cannot be its own helper process")]
@@ -284,6 +291,9 @@ impl Error {
             Self::NoHelper => {
                 BTreeSet::from(["let `main` begin with `pyats_image_builder::helper()`".into()])
             }
+            Self::Directory { .. } => BTreeSet::from([
+                "give the command a file, a pipe or a terminal, or mount the directory".into(),
+            ]),
             Self::Task { .. } | Self::Cancelled | Self::Helper(_) => BTreeSet::new(),
         };
         let text = remedies.into_iter().collect::<Vec<_>>().join("; ");
@@ -350,21 +360,21 @@ impl fmt::Display for Refusal {
 pub fn isolation(rung: Rung) -> &'static str {
     match rung {
         Rung::Root => {
-            "Steps use the host's network, and their root is the host's root, with Docker's default \
+            "Steps use the host's network, without raw and packet sockets, and their root is the host's root, with Docker's default \
              capabilities and system calls."
         }
         Rung::UsernsRange => {
-            "Steps use the host's network; their root is the calling user, and their other users are \
-             its subordinate ids."
+            "Steps use the host's network, without raw and packet sockets; their root is the calling user, and \
+             their other users are its subordinate ids."
         }
         Rung::UsernsSingle => {
-            "Steps use the host's network; all their users are the calling user. Changes of owner are \
+            "Steps use the host's network, without raw and packet sockets; all their users are the calling user. Changes of owner are \
              recorded for the image, and changes of identity only pretended."
         }
         Rung::Chroot => {
-            "Steps share this container's network and processes, with Docker's default capabilities but \
-             `CAP_SYS_CHROOT`; they have a root of their own, little of /proc, and cannot look into other \
-             processes."
+            "Steps share this container's network, without raw and packet sockets, and its processes, of which they \
+             reach only their own; they have Docker's default capabilities but `CAP_SYS_CHROOT`, a root of their \
+             own, little of /proc, and neither System V IPC nor message queues."
         }
     }
 }

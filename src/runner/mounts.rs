@@ -63,8 +63,8 @@ pub(super) fn enter(rung: Rung, command: &Command) -> Result<(), Failure> {
     dev(&root, rung, command)?;
     proc(&root)?;
     sys(&root)?;
-    for path in MASKED {
-        mask(&root, Path::new(path))?;
+    for path in MASKED.iter().map(PathBuf::from).chain(sensors()) {
+        mask(&root, &path)?;
     }
     for path in READ_ONLY.iter().map(Path::new) {
         if let Some(fd) = exists(&root, path)? {
@@ -255,12 +255,56 @@ fn proc(root: &OwnedFd) -> Result<(), Failure> {
     .map_err(|error| failure("mount(proc)", path, error))
 }
 
+/// The host's, without what the host has mounted below it: debugfs, tracefs, other groups' control files. In a user
+/// namespace those come along and cannot be taken off, so they are covered.
 fn sys(root: &OwnedFd) -> Result<(), Failure> {
     let path = Path::new("sys");
     let place = place::plain_directory(root, path)?;
     mount_bind_recursive("/sys", name(&place))
         .map_err(|error| failure("mount(MS_BIND|MS_REC)", path, error))?;
+    let top = full(root, path)?;
+    let mut below = mounts_below(&top).map_err(|error| Failure::new("open(mountinfo)", error))?;
+    below.sort();
+    let mut covered: Vec<PathBuf> = Vec::new();
+    for mount in below {
+        let Ok(inside) = mount.strip_prefix(&top) else {
+            continue;
+        };
+        if inside != Path::new("") && !covered.iter().any(|over| inside.starts_with(over)) {
+            mask(root, &path.join(inside))?;
+            covered.push(inside.to_owned());
+        }
+    }
+    control_group(root)?;
     restrict(root, path, MountFlags::RDONLY)
+}
+
+/// The step's own control group, by which programs learn of limits, where there is a namespace for it.
+fn control_group(root: &OwnedFd) -> Result<(), Failure> {
+    let path = Path::new("sys/fs/cgroup");
+    let Some(place) = exists(root, path)? else {
+        return Ok(());
+    };
+    let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    if mount("cgroup2", name(&place), "cgroup2", inert, None).is_err() {
+        return Ok(());
+    }
+    // The root of all groups, which alone has no such file, tells of the whole machine.
+    if exists(root, &path.join("cgroup.type"))?.is_none() {
+        unmount(full(root, path)?, UnmountFlags::DETACH)
+            .map_err(|error| failure("umount2", path, error))?;
+    }
+    Ok(())
+}
+
+/// What Docker hides of each processor.
+fn sensors() -> Vec<PathBuf> {
+    let folder = Path::new("sys/devices/system/cpu");
+    let processors = fs_err::read_dir(Path::new("/").join(folder));
+    let names = processors.into_iter().flatten().flatten();
+    names
+        .map(|entry| folder.join(entry.file_name()).join("thermal_throttle"))
+        .collect()
 }
 
 fn mask(root: &OwnedFd, path: &Path) -> Result<(), Failure> {
@@ -311,10 +355,14 @@ fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {
 
 /// Adds flags, such as read-only, to a mount and all below it.
 fn restrict(root: &OwnedFd, path: &Path, flags: MountFlags) -> Result<(), Failure> {
-    let top =
+    add_flags(&full(root, path)?, flags)
+}
+
+/// Where a path of the root file system is now.
+fn full(root: &OwnedFd, path: &Path) -> Result<PathBuf, Failure> {
+    let there =
         place::open(root, path, OFlags::empty()).map_err(|error| failure("open", path, error))?;
-    let top = fs_err::read_link(name(&top)).map_err(|error| failure("readlink", path, error))?;
-    add_flags(&top, flags)
+    fs_err::read_link(name(&there)).map_err(|error| failure("readlink", path, error))
 }
 
 /// A remount has to repeat the flags that are there: in a user namespace those of the host's mounts are locked.

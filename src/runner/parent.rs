@@ -16,6 +16,7 @@ use rustix::time::Timespec;
 use super::failure::Failure;
 use super::ids::{self, Maps};
 use super::lines::Lines;
+use super::place;
 use super::wire::{Channel, Job, Note, Spec};
 use super::{Command, Error, MARKER, Outcome, Refusal, Rung, child};
 
@@ -49,6 +50,12 @@ pub(super) fn run(
     } else {
         (writer.as_fd(), writer.as_fd())
     };
+    let names = ["standard input", "standard output", "standard error"];
+    for (name, fd) in names.into_iter().zip([stdin, stdout, stderr]) {
+        if place::is_directory(fd).map_err(Error::helper)? {
+            return Err(Error::Directory { name });
+        }
+    }
     // A helper that is gone says why in its last note, or by its status.
     let _ = helper.channel.send_descriptors(&[stdin, stdout, stderr]);
     drop(writer);

@@ -152,7 +152,7 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
             Rung::Chroot => shown::enter(&command.rootfs),
             _ => Ok(()),
         };
-        let tried = enter().and_then(|()| init::restrict(rung, Told::Owners, command.network, &[]));
+        let tried = enter().and_then(|()| init::restrict(rung, Told::Owners, command.network));
         if let Err(failure) = tried {
             let _ = serde_json::to_writer(std::fs::File::from(reporter), &failure);
         }

@@ -13,12 +13,14 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
+use super::reach;
+
 #[cfg(target_arch = "aarch64")]
 const ARCH: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "x86_64")]
 const ARCH: TargetArch = TargetArch::x86_64;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Docker's default list, in the order of installation.
 pub(super) fn docker() -> io::Result<[BpfProgram; 2]> {
@@ -110,7 +112,7 @@ fn devices() -> io::Result<Rules> {
     .into())
 }
 
-/// Tells the listener of calls, and lets it answer; to be installed by [`super::sys::install_listener`].
+/// Tells the recorder of calls, and lets it answer.
 pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
     let mut rules: Rules = CHOWN
         .iter()
@@ -126,6 +128,11 @@ pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
         #[cfg(target_arch = "x86_64")]
         rules.insert(libc::SYS_open, vec![creates(1)?]);
     }
+    notify(rules)
+}
+
+/// Tells a listener of these calls, and lets it answer; to be installed by [`super::sys::install_listener`].
+pub(super) fn notify(rules: Rules) -> io::Result<BpfProgram> {
     // The crate knows of no notifications: another result, which no filter here has, stands for them.
     let mut program = compile(rules, SeccompAction::Allow, SeccompAction::Trace(0))?;
     let returns = u16::try_from(libc::BPF_RET | libc::BPF_K).map_err(io::Error::other)?;
@@ -137,37 +144,49 @@ pub(super) fn tell(told: Told) -> io::Result<BpfProgram> {
     Ok(program)
 }
 
-/// What a command may not that has no namespaces: leave its root, look into other processes, or end them all; nor make
-/// device nodes, unless something guards the devices. The processes of `guards`, which look after it, it can neither
-/// signal nor limit.
-pub(super) fn confine(devices_are_guarded: bool, guards: &[Guard]) -> io::Result<BpfProgram> {
-    let mut refused: Rules = LOOKS_OUT.iter().map(|nr| (*nr, vec![])).collect();
-    let is = |number: i32| {
-        let number = number.cast_unsigned();
-        rule(0, Len::Dword, Cmp::Eq, number.into())
-    };
-    // Of all processes that there are the command's are the least.
-    let mut killed = vec![is(-1)?];
-    for guard in guards {
-        killed.push(is(guard.process)?);
-        killed.push(is(-guard.group)?);
-    }
-    refused.insert(libc::SYS_kill, killed);
-    for call in SIGNALS.iter().filter(|_| !guards.is_empty()) {
-        let rules = guards.iter().map(|guard| is(guard.process));
-        refused.insert(*call, rules.collect::<io::Result<_>>()?);
-    }
+/// What a command may not that has no namespaces: leave its root, look into other processes, or share memory, queues and
+/// semaphores with them; nor make device nodes, unless something guards the devices.
+pub(super) fn confine(devices_are_guarded: bool) -> io::Result<[BpfProgram; 2]> {
+    let mut refused = reach::refused()?;
+    refused.insert(libc::SYS_chroot, vec![]);
     if !devices_are_guarded {
         refused.extend(devices()?);
     }
-    compile(refused, SeccompAction::Allow, errno(libc::EPERM))
+    let missing = IPC.iter().map(|nr| (*nr, vec![])).collect();
+    Ok([
+        compile(refused, SeccompAction::Allow, errno(libc::EPERM))?,
+        compile(missing, SeccompAction::Allow, errno(libc::ENOSYS))?,
+    ])
 }
 
-/// A process, and its group.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Guard {
-    pub(super) process: i32,
-    pub(super) group: i32,
+/// Makes no sockets that hear what others say on the same network, whoever they are meant for.
+///
+/// Without `CAP_NET_RAW` there would be none either, but no program that has it as a file capability, such as
+/// `ping`, could be executed then.
+pub(super) fn without_raw_sockets() -> io::Result<BpfProgram> {
+    const SOCK_PACKET: u64 = 10;
+    let family = |compare, family: i32| -> io::Result<SeccompCondition> {
+        let family = u64::try_from(family).map_err(io::Error::other)?;
+        condition(0, Len::Dword, compare, family)
+    };
+    // Above these bits are flags.
+    let kind = |kind| condition(1, Len::Dword, Cmp::MaskedEq(0xf), kind);
+    let raw = u64::try_from(libc::SOCK_RAW).map_err(io::Error::other)?;
+    let refused = [
+        vec![family(Cmp::Eq, libc::AF_PACKET)?],
+        vec![family(Cmp::Eq, libc::AF_XDP)?],
+        vec![kind(SOCK_PACKET)?],
+        // For these a raw socket is an ordinary one.
+        vec![
+            kind(raw)?,
+            family(Cmp::Ne, libc::AF_NETLINK)?,
+            family(Cmp::Ne, libc::AF_UNIX)?,
+        ],
+    ];
+    let refused = refused.map(|conditions| SeccompRule::new(conditions).map_err(io::Error::other));
+    let refused = refused.into_iter().collect::<io::Result<_>>()?;
+    let refused = [(libc::SYS_socket, refused)].into();
+    compile(refused, SeccompAction::Allow, errno(libc::EPERM))
 }
 
 /// Makes no sockets but those of this machine, for a command without a network that has no namespace of one.
@@ -188,37 +207,41 @@ pub(super) fn without_clone3() -> io::Result<BpfProgram> {
     compile(missing, SeccompAction::Allow, errno(libc::ENOSYS))
 }
 
-fn rule(argument: u8, len: Len, compare: Cmp, value: u64) -> io::Result<SeccompRule> {
+pub(super) fn rule(argument: u8, len: Len, compare: Cmp, value: u64) -> io::Result<SeccompRule> {
     SeccompRule::new(vec![condition(argument, len, compare, value)?]).map_err(io::Error::other)
 }
 
-fn condition(argument: u8, len: Len, compare: Cmp, value: u64) -> io::Result<SeccompCondition> {
+pub(super) fn condition(
+    argument: u8,
+    len: Len,
+    compare: Cmp,
+    value: u64,
+) -> io::Result<SeccompCondition> {
     SeccompCondition::new(argument, len, compare, value).map_err(io::Error::other)
 }
 
-fn errno(errno: i32) -> SeccompAction {
+pub(super) fn errno(errno: i32) -> SeccompAction {
     SeccompAction::Errno(errno.unsigned_abs())
 }
 
 /// A program of another architecture, such as a 32-bit one, is killed: its numbers mean other calls.
-fn compile(rules: Rules, others: SeccompAction, these: SeccompAction) -> io::Result<BpfProgram> {
+pub(super) fn compile(
+    rules: Rules,
+    others: SeccompAction,
+    these: SeccompAction,
+) -> io::Result<BpfProgram> {
     SeccompFilter::new(rules, others, these, ARCH)
         .and_then(BpfProgram::try_from)
         .map_err(io::Error::other)
 }
 
-/// Calls that lead out of a root, or into other processes.
+/// What System V and POSIX queues, semaphores and shared memory are had by, which all of one IPC namespace can reach.
 #[rustfmt::skip]
-const LOOKS_OUT: &[c_long] = &[
-    libc::SYS_chroot, libc::SYS_pidfd_getfd, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
-    libc::SYS_ptrace,
-];
-
-/// Calls that signal or limit the process of their first argument, beside kill.
-#[rustfmt::skip]
-const SIGNALS: &[c_long] = &[
-    libc::SYS_pidfd_open, libc::SYS_prlimit64, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_tgkill, libc::SYS_tkill,
+const IPC: &[c_long] = &[
+    libc::SYS_shmget, libc::SYS_shmat, libc::SYS_shmctl, libc::SYS_shmdt, libc::SYS_semget, libc::SYS_semop,
+    libc::SYS_semtimedop, libc::SYS_semctl, libc::SYS_msgget, libc::SYS_msgsnd, libc::SYS_msgrcv,
+    libc::SYS_msgctl, libc::SYS_mq_open, libc::SYS_mq_unlink, libc::SYS_mq_timedsend,
+    libc::SYS_mq_timedreceive, libc::SYS_mq_notify, libc::SYS_mq_getsetattr,
 ];
 
 /// The first number that [`ALLOWED`]'s authors had not seen.

@@ -151,19 +151,27 @@ impl Shown {
     pub(super) fn take_away(mut self, copies_back: bool) -> Result<(), Failure> {
         let mut result = Ok(());
         while let Some(change) = self.changes.pop() {
-            let undone = self.undo(&change, copies_back).map_err(|error| {
-                Failure::new(format!("take away `{}`", change.name.display()), error)
-            });
-            result = result.and(undone);
+            let call = |call: &str| format!("{call}({})", change.name.display());
+            let copied = match &change.kind {
+                Kind::Put {
+                    back: Some(back), ..
+                } if copies_back => copy_back(&at(&change.parent, &change.name), back)
+                    .map_err(|error| Failure::new(call("copy back"), error)),
+                _ => Ok(()),
+            };
+            let undone = self
+                .undo(&change)
+                .map_err(|error| Failure::new(call("take away"), error));
+            result = result.and(copied).and(undone);
         }
         // What could not be put back is better kept than lost.
         let _ = fs::remove_dir(&self.aside_path);
         result
     }
 
-    fn undo(&self, change: &Change, copies_back: bool) -> io::Result<()> {
+    fn undo(&self, change: &Change) -> io::Result<()> {
         let Change { parent, name, kind } = change;
-        let (covers, back) = match kind {
+        let covers = match kind {
             Kind::Made => {
                 // The command may have put something there, or taken it away.
                 let _ = keep_times(parent, || {
@@ -171,12 +179,9 @@ impl Shown {
                 });
                 return Ok(());
             }
-            Kind::Put { covers, back } => (*covers, back),
+            Kind::Put { covers, .. } => *covers,
         };
         let there = at(parent, name);
-        if let Some(back) = back.as_ref().filter(|_| copies_back) {
-            copy_back(&there, back)?;
-        }
         keep_times(parent, || {
             remove(&there)?;
             if covers {

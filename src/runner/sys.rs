@@ -397,13 +397,19 @@ pub(super) fn answer_notice(listener: &OwnedFd, id: u64, answer: Answer) {
         Answer::Continue => response.flags = 1,
     }
     // SAFETY: the kernel reads a response, and writes none.
-    unsafe {
+    let done = unsafe {
         libc::ioctl(
             listener.as_raw_fd(),
             libc::SECCOMP_IOCTL_NOTIF_SEND,
             &raw mut response,
         )
     };
+    let is_unknown =
+        outcome(done.into()).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    if is_unknown && answer == Answer::Continue {
+        // Before Linux 5.5 no call goes on; it may not wait for ever either.
+        answer_notice(listener, id, Answer::Error(rustix::io::Errno::NOSYS));
+    }
 }
 
 /// Whether a call still waits. Only then is what was found by its thread's number that thread's.
