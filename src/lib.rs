@@ -92,7 +92,8 @@
 //! Root of an ordinary container can neither mount nor make namespaces. On the rung `chroot` a step's tree is
 //! always a copy; what the step is shown is put into it, and taken away before the layer is made (`runner/shown.rs`).
 //! Its processes are found by descent and killed (`runner/family.rs`), also when the program is gone: what is pid 1
-//! elsewhere outlives it by a moment. Filters keep the step from leaving its root and from looking into others.
+//! elsewhere outlives it by a moment. Filters keep the step from leaving its root; and that process is asked of every call
+//! that names a process, which has to be the step's (`runner/reach.rs`).
 //!
 //! # Nothing twice
 //!
