@@ -63,7 +63,8 @@
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
 //! holds this. `assemble`, `access` (how other machines are reached), `images` (by their names), `push` (an image to a
 //! registry), `run` (a command in a built image), `doctor` (what this machine allows), `prune` (what a store holds) and
-//! `carry` (the step cache in a folder) stand above the stages; `confined`, lookups that no link leads out of, below all.
+//! `carry` (the step cache in a folder) stand above the stages; `confined`, lookups that no
+//! link leads out of, and `mode`, permissions as chmod(1) takes them, below all.
 //!
 //! | module | from | to |
 //! |---|---|---|
@@ -153,6 +154,8 @@ pub mod images;
 pub mod layer;
 #[doc(hidden)]
 pub mod manifest;
+#[doc(hidden)]
+pub mod mode;
 #[doc(hidden)]
 pub mod net;
 #[doc(hidden)]

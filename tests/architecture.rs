@@ -20,9 +20,9 @@ const STAGES: [&str; 9] = [
     "output",
 ];
 /// Shared modules: each may import those after it, and no stage.
-const SHARED: [&str; 10] = [
+const SHARED: [&str; 11] = [
     "cache", "registry", "layer", "store", "manifest", "digest", "net", "progress", "secret",
-    "confined",
+    "confined", "mode",
 ];
 /// These put the stages together, and may import everything.
 const TOP: [&str; 14] = [
@@ -163,9 +163,9 @@ fn may_import(from: &str, to: &str) -> bool {
     if from == to || TOP.contains(&from) {
         return true;
     }
-    // It could be a crate of its own, with the one module that needs nothing else.
+    // It could be a crate of its own, with the two modules that need nothing else.
     if from == "runner" {
-        return to == "confined";
+        return ["confined", "mode"].contains(&to);
     }
     match (
         place(&STAGES, from),

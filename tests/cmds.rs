@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use fs_err as fs;
+use rustix::fs::{CWD, FileType};
 use serde_json::json;
 
 use crate::support::{
@@ -302,6 +303,44 @@ fn a_step_ends_with_all_that_it_began() {
         assert_eq!(status.code(), Some(130), "{user:?}: {}", read());
         assert!(!is_asleep(), "{user:?}: the step goes on");
         bench.is_deserted("an interrupted step");
+    }
+}
+
+#[test]
+fn sockets_stay_behind_and_malformed_patterns_are_told() {
+    let Some((_registry, base)) = serve_base() else {
+        return;
+    };
+    let bench = Bench::current();
+    bench.write(
+        "build.yaml",
+        "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [dir]\ncmds:\n  pre: |\n    COPY other /other/\n",
+    );
+    bench.write("dir/file", "");
+    bench.write("ctx/other/file", "");
+    for socket in ["dir/socket", "ctx/other/socket"] {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let socket = bench.path(socket);
+        rustix::fs::mknodat(CWD, socket, FileType::Socket, mode, 0).expect("ours");
+    }
+    let arguments = ["build.yaml", "--base", &base, "--path", "ctx"];
+    let run = bench.run(arguments);
+    assert_eq!(run.status(), Some(0), "{}", run.stderr());
+    let _ = run.stdout();
+    for socket in ["dir/socket` is", "`socket` is"] {
+        let words = format!("{socket} a socket, which is left out");
+        assert!(run.stderr().contains(&words), "{}", run.stderr());
+    }
+    assert_eq!(
+        in_image(&bench, "ls /other /workspace/dir"),
+        "/other:\nfile\n\n/workspace/dir:\nfile\n"
+    );
+    // A pattern that cannot be read would hide nothing.
+    bench.write("ctx/.dockerignore", "other/secret[\n");
+    let run = bench.run(arguments);
+    let error = run.refusal(1);
+    for words in ["`.dockerignore` is malformed", "`other/secret[`", "no `]`"] {
+        assert!(error.contains(words), "`{words}` is missing: {error}");
     }
 }
 

@@ -5,7 +5,7 @@
 //! base from the same context, and must come to the same tree and the same config. What Buildah cannot read,
 //! and the few things in which it is known to differ from the reference or from `BuildKit`, have a
 //! hand-written text beside them that says the same in plainer instructions, which Buildah builds in its
-//! place. That takes Buildah a while, so it is one of the long tests. `testdata/fragments/bad.txt` holds instructions that must fail, and the words of the error.
+//! place. `@PORT@` is a web server's port, `@GIT@` a git daemon's address. Buildah takes a while, so it is one of the long tests. `testdata/fragments/bad.txt` holds instructions that must fail, and the words of the error.
 //!
 //! It has no test harness, since its `main` has to be the runner's helper process as well. Arguments are
 //! parts of names of fragments. With `FRAGMENTS_ORACLE=DIRECTORY` Buildah's images are kept there for the
@@ -52,7 +52,10 @@ use pyats_image_builder::{net, registry};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use support::{Bench, Docker, Tree, User, have, note, repository, sha256, succeed};
+use support::{
+    Bench, Docker, GitDaemon, GitProtocol, GitRepository, Tree, User, have, note, repository,
+    sha256, succeed,
+};
 
 /// `SOURCE_DATE_EPOCH` of every build: later than the files of the context, earlier than those of steps.
 const EPOCH: i64 = 1_000_000_000;
@@ -260,6 +263,11 @@ fn everything(venues: &[Venue], with_oracle: bool, filter: &[String]) {
         fs::copy(testdata().join(name), place.join(name)).unwrap();
     }
     let port = serve();
+    fs::create_dir(place.join("git")).unwrap();
+    suite(&place.join("git/suite.git"));
+    let daemon = GitDaemon::start(&place.join("git"), GitProtocol::Current);
+    let git = daemon.url("").replace("git://", "");
+    let git = git.trim_end_matches('/');
     let table = Fragment::table(place, "table.txt");
     assert!(table.len() >= FEWEST_FRAGMENTS, "{} fragments", table.len());
 
@@ -272,7 +280,9 @@ fn everything(venues: &[Venue], with_oracle: bool, filter: &[String]) {
         let docker = docker.as_ref();
         let ours: Vec<_> = venues
             .iter()
-            .map(|venue| scope.spawn(move || carry_out_at(*venue, docker, place, port, filter)))
+            .map(|venue| {
+                scope.spawn(move || carry_out_at(*venue, docker, place, port, git, filter))
+            })
             .collect();
         answers.extend(ours.into_iter().filter_map(|ours| ours.join().unwrap()));
         theirs = oracle.map(|oracle| oracle.join().unwrap());
@@ -321,6 +331,7 @@ fn carry_out_at(
     docker: Option<&Docker>,
     place: &Path,
     port: u16,
+    git: &str,
     filter: &[String],
 ) -> Option<(&'static str, Rung, Answers)> {
     let (mut uid, mut gid) = venue.user.ids()?;
@@ -359,6 +370,7 @@ fn carry_out_at(
         .arg(&folder)
         .arg(place.join("base"))
         .arg(port.to_string())
+        .arg(git)
         .args(filter);
     succeed(&mut command);
     println!("{}: {} s", venue.name, started.elapsed().as_secs());
@@ -368,7 +380,7 @@ fn carry_out_at(
 
 /// Carries out both tables on one rung, and leaves the answers in the folder.
 fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
-    let (port, filter) = (&arguments[0], &arguments[1..]);
+    let (port, git, filter) = (&arguments[0], &arguments[1], &arguments[2..]);
     let context = folder.join("context");
     let given = base.parent().unwrap();
     let mut python = Command::new("python3");
@@ -385,10 +397,11 @@ fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
     for table in ["table.txt", "bad.txt"] {
         for fragment in Fragment::table(given, table) {
             if fragment.is_chosen(filter) && fragment.is_for(rung) {
-                let text = fragment.text.replace("@PORT@", port);
+                let text = fragment.text.replace("@PORT@", port).replace("@GIT@", git);
                 let made = ground.carry_out(&fragment, &text);
                 let made = made.map_err(|error| {
                     let error = error.replace(&format!(":{port}"), ":@PORT@");
+                    let error = error.replace(git.as_str(), "@GIT@");
                     error.replace(&rung.to_string(), "@RUNG@")
                 });
                 answers.insert(fragment.name.clone(), made);
@@ -533,6 +546,28 @@ fn words(error: &Error) -> String {
     lines.extend(error.tail().iter().map(|line| format!("| {line}")));
     lines.extend(error.hint().map(|hint| format!("hint: {hint}")));
     lines.join("\n")
+}
+
+/// Makes a repository whose commits are always the same.
+fn suite(path: &Path) {
+    let repository = GitRepository::new(path);
+    let first = [
+        ("100644", "file", "one\n"),
+        ("100755", "run", "#!/bin/sh\n"),
+        ("100644", "sub/inner", "inner\n"),
+        ("120000", "link", "file"),
+        ("100644", ".dockerignore", "*\n"),
+    ];
+    repository.commit("main", &first);
+    repository.git(&["tag", "v1", "main"]);
+    repository.git(&["branch", "dev", "main"]);
+    repository.git(&["branch", "both", "main"]);
+    repository.commit("main", &[("100644", "file", "two\n")]);
+    repository.commit("dev", &[("100644", "file", "dev\n")]);
+    repository.git(&["tag", "both", "main"]);
+    let annotated = "tag v2\nfrom refs/heads/main\ntagger Jo <jo@example.com> 1700000000 +0000\n\
+                     data 2\nv2\n";
+    repository.git_with(&["fast-import", "--quiet"], annotated.as_bytes());
 }
 
 /// Answers every request with one file; gives the port.

@@ -107,6 +107,7 @@ pub struct FileEntry {
 
 /// One entry of `repositories`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Repository {
     /// The key: where it goes, relative to the workspace.
     pub destination: String,
@@ -122,6 +123,10 @@ pub struct Repository {
     pub credentials: Option<(String, Secret)>,
     /// `GIT_SSL_NO_VERIFY`
     pub no_verify: bool,
+    /// Of ADD alone: whether `.git` comes along.
+    pub keep_git_dir: bool,
+    /// Of ADD alone: whether a branch comes before a tag of the same name.
+    pub branch_first: bool,
     /// For errors: where the entry stands, such as `repositories.suite`.
     pub name: String,
 }

@@ -45,6 +45,8 @@ impl Decoder<'_, '_> {
             ssh_key: None,
             credentials: None,
             no_verify: false,
+            keep_git_dir: false,
+            branch_first: false,
             name: name.clone(),
         };
         let record = self.record(value, &name, &REPOSITORY);

@@ -1,8 +1,9 @@
 //! Local files and directories into the context.
 //!
 //! An entry of `files` that is a symlink stands for what it leads to; symlinks inside a directory
-//! stay symlinks, wherever they lead. Everything else that is neither file nor directory is an
-//! error, since a build context cannot carry it.
+//! stay symlinks, wherever they lead. Sockets inside a directory are left out with a warning.
+//! Everything else that is neither file nor directory is an error, since a build context cannot
+//! carry it.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -189,6 +190,8 @@ pub(super) struct Copier<'a> {
     open_to_others: bool,
     /// Directories whose own mode would keep later entries out.
     unsealed: Vec<(PathBuf, u32)>,
+    /// Those that were left out.
+    sockets: Vec<PathBuf>,
     files: u64,
     bytes: u64,
     told: u64,
@@ -215,6 +218,7 @@ impl<'a> Copier<'a> {
             left_out,
             open_to_others: metadata.mode() & 0o011 != 0,
             unsealed: Vec::new(),
+            sockets: Vec::new(),
             files: 0,
             bytes: 0,
             told: 0,
@@ -238,6 +242,9 @@ impl<'a> Copier<'a> {
             Ok(())
         } else if metadata.is_file() {
             self.file(from, to)
+        } else if metadata.file_type().is_socket() {
+            self.sockets.push(from.to_owned());
+            Ok(())
         } else {
             Err(special(from, &metadata))
         }
@@ -324,6 +331,13 @@ impl<'a> Copier<'a> {
 
     /// Gives the directories that were held open their own modes; returns files and bytes.
     pub(super) fn complete(self) -> io::Result<(u64, u64)> {
+        if let Some(first) = self.sockets.first() {
+            let text = format!("`{}` is a socket, which is left out", first.display());
+            self.progress.warn(match self.sockets.len() {
+                1 => text,
+                count => format!("{text} ({count} sockets in all)"),
+            });
+        }
         // A directory was pushed after those in it, so that this order never locks itself out.
         for (path, mode) in &self.unsealed {
             fs::set_permissions(path, PermissionsExt::from_mode(*mode))?;

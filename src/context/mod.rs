@@ -11,6 +11,7 @@
 //! | `local.rs` | local files and directories into the context |
 //! | `fetch/` | files and repositories of other machines |
 //! | `jobs.rs`, `glob.rs` | which staged files are pyATS jobs |
+//! | `select/` | which files of the context COPY and ADD take |
 //! | `manifests.rs`, `worktrees.rs` | manifests of jobs, and git work trees that came with local files |
 //! | `pip.rs` | `requirements.txt`, `pip.conf`, and whether pip can see the workspace |
 
@@ -48,9 +49,9 @@ use local::Copier;
 
 pub use error::{Error, Problem, RootProblem};
 pub use fetch::ssh::Options as SshOptions;
-pub use fetch::{Added, Again, Sources, add};
+pub use fetch::{Added, Again, Sources, add_file, add_repository};
 pub use root::ContextRoot;
-pub use select::{SelectError, Selected, Selection, resolve, select};
+pub use select::{SelectError, Selected, Selection, resolve, select, select_all};
 
 /// What `$WORKSPACE` is in the image.
 const WORKSPACE: &str = "/workspace";

@@ -1,7 +1,9 @@
 //! What instructions ask for: the actions that are carried out in an image.
 
+use super::git::Git;
 use super::instruction::Network;
 use super::mount::Mount;
+use crate::mode::Mode;
 
 /// What an instruction asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +58,6 @@ pub struct Script {
 
 /// Files that are copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Copy {
     /// ADD: local archives are unpacked, and files may come from other machines.
     pub is_add: bool,
@@ -67,17 +68,15 @@ pub struct Copy {
     /// Names or numbers, with or without `:group`; absent, root.
     pub chown: Option<String>,
     /// Of all files and directories; absent, they keep theirs.
-    pub chmod: Option<u32>,
+    pub chmod: Option<Mode>,
     /// Patterns of paths that are left out.
     pub exclude: Vec<String>,
     /// Whether the directories above a source come along.
     pub parents: bool,
     /// Whether the copy ignores what lies below: symbolic links of the destination are replaced.
     pub link: bool,
-    /// The digest of the one downloaded file, `sha256:…`, or the id of a commit.
-    pub checksum: Option<String>,
-    /// Whether `.git` stays in a cloned repository.
-    pub keep_git_dir: bool,
+    /// The digits of the SHA-256 of the one downloaded file.
+    pub sha256: Option<String>,
     /// Whether archives are unpacked; absent, local ones are and downloaded ones are not.
     pub unpack: Option<bool>,
 }
@@ -85,12 +84,12 @@ pub struct Copy {
 /// Where copied files come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A path of the context, or a pattern of paths.
+    /// A path of the context, or a pattern of paths; empty for the context itself.
     Path(String),
     /// A file of another machine, by http or https.
     Url(String),
     /// A repository.
-    Git(String),
+    Git(Git),
     /// A file that stands in the instruction.
     Inline {
         /// Its name, if the destination is a directory.

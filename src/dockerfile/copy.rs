@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use super::error::quoted;
 use super::flags::Shape;
+use super::git::is_start_of_id;
 use super::heredoc;
 use super::instruction::CopyWords;
 use super::parse::Parser;
-use super::{value, word};
+use super::word;
+use crate::mode::Mode;
 
 pub(super) const COPY_FLAGS: [(&str, Shape); 6] = [
     ("chown", Shape::Text),
@@ -29,7 +31,11 @@ pub(super) const ADD_FLAGS: [(&str, Shape); 7] = [
 ];
 
 /// What a mode may look like, for hints.
-pub(super) const MODE_HINT: &str = "write an octal number up to `7777`, such as `--chmod=0755`";
+pub(super) const MODE_HINT: &str = "write an octal number up to `7777`, or symbols, such as `--chmod=0755` or `--chmod=u=rwX,go=rX`";
+
+/// What a checksum may look like, for hints.
+pub(super) const DIGEST_HINT: &str =
+    "write `--checksum=sha256:` and 64 digits, or for a repository the id of a commit";
 
 impl Parser<'_> {
     pub(super) fn copy(&mut self) -> Option<CopyWords> {
@@ -80,9 +86,13 @@ impl Parser<'_> {
             parents: self.flags.truth("parents"),
             link: self.flags.truth("link"),
             checksum: self.flags.text("checksum"),
-            keep_git_dir: self.flags.truth("keep-git-dir"),
-            unpack: self.flags.get("unpack").map(|_| self.flags.truth("unpack")),
+            keep_git_dir: self.optional_truth("keep-git-dir"),
+            unpack: self.optional_truth("unpack"),
         })
+    }
+
+    fn optional_truth(&self, name: &str) -> Option<bool> {
+        self.flags.get(name).map(|_| self.flags.truth(name))
     }
 
     /// Tells heredocs from other sources.
@@ -129,22 +139,20 @@ impl Parser<'_> {
             if text.contains('$') {
                 continue;
             }
-            if name == "chmod" && value::mode(&text).is_none() {
+            if name == "chmod" && text.parse::<Mode>().is_err() {
                 let message = format!("`{}` is not a mode", quoted(&text));
                 self.add(at, message, MODE_HINT);
-            } else if name == "checksum" && !is_digest(&text) {
+            } else if name == "checksum" && sha256(&text).is_none() && !is_start_of_id(&text) {
                 let message = format!("`{}` is not a digest", quoted(&text));
-                self.add(at, message, "write `--checksum=sha256:` and 64 digits");
+                self.add(at, message, DIGEST_HINT);
             }
         }
     }
 }
 
-/// Whether this is the digest of a file, or the id of a commit.
-pub(super) fn is_digest(text: &str) -> bool {
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match text.strip_prefix("sha256:") {
-        Some(rest) => rest.len() == 64 && digits(rest),
-        None => (7..=64).contains(&text.len()) && digits(text),
-    }
+/// The digits of a file's digest; without its algorithm it is none.
+pub(super) fn sha256(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("sha256:")?;
+    let is_whole = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_whole.then_some(digits)
 }

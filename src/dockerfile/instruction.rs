@@ -90,7 +90,6 @@ pub enum Network {
 
 /// COPY or ADD
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct CopyWords {
     /// It is ADD: sources may be URLs, and archives are unpacked.
     pub is_add: bool,
@@ -113,7 +112,7 @@ pub struct CopyWords {
     /// `--checksum`
     pub checksum: Option<String>,
     /// `--keep-git-dir`
-    pub keep_git_dir: bool,
+    pub keep_git_dir: Option<bool>,
     /// `--unpack`; absent, local archives are unpacked and downloaded ones are not.
     pub unpack: Option<bool>,
 }

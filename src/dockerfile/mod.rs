@@ -15,10 +15,11 @@
 //! | `instruction.rs` | the instructions |
 //! | `word.rs`, `pattern.rs` | quotes, escapes and variables |
 //! | `mount.rs` | the options of `RUN --mount` |
-//! | `value.rs` | durations, ports, modes and signals |
+//! | `value.rs` | durations, ports and signals |
 //! | `config.rs` | what an image's config says, and instructions change |
 //! | `evaluate.rs`, `transfer.rs` | instructions to actions |
 //! | `action.rs` | the actions |
+//! | `git.rs` | the repositories of ADD |
 //! | `error.rs`, `expand_error.rs`, `problem.rs` | what is wrong with a text, a word, and its values |
 //! | `history.rs` | the words of `BuildKit`'s history entries |
 //!
@@ -33,6 +34,7 @@ mod error;
 mod evaluate;
 mod expand_error;
 mod flags;
+mod git;
 mod healthcheck;
 mod heredoc;
 mod history;
@@ -53,6 +55,7 @@ pub use config::{Config, Healthcheck};
 pub use error::SyntaxError;
 pub use evaluate::State;
 pub use expand_error::ExpandError;
+pub use git::{Git, QueryError};
 pub use heredoc::Heredoc;
 pub use instruction::{Command, CopyWords, Instruction, Kind, Network, RunWords};
 pub use mount::{Mount, MountError, MountOptions, Sharing};

@@ -1,8 +1,9 @@
 //! What is wrong with an instruction once its variables have values.
 
-use super::copy::MODE_HINT;
+use super::copy::{DIGEST_HINT, MODE_HINT};
 use super::error::quoted;
 use super::expand_error::ExpandError;
+use super::git::QueryError;
 use super::mount::MountError;
 use super::parse::not_a_port;
 use crate::secret;
@@ -38,7 +39,9 @@ impl Error {
             Problem::Port(word) => not_a_port(word).1,
             Problem::Signal(_) => "write the name or the number of a signal, such as `SIGTERM`",
             Problem::Mode(_) => MODE_HINT,
-            Problem::Digest(_) => "write `--checksum=sha256:` and 64 digits",
+            Problem::Digest(_) => DIGEST_HINT,
+            Problem::Commit(_) => "write the id of a commit, or how it begins",
+            Problem::Query { error, .. } => error.hint(),
             Problem::Empty(_) => "check the variables in it",
             Problem::NotADirectory(_) => "end the destination with a slash",
             Problem::Remote(_) => "use `ADD`, which fetches",
@@ -71,6 +74,17 @@ pub enum Problem {
     /// The value of `--checksum`.
     #[error("`{0}` is not a digest")]
     Digest(String),
+    /// The commit that a repository should be at.
+    #[error("`{0}` is not the id of a commit")]
+    Commit(String),
+    /// The query of a repository's URL.
+    #[error("the query of `{url}` cannot be followed: {error}")]
+    Query {
+        /// Masked, without the query.
+        url: String,
+        /// What is wrong with it.
+        error: QueryError,
+    },
     /// A word that nothing is left of.
     #[error("the {0} is empty")]
     Empty(&'static str),

@@ -1,12 +1,11 @@
 //! COPY and ADD become actions: which sources they have, and where those go.
 
 use super::action::{Action, Applied, Copy, History, Source};
-use super::copy::is_digest;
 use super::error::quoted;
 use super::evaluate::State;
 use super::instruction::CopyWords;
 use super::problem::Problem;
-use super::{value, word};
+use super::{copy, git, value, word};
 use crate::secret;
 
 impl State {
@@ -40,15 +39,21 @@ impl State {
         tell(&destination);
         created_by.push_str(" # buildkit");
 
-        let mut sources: Vec<Source> = Vec::new();
-        for source in typed {
-            let source = source_of(source)?;
-            match &source {
-                Source::Url(remote) | Source::Git(remote) if !words.is_add => {
-                    return Err(Problem::Remote(quoted(&secret::mask(remote))));
+        let mut sources = Vec::new();
+        for word in typed {
+            let is_git = git::is_git(&word);
+            let is_url = word.starts_with("http://") || word.starts_with("https://");
+            sources.push(match (is_git, is_url) {
+                (false, false) => Source::Path(word),
+                _ if !words.is_add => {
+                    return Err(Problem::Remote(quoted(&secret::mask(&word))));
                 }
-                _ => sources.push(source),
-            }
+                (true, _) => {
+                    let git = git::parse(&word, words.keep_git_dir, checksum.as_deref())?;
+                    Source::Git(git)
+                }
+                (false, true) => Source::Url(word),
+            });
         }
         for heredoc in &words.heredocs {
             let mut text = heredoc.content();
@@ -60,32 +65,30 @@ impl State {
             let name = heredoc.name.clone();
             sources.push(Source::Inline { name, text });
         }
-        if sources.len() > 1
-            && !destination.ends_with('/')
-            && !matches!(destination.as_str(), "" | ".")
-        {
+        let path = self.destination(&destination);
+        if sources.len() > 1 && !path.ends_with('/') {
             return Err(Problem::NotADirectory(quoted(&destination)));
         }
-        if let Some(checksum) = &checksum {
-            if !is_digest(checksum) {
-                return Err(Problem::Digest(quoted(checksum)));
+        let sha256 = match (&checksum, &sources[..]) {
+            (None, _) | (_, [Source::Git(_)]) => None,
+            (Some(checksum), [Source::Url(_)]) => {
+                let digits = copy::sha256(checksum);
+                let digits = digits.ok_or_else(|| Problem::Digest(quoted(checksum)))?;
+                Some(digits.to_ascii_lowercase())
             }
-            if !matches!(sources[..], [Source::Url(_) | Source::Git(_)]) {
-                return Err(Problem::Checksum);
-            }
-        }
-        let chmod = mode.map(|text| value::mode(&text).ok_or_else(|| Problem::Mode(quoted(&text))));
+            _ => return Err(Problem::Checksum),
+        };
+        let chmod = mode.map(|text| text.parse().map_err(|_| Problem::Mode(quoted(&text))));
         let copy = Copy {
             is_add: words.is_add,
             sources,
-            destination: self.destination(&destination),
+            destination: path,
             chown,
             chmod: chmod.transpose()?,
             exclude: self.all(&words.exclude, escape)?,
             parents: words.parents,
             link: words.link,
-            checksum,
-            keep_git_dir: words.keep_git_dir,
+            sha256,
             unpack: words.unpack,
         };
         Ok(Applied {
@@ -101,27 +104,9 @@ impl State {
     fn destination(&self, typed: &str) -> String {
         let mut path = value::absolute(&self.cwd(), typed);
         let last = typed.rsplit('/').next().unwrap_or(typed);
-        if matches!(last, "" | "." | "..") && path != "/" {
+        if matches!(last, "" | ".") && path != "/" {
             path.push('/');
         }
         path
     }
-}
-
-/// Which kind of source a word of COPY or ADD is.
-fn source_of(word: String) -> Result<Source, Problem> {
-    if word.is_empty() {
-        return Err(Problem::Empty("source"));
-    }
-    let by_http = word.starts_with("http://") || word.starts_with("https://");
-    let location = word.split(['#', '?']).next().unwrap_or(&word);
-    let by_git = ["git://", "ssh://", "git@"]
-        .iter()
-        .any(|scheme| word.starts_with(scheme));
-    Ok(match (by_http, location.strip_suffix(".git").is_some()) {
-        (true, false) => Source::Url(word),
-        (true, true) => Source::Git(word),
-        (false, _) if by_git => Source::Git(word),
-        (false, _) => Source::Path(word),
-    })
 }

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::mode::Mode;
+
 /// A duration as Go writes it: `1m30s`, `1.5h`, `300ms`. None if it is none, is negative, or is too long
 /// for Go's 63 bits of nanoseconds.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -76,9 +78,7 @@ pub(super) fn ports(word: &str) -> Option<(RangeInclusive<u16>, &'static str)> {
 
 /// An octal mode up to `07777`.
 pub(super) fn mode(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    let mode = u32::from_str_radix(text, 8).ok().filter(|_| digits)?;
-    (mode <= 0o7777).then_some(mode)
+    text.parse::<Mode>().ok()?.octal()
 }
 
 /// A size in bytes, as `64m`, `1.5GiB` or `4096`: units are powers of 1024.

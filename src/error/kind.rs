@@ -171,10 +171,12 @@ fn of_step(error: &step::Error) -> Kind {
 
 fn of_instruction(error: &InstructionError) -> Kind {
     match error {
-        InstructionError::Evaluate { .. } | InstructionError::KeepGitDir => Kind::BuildFile,
+        InstructionError::Evaluate { .. } | InstructionError::NoFileName(_) => Kind::BuildFile,
         InstructionError::Failed { source, .. } => source.kind(),
         InstructionError::Fetch { source, .. } => of_source(source),
-        InstructionError::Select { .. } | InstructionError::Commit { .. } => Kind::Sources,
+        InstructionError::Select { .. }
+        | InstructionError::Commit { .. }
+        | InstructionError::NoDirectory(_) => Kind::Sources,
         InstructionError::NoSecret(_) => Kind::Options,
     }
 }

@@ -148,11 +148,12 @@ pub enum InstructionError {
         /// What is wrong.
         source: context::Problem,
     },
-    /// A repository without its history cannot have one.
-    #[error(
-        "`ADD --keep-git-dir` is not supported: repositories are fetched without their history"
-    )]
-    KeepGitDir,
+    /// A URL that gives a file no name.
+    #[error("`{0}` has no file name for the destination, which is a directory")]
+    NoFileName(String),
+    /// What is to be copied of a repository is no directory.
+    #[error("`{0}` is not a directory of the repository")]
+    NoDirectory(String),
     /// A repository is not at the commit that it should be.
     #[error("`{url}` is at the commit `{found}`, not at `{expected}`")]
     Commit {
@@ -179,7 +180,10 @@ impl InstructionError {
                 let hint = source.hint();
                 hint.map(|hint| hint.replace("`#sha256=`", "`--checksum`"))
             }
-            Self::KeepGitDir => Some("clone in a `RUN`, or use `repositories`".to_owned()),
+            Self::NoFileName(_) => Some(
+                "name the file in the destination, which then has no slash at its end".to_owned(),
+            ),
+            Self::NoDirectory(_) => Some("name a directory behind the `:` of the URL".to_owned()),
             Self::Commit { .. } => {
                 Some("check `--checksum`, and the branch or tag behind `#`".to_owned())
             }

@@ -6,15 +6,20 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Timespec, Timestamps, Uid, XattrFlags};
 use serde::{Deserialize, Serialize};
 
 use super::identity;
+use super::unpack::{Unpacker, archive};
+use crate::mode::Mode;
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
 
 /// Where the files are that are put into a root file system; see [`super::Mount`].
 pub const FILES: &str = "/dev/.pyats-image-build/files";
@@ -30,21 +35,32 @@ pub struct Item {
     pub unpack: bool,
 }
 
+/// What a destination is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Destination {
+    /// A directory, made if it is not there.
+    #[default]
+    Directory,
+    /// A directory if one is there, and otherwise the name of the only item.
+    Name,
+    /// A directory that has to be there.
+    Existing,
+}
+
 /// What is put where.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Placement {
     /// A directory comes before what is in it.
     pub items: Vec<Item>,
-    /// Absolute. Directories that lead there are made.
+    /// Absolute. Directories that lead there are made, and links followed, also one that leads nowhere yet.
     pub destination: OsString,
-    /// Whether the destination is a directory in any case; else the only entry is put there under this name,
-    /// unless a directory has it.
-    pub is_directory: bool,
-    /// `USER[:GROUP]`; empty for root. New directories that lead to the destination get it too, and what is in
-    /// an archive does not.
+    /// What the destination is.
+    pub kind: Destination,
+    /// `USER[:GROUP]`; empty for root, and for what an archive says. New directories that lead to the
+    /// destination get it too.
     pub owner: String,
-    /// In place of the files' own.
-    pub mode: Option<u32>,
+    /// In place of the files' own. New directories that lead to the destination get an octal one.
+    pub mode: Option<Mode>,
     /// Whether what is there makes no difference: links that lead to the destination are not followed, but
     /// replaced by directories, and a directory is replaced by a file.
     pub link: bool,
@@ -52,86 +68,108 @@ pub struct Placement {
 
 /// Does it; the error is for the user.
 pub(super) fn place(placement: &Placement) -> Result<(), String> {
-    rustix::process::umask(Mode::empty());
-    let owner = identity::owner(&placement.owner)?;
-    let destination = Path::new(&placement.destination);
-    let is_directory = placement.is_directory || (!placement.link && destination.is_dir());
-    let base = if is_directory {
-        destination
-    } else {
-        destination.parent().unwrap_or(Path::new("/"))
-    };
-    make_directories(base, owner, placement.link).map_err(|error| error.to_string())?;
+    rustix::process::umask(rustix::fs::Mode::empty());
     let mut placer = Placer {
         placement,
-        owner,
+        owner: identity::owner(&placement.owner)?,
         directories: Vec::new(),
         inodes: HashMap::new(),
     };
-    for item in &placement.items {
-        let from = Path::new(FILES).join(&item.source);
-        if item.unpack && placer.unpack(&from).map_err(|error| error.to_string())? {
-            continue;
-        }
-        let to = match (is_directory, item.target.is_empty()) {
-            (false, _) | (true, true) => destination.to_owned(),
-            (true, false) => destination.join(&item.target),
-        };
-        placer
-            .place(&from, &to, item.target.is_empty())
-            .map_err(|error| error.to_string())?;
-    }
-    // What is put into a directory changes its time.
-    for (path, time) in placer.directories.iter().rev() {
-        set_time(path, *time)
-            .map_err(|error| format!("failed to set the time of `{}`: {error}", path.display()))?;
-    }
-    Ok(())
+    placer.all().map_err(|error| error.to_string())
 }
 
 struct Placer<'a> {
     placement: &'a Placement,
     owner: (u32, u32),
-    /// New ones, and their times.
+    /// Those that were copied, and their times.
     directories: Vec<(PathBuf, Timespec)>,
     /// Where files with several names were put.
     inodes: HashMap<(u64, u64), PathBuf>,
 }
 
 impl Placer<'_> {
-    /// `is_top` is the destination itself, whose metadata stay if it is there.
+    fn all(&mut self) -> io::Result<()> {
+        let (destination, is_directory) = self.destination()?;
+        let base = if is_directory {
+            &destination
+        } else {
+            destination.parent().unwrap_or(Path::new("/"))
+        };
+        let octal = self.placement.mode.as_ref().and_then(Mode::octal);
+        let mode = octal.unwrap_or(0o755) & 0o777;
+        let mut is_made = self.placement.items.is_empty();
+        if is_made {
+            self.make_directories(base, mode)?;
+        }
+        for item in &self.placement.items {
+            let from = Path::new(FILES).join(&item.source);
+            if item.unpack && self.unpack(&from, &destination)? {
+                continue;
+            }
+            if !std::mem::replace(&mut is_made, true) {
+                self.make_directories(base, mode)?;
+            }
+            let to = match (is_directory, item.target.is_empty()) {
+                (false, _) | (true, true) => destination.clone(),
+                (true, false) => destination.join(&item.target),
+            };
+            self.place(&from, &to, item.target.is_empty())?;
+        }
+        // What is put into a directory changes its time.
+        for (path, time) in self.directories.iter().rev() {
+            set_time(path, *time).map_err(|error| {
+                other(format!(
+                    "failed to set the time of `{}`: {error}",
+                    path.display()
+                ))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Where the destination lies, and whether it is a directory.
+    fn destination(&self) -> io::Result<(PathBuf, bool)> {
+        let path = Path::new(&self.placement.destination);
+        let path = if self.placement.link {
+            // A slash at the end would follow a link.
+            path.components().collect()
+        } else {
+            rooted(Path::new("/"), path)?
+        };
+        let is_there = !self.placement.link && path.is_dir();
+        match self.placement.kind {
+            Destination::Directory => Ok((path, true)),
+            Destination::Name => Ok((path, is_there)),
+            Destination::Existing if is_there => Ok((path, true)),
+            Destination::Existing => {
+                let reason = "is not a directory, and there are several sources";
+                Err(other(format!("`{}` {reason}", path.display())))
+            }
+        }
+    }
+
+    /// `is_top` is the destination itself, which is there by now and keeps its mode and its owner.
     fn place(&mut self, from: &Path, to: &Path, is_top: bool) -> io::Result<()> {
         let metadata = fs::symlink_metadata(from)?;
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            if self.placement.link {
-                remove_unless_directory(to)?;
-            }
-            let is_new = match fs::create_dir(to) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && to.is_dir() => false,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let reason = "there is something that is no directory";
-                    return Err(io::Error::other(format!("`{}`: {reason}", to.display())));
-                }
-                Err(error) => return Err(error),
-            };
-            if is_new || !is_top {
+        if metadata.is_dir() {
+            if !is_top {
+                self.directory(to)?;
                 self.describe(from, to, &metadata)?;
-                self.directories.push((to.to_owned(), time_of(&metadata)));
             }
+            self.directories.push((to.to_owned(), time_of(&metadata)));
             return Ok(());
         }
         match fs::symlink_metadata(to) {
             Ok(there) if there.is_dir() && self.placement.link => fs::remove_dir_all(to)?,
             Ok(there) if there.is_dir() => {
                 let reason = "there is a directory where a file is to be put";
-                return Err(io::Error::other(format!("`{}`: {reason}", to.display())));
+                return Err(other(format!("`{}`: {reason}", to.display())));
             }
             Ok(_) => fs::remove_file(to)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        let kind = metadata.file_type();
         if kind.is_file() && metadata.nlink() > 1 {
             let inode = (metadata.dev(), metadata.ino());
             if let Some(first) = self.inodes.get(&inode) {
@@ -142,7 +180,7 @@ impl Placer<'_> {
         if kind.is_symlink() {
             fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?;
         } else if kind.is_fifo() {
-            rustix::fs::mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+            make_fifo(to)?;
         } else if kind.is_file() {
             let mut input = fs::File::open(from)?;
             let mut output = fs::OpenOptions::new()
@@ -152,68 +190,52 @@ impl Placer<'_> {
             io::copy(&mut input, &mut output)?;
         } else {
             let reason = "only files, directories, links and fifos can be copied";
-            return Err(io::Error::other(format!("`{}`: {reason}", from.display())));
+            return Err(other(format!("`{}`: {reason}", from.display())));
         }
         self.describe(from, to, &metadata)?;
         set_time(to, time_of(&metadata))
     }
 
-    /// Unpacks an archive into the destination, which becomes a directory, whatever the archive's name is;
-    /// `false` if the file is none. One that only begins like an archive is an error.
-    fn unpack(&self, from: &Path) -> io::Result<bool> {
-        if !fs::metadata(from)?.is_file() {
-            return Ok(false);
+    /// Makes a directory of the sources, unless it is there.
+    fn directory(&self, to: &Path) -> io::Result<()> {
+        if self.placement.link {
+            remove_unless_directory(to)?;
         }
-        let Some(mut archive) = archive(from)? else {
-            return Ok(false);
-        };
-        let into = Path::new(&self.placement.destination);
-        make_directories(into, self.owner, self.placement.link)?;
-        archive.set_preserve_permissions(true);
-        archive.set_preserve_ownerships(true);
-        archive.set_unpack_xattrs(true);
-        archive.set_overwrite(true);
-        // Directories that the archive does not name are made on the way.
-        rustix::process::umask(Mode::from_raw_mode(0o022));
-        let unpacked = Self::unpack_entries(&mut archive, into);
-        rustix::process::umask(Mode::empty());
-        unpacked.map_err(|error| {
-            let name = from.strip_prefix(FILES).unwrap_or(from).display();
-            io::Error::other(format!("`{name}`: {error}"))
-        })?;
-        Ok(true)
-    }
-
-    fn unpack_entries(archive: &mut tar::Archive<impl Read>, into: &Path) -> io::Result<()> {
-        // What is put into a directory changes its time, and its mode may forbid it.
-        let mut directories = Vec::new();
-        for entry in archive.entries()? {
-            let entry = entry?;
-            if entry.header().entry_type().is_dir() {
-                directories.push(entry);
-            } else {
-                Self::unpack_entry(entry, into)?;
+        match fs::create_dir(to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && to.is_dir() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let reason = "there is something that is no directory";
+                Err(other(format!("`{}`: {reason}", to.display())))
             }
+            result => result,
         }
-        directories.sort_by(|one, two| two.path_bytes().cmp(&one.path_bytes()));
-        for directory in directories {
-            Self::unpack_entry(directory, into)?;
-        }
-        Ok(())
     }
 
-    fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, into: &Path) -> io::Result<()> {
-        let to = into.join(entry.path()?);
-        let kind = entry.header().entry_type();
-        if kind.is_hard_link() && fs::symlink_metadata(&to).is_ok_and(|there| !there.is_dir()) {
-            fs::remove_file(&to)?;
+    /// Makes a directory, with those that lead to it, as `mkdir -p` does. With `link`, what is no directory is
+    /// replaced, and the directories that are there become as new ones.
+    fn make_directories(&self, path: &Path, mode: u32) -> io::Result<()> {
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        let link = self.placement.link;
+        if !link && path.is_dir() {
+            return Ok(());
         }
-        let mode = entry.header().mode()?;
-        if entry.unpack_in(into)? && kind.is_hard_link() {
-            // The later name's counts, as with Docker.
-            fs::set_permissions(&to, PermissionsExt::from_mode(mode & 0o7777))?;
+        self.make_directories(parent, mode)?;
+        if link {
+            remove_unless_directory(path)?;
         }
-        Ok(())
+        match fs::create_dir(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && !(link && path.is_dir()) =>
+            {
+                return Err(other(format!("`{}` is not a directory", path.display())));
+            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        chown(path, self.owner)?;
+        set_mode(path, mode)
     }
 
     /// Owner before mode, since a change of owner clears bits of it.
@@ -222,9 +244,36 @@ impl Placer<'_> {
         if metadata.is_symlink() {
             return Ok(());
         }
-        let mode = self.placement.mode.unwrap_or(metadata.mode() & 0o7777);
-        fs::set_permissions(to, PermissionsExt::from_mode(mode))?;
+        let own = metadata.mode() & 0o7777;
+        let mode = self.placement.mode.as_ref();
+        set_mode(
+            to,
+            mode.map_or(own, |mode| mode.apply(own, metadata.is_dir())),
+        )?;
         copy_xattrs(from, to)
+    }
+
+    /// Unpacks an archive into the destination, which becomes a directory, whatever the archive's name is;
+    /// `false` if the file is none. One that only begins like an archive is an error.
+    fn unpack(&self, from: &Path, into: &Path) -> io::Result<bool> {
+        if !fs::metadata(from)?.is_file() {
+            return Ok(false);
+        }
+        let Some(archive) = archive(from)? else {
+            return Ok(false);
+        };
+        // The modes are the archive's.
+        self.make_directories(into, 0o755)?;
+        let unpacker = Unpacker {
+            into,
+            owner: (!self.placement.owner.is_empty()).then_some(self.owner),
+            link: self.placement.link,
+        };
+        unpacker.all(archive).map_err(|error| {
+            let name = from.strip_prefix(FILES).unwrap_or(from).display();
+            other(format!("`{name}`: {error}"))
+        })?;
+        Ok(true)
     }
 }
 
@@ -256,24 +305,8 @@ fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
     Ok(own.map(|name| OsString::from_vec(name.to_vec())).collect())
 }
 
-/// Makes a directory, with those that lead to it, as `mkdir -p` does. With `link`, links are replaced.
-fn make_directories(path: &Path, owner: (u32, u32), link: bool) -> io::Result<()> {
-    if !link && path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        make_directories(parent, owner, link)?;
-    }
-    if link && !remove_unless_directory(path)? {
-        return Ok(());
-    }
-    fs::create_dir(path)?;
-    chown(path, owner)?;
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755))
-}
-
 /// Whether nothing is there, or no longer.
-fn remove_unless_directory(path: &Path) -> io::Result<bool> {
+pub(super) fn remove_unless_directory(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(there) if there.is_dir() => Ok(false),
         Ok(_) => fs::remove_file(path).map(|()| true),
@@ -282,7 +315,53 @@ fn remove_unless_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn chown(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+pub(super) fn other(message: String) -> io::Error {
+    io::Error::other(message)
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+pub(super) fn make_fifo(path: &Path) -> io::Result<()> {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    Ok(rustix::fs::mknodat(CWD, path, FileType::Fifo, mode, 0)?)
+}
+
+/// Where `path` lies in `root`, with links followed as if that were the root; names that are not there stay as
+/// they are, also those that a link leads to.
+pub(super) fn rooted(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let mut found = root.to_owned();
+    let mut rest = steps(path);
+    let mut links = 0;
+    while let Some(step) = rest.pop() {
+        match Path::new(&step).components().next() {
+            Some(Component::RootDir) => root.clone_into(&mut found),
+            Some(Component::ParentDir) if found == root => {}
+            Some(Component::ParentDir) => drop(found.pop()),
+            _ => found.push(&step),
+        }
+        let is_link = fs::symlink_metadata(&found).is_ok_and(|there| there.is_symlink());
+        if is_link && found != root {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(rustix::io::Errno::LOOP.into());
+            }
+            rest.extend(steps(&fs::read_link(&found)?));
+            found.pop();
+        }
+    }
+    Ok(found)
+}
+
+/// The steps of a path; the first one comes last.
+fn steps(path: &Path) -> Vec<OsString> {
+    let steps = path.components().rev();
+    let steps = steps.filter(|step| !matches!(step, Component::CurDir));
+    steps.map(|step| step.as_os_str().to_owned()).collect()
+}
+
+pub(super) fn chown(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(
         |error| {
@@ -314,34 +393,4 @@ pub(super) fn set_time(path: &Path, time: Timespec) -> io::Result<()> {
         &times,
         AtFlags::SYMLINK_NOFOLLOW,
     )?)
-}
-
-/// What is read out of a file that is an archive of tar, plain or compressed with gzip, bzip2, xz or zstd;
-/// nothing if it is none. A compressed file without an archive in it is no archive.
-fn archive(path: &Path) -> io::Result<Option<tar::Archive<impl Read>>> {
-    let mut file = fs::File::open(path)?;
-    let mut start = [0; 6];
-    let mut length = 0;
-    while length < start.len() {
-        match file.read(&mut start[length..])? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    io::Seek::rewind(&mut file)?;
-    let mut reader: Box<dyn Read> = match &start[..length] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(file)?),
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(file)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(file, true)),
-        _ => Box::new(file),
-    };
-    // A header of tar is one block, with its mark near the end.
-    let mut block = Vec::new();
-    let is_header = (&mut reader)
-        .take(512)
-        .read_to_end(&mut block)
-        .is_ok_and(|count| count == 512);
-    let is_archive = is_header && &block[257..262] == b"ustar";
-    Ok(is_archive.then(|| tar::Archive::new(io::Cursor::new(block).chain(reader))))
 }

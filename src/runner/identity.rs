@@ -99,32 +99,54 @@ impl Identity {
     }
 }
 
+/// The largest number that `--chown` takes for an id and not for a name, as with `BuildKit`.
+const LARGEST_ID: u32 = i32::MAX.cast_unsigned();
+
 /// Whom files are given: `USER[:GROUP]` as `--chown` takes it. A number alone is the group's as well; a name
-/// has the group of its account.
+/// has the group of its account. An empty user or group, and `root`, are root.
 pub(super) fn owner(text: &str) -> Result<(u32, u32), String> {
     let [passwd, group] = ["/etc/passwd", "/etc/group"].map(read);
     owner_in(text, &passwd, &group)
 }
 
 fn owner_in(text: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
-    let (user, named_group) = text.split_once(':').unwrap_or((text, ""));
-    let number = |text: &str| text.parse::<u32>().ok();
-    let group = match named_group {
-        "" => None,
-        name => Some(match number(name) {
-            Some(gid) => gid,
-            None => Identity::find(&format!("0:{name}"), passwd, group)?.gid,
-        }),
+    let (user, named_group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
     };
-    let (uid, own) = match (user, number(user)) {
-        ("", _) => (0, 0),
-        (_, Some(uid)) => (uid, uid),
-        (name, None) => {
-            let identity = Identity::find(name, passwd, "")?;
-            (identity.uid, identity.gid)
-        }
+    let number = |text: &str| match text {
+        "" | "root" => Some(0),
+        text => text.parse().ok().filter(|id| *id <= LARGEST_ID),
+    };
+    let group = match (named_group, named_group.and_then(number)) {
+        (None, _) => None,
+        (_, Some(gid)) => Some(gid),
+        (Some(name), None) => Some(gid_of(name, group)?),
+    };
+    let (uid, own) = match number(user) {
+        Some(uid) => (uid, uid),
+        None => ids_of(user, passwd)?,
     };
     Ok((uid, group.unwrap_or(own)))
+}
+
+/// The ids of the account with this name.
+fn ids_of(name: &str, passwd: &str) -> Result<(u32, u32), String> {
+    let is_it = |fields: &Vec<&str>| fields[0] == name;
+    let ids = records(passwd).filter(is_it).find_map(|fields| {
+        let id = |at: usize| fields.get(at)?.parse().ok();
+        Some((id(2)?, id(3)?))
+    });
+    ids.ok_or_else(|| format!("there is no user `{name}` in /etc/passwd"))
+}
+
+/// The id of the group with this name.
+fn gid_of(name: &str, group: &str) -> Result<u32, String> {
+    let is_it = |fields: &Vec<&str>| fields[0] == name;
+    let id = records(group)
+        .filter(is_it)
+        .find_map(|fields| fields.get(2)?.parse().ok());
+    id.ok_or_else(|| format!("there is no group `{name}` in /etc/group"))
 }
 
 /// The fields of each line.
@@ -176,10 +198,27 @@ mod tests {
             ("55", (55, 55)),
             ("10:11", (10, 11)),
             ("app:7", (1000, 7)),
+            ("1:", (1, 0)),
+            ("app:", (1000, 0)),
+            (":5", (0, 5)),
+            (":", (0, 0)),
+            ("root", (0, 0)),
+            ("007", (7, 7)),
+            ("12", (12, 12)),
+            ("2147483647", (2_147_483_647, 2_147_483_647)),
         ] {
             assert_eq!(owner_in(text, PASSWD, GROUP).unwrap(), owner, "{text}");
         }
-        for text in ["nobody", "app:none"] {
+        for text in [
+            "nobody",
+            "app:none",
+            "-1",
+            "5:-1",
+            "2147483648",
+            "4000000000",
+            "1:4294967295",
+            "5:6:7",
+        ] {
             owner_in(text, PASSWD, GROUP).unwrap_err();
         }
     }

@@ -32,6 +32,7 @@ mod reach;
 mod seccomp;
 mod shown;
 mod sys;
+mod unpack;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -47,7 +48,7 @@ use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
-pub use self::files::{FILES, Item, Placement};
+pub use self::files::{Destination, FILES, Item, Placement};
 
 /// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
 const MARKER: &str = "pyats-image-build: runner";

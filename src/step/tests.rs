@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
+use crate::mode::Mode;
 use crate::runner::Item;
 
 /// A task that has something of everything, with what it is shown in a folder of its own.
@@ -150,7 +151,9 @@ const READ: [Change; 33] = [
         g.placement().destination = "/other".into();
     }),
     ("owner", |g| g.placement().owner = "1".to_owned()),
-    ("given mode", |g| g.placement().mode = Some(0o600)),
+    ("given mode", |g| {
+        g.placement().mode = Some(Mode::Octal(0o600))
+    }),
     ("name there", |g| {
         g.placement().items[0].target = "name".into();
     }),

@@ -281,6 +281,37 @@ def archives(at):
         yield entry("data/a", data=b"a of the archive\n")
         yield entry("data/new", data=b"new in the archive\n")
 
+    def file_over_directory():
+        yield entry("sub", data=b"sub\n")
+
+    def directory_over_file():
+        yield entry("a", tarfile.DIRTYPE, mode=0o755)
+        yield entry("a/in", data=b"in\n")
+
+    def through():
+        yield entry("sub/x", data=b"x\n")
+
+    def directory_through():
+        yield entry("sub", tarfile.DIRTYPE, mode=0o700)
+        yield entry("sub/x", data=b"x\n")
+
+    def up():
+        for name in ("../x", "./y", "/abs", "a/../../z"):
+            yield entry(name, data=b"up\n")
+
+    def old():
+        yield entry("old", data=b"old\n")
+
+    def fifo():
+        yield entry("pipe", tarfile.FIFOTYPE)
+
+    def v7(data):
+        """The header without its mark and all that came with it."""
+        header = bytearray(data[:257] + bytes(255))
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        return bytes(header) + data[512:]
+
     def hostile():
         yield entry("up", tarfile.SYMTYPE, target="../../../../../..")
         yield entry("fine", data=b"fine\n")
@@ -296,6 +327,13 @@ def archives(at):
     write("over.tar.gz", gz, over)
     write("links.tar", bytes, hostile)
     write("empty.tar", bytes, lambda: ())
+    write("file-over-directory.tar", bytes, file_over_directory)
+    write("directory-over-file.tar", bytes, directory_over_file)
+    write("through.tar", bytes, through)
+    write("directory-through.tar", bytes, directory_through)
+    write("up.tar", bytes, up)
+    write("v7.tar", v7, old)
+    write("fifo.tar", bytes, fifo)
     for name, data in (("not-an-archive.tar", b"only its name\n"),
                        ("text.gz", gzip.compress(b"compressed text\n", mtime=0))):
         with open(at("archives/" + name), "wb") as made:

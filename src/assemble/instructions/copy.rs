@@ -6,160 +6,194 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
+use percent_encoding::percent_decode_str;
+use url::Url;
 
 use super::{Instructor, copy_plainly, mount};
 use crate::context;
 use crate::dockerfile::{self, Source};
 use crate::error::{Error, InstructionError};
-use crate::runner::{FILES, Item, Placement};
+use crate::runner::{Destination, FILES, Item, Placement};
 use crate::secret;
 use crate::step::{Counts, Seen, Task};
 
 impl Instructor<'_> {
     pub(super) fn copy(self, copy: &dockerfile::Copy, title: &str) -> Result<Vec<Task>, Error> {
-        let failed = |source| InstructionError::Select {
-            instruction: title.to_owned(),
-            source,
-        };
-        let mut paths = Vec::new();
-        // What does not lie in the context: fetched, or written in the instruction.
-        let mut others = Vec::new();
-        for source in &copy.sources {
-            match source {
-                Source::Path(path) => paths.push(path.clone()),
+        let mut tasks = Vec::new();
+        let is_path = |source: &Source| matches!(source, Source::Path(_));
+        // Sources are copied in their order, and those of the context that stand together in one go.
+        for sources in copy
+            .sources
+            .chunk_by(|one, next| is_path(one) && is_path(next))
+        {
+            tasks.extend(match &sources[0] {
+                Source::Path(_) => self.copy_paths(copy, sources, title)?,
                 Source::Inline { name, text } => {
                     let file = self.scratch_file("inline", text.as_bytes(), 0o644)?;
-                    others.push((file, name.clone(), false));
+                    Some(copy_file(copy, &file, name, title))
                 }
-                Source::Url(url) => {
-                    let folder = self.scratch_folder("fetched")?;
-                    let name = url_name(url);
-                    let file = folder.join("file");
-                    let sha256 = copy.checksum.as_deref();
-                    let sha256 = sha256.map(|digest| digest.trim_start_matches("sha256:"));
-                    let added = self.add(url, false, sha256, &file, title)?;
-                    // A copy, since what is kept in the store is not ours to change.
-                    let path = folder.join("copy");
-                    fs::copy(added.path(), &path)?;
-                    fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
-                    set_time(&path, added.modified().unwrap_or(0))?;
-                    added.complete()?;
-                    others.push((path, name, false));
-                }
-                Source::Git(url) => {
-                    if copy.keep_git_dir {
-                        return Err(InstructionError::KeepGitDir.into());
-                    }
-                    others.push((
-                        self.clone(url, copy.checksum.as_deref(), title)?,
-                        String::new(),
-                        true,
-                    ));
-                }
-            }
-        }
-        let selection = if paths.is_empty() {
-            context::Selection::default()
-        } else {
-            context::select(self.context, &paths, &copy.exclude, copy.parents).map_err(failed)?
-        };
-        let is_directory = copy.destination.ends_with('/')
-            || others.len() + paths.len() > 1
-            || others.iter().any(|(_, _, is_tree)| *is_tree)
-            || (!paths.is_empty() && !selection.is_one_file);
-        let task = |root: &Path, items| Task {
-            placement: Some(Placement {
-                items,
-                destination: OsString::from(&copy.destination),
-                is_directory,
-                owner: copy.chown.clone().unwrap_or_default(),
-                mode: copy.chmod,
-                link: copy.link,
-            }),
-            mounts: vec![Seen {
-                mount: mount(root, FILES, true),
-                counts: Counts::Items,
-            }],
-            shown: Some(title.to_owned()),
-            ..Task::default()
-        };
-        let mut tasks = Vec::new();
-        if !selection.entries.is_empty() {
-            let root = fs::canonicalize(self.context)?;
-            let unpack = copy.unpack.unwrap_or(copy.is_add);
-            tasks.push(task(&root, items(&root, &selection, unpack)));
-        }
-        for (path, name, is_tree) in others {
-            if is_tree {
-                let all = context::select(&path, &[".".to_owned()], &copy.exclude, false)
-                    .map_err(failed)?;
-                let root = fs::canonicalize(&path)?;
-                tasks.push(task(&root, items(&root, &all, false)));
-            } else {
-                let item = Item {
-                    source: path.file_name().unwrap_or_default().to_owned(),
-                    target: OsString::from(name),
-                    unpack: copy.unpack.unwrap_or(false),
-                };
-                tasks.push(task(path.parent().unwrap_or(Path::new("/")), vec![item]));
-            }
+                Source::Url(url) => Some(self.copy_url(copy, url, title)?),
+                Source::Git(git) => Some(self.copy_repository(copy, git, title)?),
+            });
         }
         Ok(tasks)
     }
 
-    fn add(
+    fn copy_paths(
         self,
-        url: &str,
-        is_repository: bool,
-        sha256: Option<&str>,
-        into: &Path,
+        copy: &dockerfile::Copy,
+        sources: &[Source],
         title: &str,
-    ) -> Result<context::Added, Error> {
-        let added = context::add(
-            url,
-            is_repository,
-            sha256,
-            into,
+    ) -> Result<Option<Task>, Error> {
+        let paths: Vec<String> = sources
+            .iter()
+            .filter_map(|source| match source {
+                Source::Path(path) => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        let selection = context::select(self.context, &paths, &copy.exclude, copy.parents);
+        let selection = selection.map_err(|source| not_selected(title, source))?;
+        if let Some(first) = selection.sockets.first() {
+            let (first, count) = (first.display(), selection.sockets.len());
+            let text = format!("`{first}` is a socket, which is left out");
+            self.progress.warn(match count {
+                1 => text,
+                count => format!("{text} ({count} sockets in all)"),
+            });
+        }
+        if selection.entries.is_empty() {
+            return Ok(None);
+        }
+        let kind = match (selection.files, selection.directories) {
+            _ if copy.destination.ends_with('/') => Destination::Directory,
+            (0, _) => Destination::Directory,
+            (1, 0) => Destination::Name,
+            _ => Destination::Existing,
+        };
+        let root = fs::canonicalize(self.context)?;
+        let unpack = copy.unpack.unwrap_or(copy.is_add);
+        let items = items(&root, &selection, unpack);
+        Ok(Some(task(copy, &root, items, kind, title)))
+    }
+
+    fn copy_url(self, copy: &dockerfile::Copy, url: &str, title: &str) -> Result<Task, Error> {
+        let name = url_name(url);
+        if name.is_empty() && copy.destination.ends_with('/') {
+            return Err(InstructionError::NoFileName(secret::mask(url)).into());
+        }
+        let folder = self.scratch_folder("fetched")?;
+        let (sha256, into) = (copy.sha256.as_deref(), folder.join("file"));
+        let added = context::add_file(url, sha256, &into, self.sources, self.progress);
+        let added = added.map_err(|source| not_fetched(title, source))?;
+        // A copy, since what is kept in the store is not ours to change.
+        let path = folder.join("copy");
+        fs::copy(added.path(), &path)?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
+        set_time(&path, added.modified().unwrap_or(0))?;
+        added.complete()?;
+        Ok(copy_file(copy, &path, &name, title))
+    }
+
+    fn copy_repository(
+        self,
+        copy: &dockerfile::Copy,
+        git: &dockerfile::Git,
+        title: &str,
+    ) -> Result<Task, Error> {
+        let path = self.clone(git, title)?;
+        let all = context::select_all(&path, &copy.exclude);
+        let all = all.map_err(|source| not_selected(title, source))?;
+        let root = fs::canonicalize(&path)?;
+        let items = items(&root, &all, false);
+        Ok(task(copy, &root, items, Destination::Directory, title))
+    }
+
+    /// Clones a repository; gives a copy of the directory in it that is wanted.
+    fn clone(self, git: &dockerfile::Git, title: &str) -> Result<PathBuf, Error> {
+        let folder = self.scratch_folder("cloned")?;
+        let added = context::add_repository(
+            &git.url,
+            git.name.as_deref(),
+            // A directory is no repository.
+            git.keep_git_dir && git.directory.is_empty(),
+            &folder.join("tree"),
             self.sources,
             self.progress,
         );
-        Ok(added.map_err(|source| InstructionError::Fetch {
-            instruction: title.to_owned(),
-            source,
-        })?)
-    }
-
-    /// Clones `url#name:directory`; gives a copy of the directory.
-    fn clone(self, url: &str, expected: Option<&str>, title: &str) -> Result<PathBuf, Error> {
-        let (place, fragment) = url.split_once('#').unwrap_or((url, ""));
-        let (name, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let folder = self.scratch_folder("cloned")?;
-        let added = self.add(
-            &format!("{place}#{name}"),
-            true,
-            None,
-            &folder.join("tree"),
-            title,
-        )?;
-        let commit = added.commit().unwrap_or_default();
-        if let Some(expected) = expected.filter(|expected| !commit.starts_with(expected)) {
+        let added = added.map_err(|source| not_fetched(title, source))?;
+        if let Some(expected) = git.checksum.as_ref().filter(|id| !added.is_at(id)) {
             return Err(InstructionError::Commit {
-                url: secret::mask(place),
-                expected: expected.to_owned(),
-                found: commit.to_owned(),
+                url: secret::mask(&git.url),
+                expected: expected.clone(),
+                found: added.commit().unwrap_or_default().to_owned(),
             }
             .into());
         }
-        let found = context::resolve(added.path(), Path::new(directory));
-        let found = found.map_err(|source| InstructionError::Select {
-            instruction: title.to_owned(),
-            source,
-        })?;
+        let found = context::resolve(added.path(), Path::new(&git.directory));
+        let found = found.ok().filter(|found| found.is_dir());
+        let found = found.ok_or_else(|| InstructionError::NoDirectory(git.directory.clone()))?;
         let copy = folder.join("copy");
         copy_plainly(&found, &copy)?;
         added.complete()?;
         Ok(copy)
     }
+}
+
+fn not_selected(title: &str, source: context::SelectError) -> InstructionError {
+    InstructionError::Select {
+        instruction: title.to_owned(),
+        source,
+    }
+}
+
+fn not_fetched(title: &str, source: context::Problem) -> InstructionError {
+    InstructionError::Fetch {
+        instruction: title.to_owned(),
+        source,
+    }
+}
+
+/// Puts items of the folder `root` where the instruction says.
+fn task(
+    copy: &dockerfile::Copy,
+    root: &Path,
+    items: Vec<Item>,
+    kind: Destination,
+    title: &str,
+) -> Task {
+    Task {
+        placement: Some(Placement {
+            items,
+            destination: OsString::from(&copy.destination),
+            kind,
+            owner: copy.chown.clone().unwrap_or_default(),
+            mode: copy.chmod.clone(),
+            link: copy.link,
+        }),
+        mounts: vec![Seen {
+            mount: mount(root, FILES, true),
+            counts: Counts::Items,
+        }],
+        shown: Some(title.to_owned()),
+        ..Task::default()
+    }
+}
+
+/// Puts a file of our own there, under this name if the destination is a directory.
+fn copy_file(copy: &dockerfile::Copy, file: &Path, name: &str, title: &str) -> Task {
+    let item = Item {
+        source: file.file_name().unwrap_or_default().to_owned(),
+        target: OsString::from(name),
+        unpack: copy.unpack.unwrap_or(false),
+    };
+    let kind = if copy.destination.ends_with('/') || copy.sources.len() > 1 {
+        Destination::Directory
+    } else {
+        Destination::Name
+    };
+    let root = file.parent().unwrap_or(Path::new("/"));
+    task(copy, root, vec![item], kind, title)
 }
 
 /// What a selection puts where; archives that a source names may be unpacked.
@@ -187,8 +221,12 @@ fn set_time(path: &Path, seconds: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The name of a downloaded file, as in the reference: the last part of the path.
+/// The name of a downloaded file: the last part of the URL's path; empty if it has none.
 fn url_name(url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    path.rsplit('/').next().unwrap_or_default().to_owned()
+    let path = Url::parse(url).map(|url| url.path().trim_end_matches('/').to_owned());
+    let path = path.unwrap_or_default();
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    // What decodes to a path is no name.
+    name.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -183,7 +183,6 @@ fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
     Task {
         placement: Some(Placement {
             destination: OsString::from(&workdir.path),
-            is_directory: true,
             owner: workdir.user.clone(),
             ..Placement::default()
         }),

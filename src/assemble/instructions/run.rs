@@ -11,6 +11,7 @@ use crate::context;
 use crate::digest::Digest;
 use crate::dockerfile::{self, Network, Sharing};
 use crate::error::{Error, InstructionError};
+use crate::mode::Mode;
 use crate::runner::{FILES, Item, Placement, Tmpfs};
 use crate::secret::Secret;
 use crate::step::{self, Counts, Seen, Task};
@@ -200,10 +201,9 @@ fn place(folder: &Path, file: Option<&Path>, mode: u32, (uid, gid): (u32, u32)) 
                 unpack: false,
             }],
             destination: OUT.into(),
-            is_directory: true,
             owner: format!("{uid}:{gid}"),
-            mode: Some(mode),
-            link: false,
+            mode: Some(Mode::Octal(mode)),
+            ..Placement::default()
         }),
         mounts: [mount(folder, OUT, false), mount(root, FILES, true)]
             .map(Seen::content)

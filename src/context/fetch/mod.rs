@@ -158,6 +158,14 @@ impl Added {
         self.0.validator["commit"].as_str()
     }
 
+    /// Whether the id of a repository's commit, or of the tag that names it, begins so.
+    #[must_use]
+    pub fn is_at(&self, start: &str) -> bool {
+        let start = start.to_ascii_lowercase();
+        let ids = ["commit", "tag"].map(|key| self.0.validator[key].as_str());
+        ids.into_iter().flatten().any(|id| id.starts_with(&start))
+    }
+
     /// When the server says that the file changed last, in seconds since 1970.
     #[must_use]
     pub fn modified(&self) -> Option<i64> {
@@ -175,49 +183,58 @@ impl Added {
     }
 }
 
-/// Fetches what ADD names: a file (`sha256` is its digest, if that is known), or the commit or name behind
-/// the `#` of a repository. `into` is a path that does not exist.
-pub fn add(
+/// Fetches the file that ADD names; `sha256` is its digest, if that is known. `into` is a path that does not
+/// exist.
+pub fn add_file(
     url: &str,
-    is_repository: bool,
     sha256: Option<&str>,
     into: &Path,
     sources: Sources<'_>,
     progress: &Progress,
 ) -> Result<Added, Problem> {
-    let malformed = |malformed: Malformed| Problem::Url {
+    let url = match sha256 {
+        Some(sha256) => format!("{}#sha256={sha256}", url.split('#').next().unwrap_or(url)),
+        None => url.to_owned(),
+    };
+    let file = FileEntry {
+        destination: None,
+        source: Source::parse(&url).map_err(|reason| malformed(&url, reason))?,
+        name: "ADD".to_owned(),
+    };
+    Ok(Added(Wanted::File(&file).fetch(sources, into, progress)?))
+}
+
+/// Fetches the repository that ADD names, at the commit that `name` stands for. `into` is a path that does not
+/// exist.
+pub fn add_repository(
+    url: &str,
+    name: Option<&str>,
+    keep_git_dir: bool,
+    into: &Path,
+    sources: Sources<'_>,
+    progress: &Progress,
+) -> Result<Added, Problem> {
+    let repository = Repository {
+        destination: String::new(),
+        origin: Origin::parse(url).map_err(|reason| malformed(url, reason))?,
+        commit: name.map(str::to_owned),
+        requirements: false,
+        ssh_key: None,
+        credentials: None,
+        no_verify: false,
+        keep_git_dir,
+        branch_first: true,
+        name: "ADD".to_owned(),
+    };
+    let fetched = Wanted::Repository(&repository).fetch(sources, into, progress)?;
+    Ok(Added(fetched))
+}
+
+fn malformed(url: &str, malformed: Malformed) -> Problem {
+    Problem::Url {
         url: crate::secret::mask(url),
         reason: malformed.message,
-    };
-    let entry = if is_repository {
-        let (url, commit) = match url.split_once('#') {
-            Some((url, name)) => (url, Some(name.to_owned()).filter(|name| !name.is_empty())),
-            None => (url, None),
-        };
-        let repository = Repository {
-            destination: String::new(),
-            origin: Origin::parse(url).map_err(malformed)?,
-            commit,
-            requirements: false,
-            ssh_key: None,
-            credentials: None,
-            no_verify: false,
-            name: "ADD".to_owned(),
-        };
-        Wanted::Repository(&repository).fetch(sources, into, progress)?
-    } else {
-        let url = match sha256 {
-            Some(sha256) => format!("{}#sha256={sha256}", url.split('#').next().unwrap_or(url)),
-            None => url.to_owned(),
-        };
-        let file = FileEntry {
-            destination: None,
-            source: Source::parse(&url).map_err(malformed)?,
-            name: "ADD".to_owned(),
-        };
-        Wanted::File(&file).fetch(sources, into, progress)?
-    };
-    Ok(Added(entry))
+    }
 }
 
 /// The credentials of a URL; a password that it leaves out, or all of it, is looked for in `~/.netrc`.
@@ -294,7 +311,14 @@ impl Wanted<'_> {
     fn key(&self) -> Digest {
         let (kind, commit) = match self {
             Self::File(_) => ("file", None),
-            Self::Repository(repository) => ("repository", repository.commit.as_deref()),
+            Self::Repository(repository) => {
+                let kind = match (repository.keep_git_dir, repository.branch_first) {
+                    (true, _) => "repository with .git",
+                    (false, true) => "repository, branches first",
+                    (false, false) => "repository",
+                };
+                (kind, repository.commit.as_deref())
+            }
         };
         // Neither part can hold a line break: a build file allows none there.
         Digest::of(

@@ -276,6 +276,7 @@ fn bad_sources_are_refused() {
         failure("dangling"),
         "`…/source/dangling` is a symlink to `gone`, which does not exist"
     );
+    // A socket in a directory is left out, and refused where it is named itself.
     let pipe = "`…/source/dir/pipe` is a named pipe, which an image cannot take from a context\n\
                 hint: name the files beside it one by one";
     assert_eq!(failure("dir"), pipe);

@@ -1,6 +1,8 @@
 //! What instructions ask for, and what they make of the config.
 
 use super::*;
+use crate::dockerfile::Git;
+use crate::mode::Mode;
 
 fn a_run(text: &str) -> Run {
     match action(text) {
@@ -266,12 +268,11 @@ fn files_are_copied() {
             ],
             destination: "/d/".to_owned(),
             chown: Some("x".to_owned()),
-            chmod: Some(0o644),
+            chmod: Some(Mode::Octal(0o644)),
             exclude: strings(&["x*"]),
             parents: true,
             link: false,
-            checksum: None,
-            keep_git_dir: false,
+            sha256: None,
             unpack: None,
         }
     );
@@ -283,6 +284,14 @@ fn files_are_copied() {
     assert_eq!(inline("COPY <<-EOF /x\n\t$PATH 'a'\nEOF"), "/bin 'a'\n");
 
     let url = "https://example.com/a.tar?b";
+    let git = |url: &str, name: Option<&str>, directory: &str| {
+        Source::Git(Git {
+            url: url.to_owned(),
+            name: name.map(str::to_owned),
+            directory: directory.to_owned(),
+            ..Git::default()
+        })
+    };
     for (word, source) in [
         (url, Source::Url(url.to_owned())),
         (
@@ -291,10 +300,26 @@ fn files_are_copied() {
         ),
         (
             "https://h/x.git#v1:sub",
-            Source::Git("https://h/x.git#v1:sub".to_owned()),
+            git("https://h/x.git", Some("v1"), "sub"),
         ),
-        ("git@h:x.git", Source::Git("git@h:x.git".to_owned())),
+        ("git@h:x.git", git("git@h:x.git", None, "")),
+        ("me_too@h-1.x:a/b", git("me_too@h-1.x:a/b", None, "")),
+        ("ssh://h/x", git("ssh://h/x", None, "")),
+        (
+            "git://h/x?branch=a/b&subdir=/s/../t/",
+            git("git://h/x", Some("refs/heads/a/b"), "t"),
+        ),
+        (
+            "https://h/x.git?tag=refs/tags/v%201#refs/tags/v%201",
+            git("https://h/x.git", Some("refs/tags/v 1"), ""),
+        ),
+        ("\"\"", path("")),
         ("a.git", path("a.git")),
+        ("a@b/c:d", path("a@b/c:d")),
+        (
+            "https://h/x?y=.git",
+            Source::Url("https://h/x?y=.git".to_owned()),
+        ),
         ("ftp:x", path("ftp:x")),
     ] {
         assert_eq!(
@@ -305,8 +330,8 @@ fn files_are_copied() {
     }
     let digest = format!("sha256:{}", "a".repeat(64));
     assert_eq!(
-        a_copy(&format!("ADD --checksum={digest} {url} /x")).checksum,
-        Some(digest)
+        a_copy(&format!("ADD --checksum={digest} {url} /x")).sha256,
+        Some("a".repeat(64))
     );
 }
 
@@ -392,7 +417,6 @@ fn values_that_make_no_sense_are_refused() {
         "ENV $X=a",
         "RUN --mount=type=$LANG,target=/x x",
         "COPY a b c",
-        "COPY $X /x",
         "COPY http://me:secret@h/x /x",
         "COPY --chmod=$LANG a b",
         "ADD --checksum=sha256:$LANG http://h/x /x",
@@ -409,10 +433,9 @@ fn values_that_make_no_sense_are_refused() {
     1: failed to evaluate `ENV $X=a`: the name before a `=` is empty -- check the variables in it
     1: failed to evaluate `RUN --mount=type=$LANG,target=/x x`: there is no mount of type `c` -- the types are `bind`, `cache`, `tmpfs`, `secret`
     1: failed to evaluate `COPY a b c`: there are several sources, and the destination `c` is not a directory -- end the destination with a slash
-    1: failed to evaluate `COPY $X /x`: the source is empty -- check the variables in it
     1: failed to evaluate `COPY http://***@h/x /x`: `http://***@h/x` is on another machine, which `COPY` does not reach -- use `ADD`, which fetches
-    1: failed to evaluate `COPY --chmod=$LANG a b`: `C` is not a mode -- write an octal number up to `7777`, such as `--chmod=0755`
-    1: failed to evaluate `ADD --checksum=sha256:$LANG http://h/x /x`: `sha256:C` is not a digest -- write `--checksum=sha256:` and 64 digits
+    1: failed to evaluate `COPY --chmod=$LANG a b`: `C` is not a mode -- write an octal number up to `7777`, or symbols, such as `--chmod=0755` or `--chmod=u=rwX,go=rX`
+    1: failed to evaluate `ADD --checksum=sha256:$LANG http://h/x /x`: `sha256:C` is not a digest -- write `--checksum=sha256:` and 64 digits, or for a repository the id of a commit
     2: failed to evaluate `ADD --checksum=abcdef0 a \`: `--checksum` is for one file or repository of another machine -- give each file an `ADD` of its own
     1: failed to evaluate `ENV A=${PATH#\x}`: `\x` is not a pattern -- a backslash stands before `*`, `?`, `\`, `/` or `}`, and a pattern is short
     "#);

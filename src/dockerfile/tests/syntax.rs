@@ -222,7 +222,7 @@ fn flags_are_read() {
             parents: false,
             link: true,
             checksum: None,
-            keep_git_dir: false,
+            keep_git_dir: None,
             unpack: None,
         }
     );
@@ -230,7 +230,11 @@ fn flags_are_read() {
     else {
         panic!()
     };
-    assert!(words.is_add && words.keep_git_dir && words.unpack == Some(false));
+    assert!(words.is_add);
+    assert_eq!(
+        (words.keep_git_dir, words.unpack),
+        (Some(true), Some(false))
+    );
     assert_eq!(
         (words.sources, words.destination),
         (strings(&["a b"]), "/c d".to_owned())

@@ -21,12 +21,12 @@ fn wrong_instructions_are_refused() {
     5:20: the flag `--network` is there twice (14) -- keep one of them
     6:5: there is no network `bridge` (16) -- the networks are `default`, `none` and `host`
     "#);
-    assert_snapshot!(bad("RUN --security=insecure a\nCOPY --from=x a b\nCOPY a\nCOPY --chmod=u+x a b\nADD --checksum=md5:x a b\nCOPY <<a <<b\na\nb"), @r#"
+    assert_snapshot!(bad("RUN --security=insecure a\nCOPY --from=x a b\nCOPY a\nCOPY --chmod=u+y a b\nADD --checksum=md5:x a b\nCOPY <<a <<b\na\nb"), @r#"
     1:5: a step cannot have more privileges than others (19) -- leave `--security` out
     2:6: `COPY --from` cannot stand here: the image has one stage (8) -- copy from the context, or fetch with `files`, `repositories` or `ADD`
     3:6: `COPY` has no destination (1) -- write `COPY SOURCE DESTINATION`
-    4:6: `u+x` is not a mode (11) -- write an octal number up to `7777`, such as `--chmod=0755`
-    5:5: `md5:x` is not a digest (16) -- write `--checksum=sha256:` and 64 digits
+    4:6: `u+y` is not a mode (11) -- write an octal number up to `7777`, or symbols, such as `--chmod=0755` or `--chmod=u=rwX,go=rX`
+    5:5: `md5:x` is not a digest (16) -- write `--checksum=sha256:` and 64 digits, or for a repository the id of a commit
     6:10: a heredoc cannot be a destination (3) -- write the file's path behind it
     "#);
     assert_snapshot!(bad("ENV A\nENV A=b C\nENV =x\nENV A='b\nENV A=b \\\n  C=${\nARG =x\nLABEL \"a"), @r#"

@@ -12,9 +12,11 @@
 //! | `refs.rs` | which commit a name stands for |
 //! | `objects.rs` | where objects are kept and found |
 //! | `checkout.rs` | a tree becomes a directory |
+//! | `keep.rs` | its `.git`, where that is wanted |
 
 mod checkout;
 mod error;
+mod keep;
 mod link;
 mod objects;
 mod packet;
@@ -43,7 +45,7 @@ use error::Problem;
 
 pub(crate) use error::Error;
 
-/// Clones `repository` into the directory `into`, without `.git`. The validator is what `repos.json` says of
+/// Clones `repository` into the directory `into`, without `.git` unless that is wanted. The validator is what `repos.json` says of
 /// the repository: `commit`, `heads`, `tags`, `remotes`.
 pub(super) fn fetch(
     repository: &Repository,
@@ -69,18 +71,27 @@ fn clone(
         return Ok(Answer::Unchanged);
     }
     let source = Source::open(repository, fetch)?;
-    let wanted = source.refs().resolve(name)?;
+    let wanted = source.refs().resolve(name, repository.branch_first)?;
     let branch = match &wanted {
         Wanted::Named { branch, .. } => branch.clone(),
         _ => None,
     };
+    let tag = match &wanted {
+        // What ADD checks; `repos.json` says nothing of it.
+        Wanted::Named { id, .. } if repository.branch_first => Some(id.to_string()),
+        _ => None,
+    };
     let validator = |refs: &Refs, commit: Oid| {
-        json!({
+        let mut validator = json!({
             "commit": commit.to_string(),
             "heads": refs.heads(commit, branch.as_deref()),
             "tags": refs.tags(commit),
             "remotes": { "origin": public(&repository.origin) },
-        })
+        });
+        if let Some(tag) = &tag {
+            validator["tag"] = json!(tag);
+        }
+        validator
     };
     let expected = match &wanted {
         Wanted::Named { commit, .. } => Some(*commit),
@@ -102,6 +113,16 @@ fn clone(
     let commit = commit.ok_or_else(|| refs.no_commit(name.unwrap_or("HEAD")))?;
     let left_out =
         checkout::check_out(objects.repository(), commit.tree_id(), into, fetch.progress)?;
+    if repository.keep_git_dir {
+        let reference = match &wanted {
+            Wanted::Named { id, .. } => refs.kept_name(name, *id, branch.as_deref()),
+            _ => None,
+        };
+        let reference = reference.as_ref().map(|(name, id)| (name.as_str(), *id));
+        let origin = public(&repository.origin);
+        let objects = objects.repository();
+        keep::write(&commit, objects, reference, &origin, into, fetch.progress)?;
+    }
     tell(&left_out, &repository.name, fetch);
     Ok(Answer::Fetched(validator(&refs, commit.id())))
 }

@@ -88,8 +88,12 @@ impl Refs {
 
     /// What `name` stands for, as for `git checkout` in a fresh clone: a full id, a complete name
     /// (`HEAD`, `refs/…`), the default branch, `heads/…` or `tags/…`, a tag, a branch, `origin/…`, and
-    /// an abbreviated id, in this order. No name means `HEAD`.
-    pub(super) fn resolve(&self, name: Option<&str>) -> Result<Wanted, Problem> {
+    /// an abbreviated id, in this order; with `branch_first`, branches come before tags. No name means `HEAD`.
+    pub(super) fn resolve(
+        &self,
+        name: Option<&str>,
+        branch_first: bool,
+    ) -> Result<Wanted, Problem> {
         if self.names.is_empty() {
             return Err(Problem::Empty);
         }
@@ -106,6 +110,7 @@ impl Refs {
             Some(name.to_owned()),
             default.cloned(),
             Some(format!("refs/{name}")),
+            branch_first.then(|| branch.clone()),
             Some(format!("{TAGS}{name}")),
             Some(branch),
             remote.map(|name| format!("{HEADS}{name}")),
@@ -119,6 +124,19 @@ impl Refs {
             return Ok(self.abbreviated(&name.to_ascii_lowercase()));
         }
         Err(self.no_commit(name))
+    }
+
+    /// The full name of what `name` stands for, if a repository of this commit alone can have it.
+    pub(super) fn kept_name(
+        &self,
+        name: Option<&str>,
+        id: Oid,
+        branch: Option<&str>,
+    ) -> Option<(String, Oid)> {
+        let tag = name.map(|name| format!("{TAGS}{}", name.trim_start_matches(TAGS)));
+        let full = branch.map(str::to_owned).or(tag)?;
+        let is_named = self.names.get(&full).is_some_and(|known| known.id == id);
+        is_named.then_some((full, id))
     }
 
     /// The error for a name that is not known.
@@ -240,7 +258,7 @@ mod tests {
             (Some("beef"), '8', Some("refs/heads/beef")),
             (Some("refs/pull/1/head"), '9', None),
         ] {
-            let found = refs().resolve(name).expect("it is there");
+            let found = refs().resolve(name, false).expect("it is there");
             let expected = Wanted::Named {
                 id: id(wanted),
                 commit: id(wanted),
@@ -253,7 +271,7 @@ mod tests {
             commit: id('a'),
             branch: None,
         };
-        assert_eq!(refs().resolve(Some("v1")).expect("a tag"), tag);
+        assert_eq!(refs().resolve(Some("v1"), false).expect("a tag"), tag);
     }
 
     #[test]
@@ -265,7 +283,7 @@ mod tests {
             ("AAAA", Wanted::Id(id('a'))),
             ("CCCC", Wanted::Abbreviated("cccc".to_owned())),
         ] {
-            assert_eq!(refs().resolve(Some(name)).expect("an id"), wanted);
+            assert_eq!(refs().resolve(Some(name), false).expect("an id"), wanted);
         }
     }
 
@@ -276,17 +294,25 @@ mod tests {
             ("..", "no commit, tag or branch `..`"),
             ("abc", "no commit, tag or branch `abc`"),
         ] {
-            let error = refs().resolve(Some(name)).expect_err("it is not there");
+            let error = refs()
+                .resolve(Some(name), false)
+                .expect_err("it is not there");
             assert!(error.to_string().contains(words), "{error}");
         }
         let Problem::NoCommit { similar, .. } = refs().no_commit("mian") else {
             panic!("another error");
         };
         assert_eq!(similar.as_deref(), Some("main"));
-        assert!(matches!(Refs::default().resolve(None), Err(Problem::Empty)));
+        assert!(matches!(
+            Refs::default().resolve(None, false),
+            Err(Problem::Empty)
+        ));
         let mut headless = Refs::default();
         headless.insert("refs/heads/x", id('1'));
-        assert!(matches!(headless.resolve(None), Err(Problem::NoHead)));
+        assert!(matches!(
+            headless.resolve(None, false),
+            Err(Problem::NoHead)
+        ));
     }
 
     #[test]

@@ -368,7 +368,7 @@ mod tests {
         add_name(&format!("{ONE} refs/heads/x"), &mut refs);
         add_name(&format!("{TWO} refs/tags/t peeled:{ONE}"), &mut refs);
         add_name("unborn HEAD symref-target:refs/heads/none", &mut refs);
-        let wanted = refs.resolve(None).expect("HEAD");
+        let wanted = refs.resolve(None, false).expect("HEAD");
         let one = Oid::from_str(ONE).expect("an id");
         let branch = Some("refs/heads/x".to_owned());
         assert_eq!(
