@@ -211,7 +211,7 @@ fn permit(notice: &Notice) -> Result<(), Errno> {
         Some(Names::Process(argument)) => process(notice, arguments[usize::from(argument)]),
         Some(Names::ProcessOrGroup) => process_or_group(notice, first),
         Some(Names::FileOwner) => process_or_group(notice, third),
-        Some(Names::ByKind(kind)) => match first - i32::from(kind) {
+        Some(Names::ByKind(kind)) => match first.wrapping_sub(kind.into()) {
             0 => process(notice, second),
             1 => group(notice, second),
             // A user has processes that are not the step's.
