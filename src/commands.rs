@@ -12,7 +12,9 @@ use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::prune::{self, Item};
 use pyats_image_builder::registry::Logins;
 use pyats_image_builder::store::Store;
-use pyats_image_builder::{Error, Progress, Reference, buildfile, doctor, output};
+use pyats_image_builder::{
+    Error, Progress, Reference, buildfile, doctor, output, printable, printable_json,
+};
 use serde_json::json;
 
 use crate::cli::{self, CacheCommand, Doctor, Global, Login, Logout};
@@ -82,9 +84,9 @@ fn registry_of(text: &str) -> std::result::Result<String, OptionsError> {
 pub(crate) fn doctor(arguments: &Doctor, global: &Global, progress: &Progress) -> Result {
     let findings = doctor::examine(&arguments.options(global)?, progress)?;
     let text = if arguments.json {
-        serde_json::to_string_pretty(&findings).unwrap_or_default()
+        printable_json(&serde_json::to_string_pretty(&findings).unwrap_or_default())
     } else {
-        findings.lines().join("\n")
+        lines(&findings.lines())
     };
     print(&format!("{text}\n"))?;
     Ok(if findings.rung.is_some() {
@@ -124,7 +126,7 @@ pub(crate) fn cache(cache: &CacheCommand, global: &Global, progress: &Progress) 
             let (items, bytes) = prune::list(&store)?;
             if *json {
                 let document = json!({ "items": items, "bytes": bytes });
-                format!("{document:#}\n")
+                printable_json(&format!("{document:#}\n"))
             } else {
                 let total = indicatif::DecimalBytes(bytes);
                 format!("{}all       {total:>10}\n", table(&items))
@@ -157,7 +159,9 @@ pub(crate) fn cache(cache: &CacheCommand, global: &Global, progress: &Progress) 
 fn told(done: &str, carried: &Carried, folder: &Path) -> String {
     let bytes = indicatif::DecimalBytes(carried.bytes);
     let (entries, folder) = (carried.entries, folder.display());
-    format!("{done} {entries} entries with {bytes} of layers: {folder}\n")
+    printable(&format!(
+        "{done} {entries} entries with {bytes} of layers: {folder}"
+    )) + "\n"
 }
 
 fn table(items: &[Item]) -> String {
@@ -168,9 +172,16 @@ fn table(items: &[Item]) -> String {
         let age = Duration::from_secs(now.saturating_sub(item.used));
         let age = indicatif::HumanDuration(age).to_string();
         let kind = item.kind.name();
-        format!("{kind:<8}  {size:>10}  {age:>11} ago  {}\n", item.name)
+        let name = printable(&item.name);
+        format!("{kind:<8}  {size:>10}  {age:>11} ago  {name}\n")
     };
     items.iter().map(line).collect()
+}
+
+/// Lines, whatever is in them.
+fn lines(lines: &[String]) -> String {
+    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+    lines.join("\n")
 }
 
 /// Writes a small file for scripts.

@@ -38,7 +38,8 @@
 //! All of them block, can be called from any thread and several at once, and print nothing (but [`run`], whose command does):
 //! what happens comes as an [`Event`] to the [`Progress`] that they are given, and [`Progress::stop`] ends them. An
 //! [`Error`] says what failed ([`Error::kind`]), why (its sources), what can be done about it ([`Error::hint`]), and what
-//! a failed step printed last ([`Error::tail`]).
+//! a failed step printed last ([`Error::tail`]). Both quote what registries, archives and steps say, byte for byte:
+//! [`printable`] makes one line of it that is safe on a terminal.
 //!
 //! They do what the program `pyats-image-build` does, with the same store. Of the environment they read, as the program
 //! does, what says how other machines are reached (`HTTPS_PROXY` and its like, `SSL_CERT_FILE`, `REGISTRY_AUTH_FILE`,
@@ -62,8 +63,8 @@
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
 //! holds this. `assemble`, `access` (how other machines are reached), `images` (by their names), `push` (an image to a
-//! registry), `run` (a command in a built image), `doctor` (what this machine allows), `prune` (what a store holds) and
-//! `carry` (the step cache in a folder) stand above the stages; `confined`, lookups that no
+//! registry), `run` (a command in a built image), `doctor` (what this machine allows), `prune` (what a store holds),
+//! `carry` (the step cache in a folder) and `fuzz` (what fuzzers call) stand above the stages; `confined`, lookups that no
 //! link leads out of, and `mode`, permissions as chmod(1) takes them, below all.
 //!
 //! | module | from | to |
@@ -147,6 +148,8 @@ pub mod doctor;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
 pub mod image;
 #[doc(hidden)]
 pub mod images;
@@ -199,7 +202,7 @@ pub use push::{Options as PushOptions, Pushed, push};
 pub use registry::Reference;
 pub use run::{Options as RunOptions, run, volume};
 pub use runner::{Mount, Outcome as Ended, Rung};
-pub use secret::Secret;
+pub use secret::{Secret, printable, printable_json};
 pub use step::Fate;
 
 /// The examples of the README, which are tested too.

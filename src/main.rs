@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     match (result, progress.signal()) {
         (Ok(code), _) => code,
         (Err(_), Some(signal)) => {
-            report.error(Kind::Interrupted, "interrupted", &[], None, &[]);
+            report.error(Kind::Interrupted, &["interrupted".to_owned()], None, &[]);
             ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
         }
         (Err(error), None) => {
@@ -67,17 +67,11 @@ fn main() -> ExitCode {
 }
 
 fn show(error: &Error, report: &Report) {
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
+    let hint = error.hint();
     report.error(
         error.kind(),
-        &error.to_string(),
-        &causes,
-        error.hint().as_deref(),
+        &error.messages(),
+        hint.as_deref(),
         error.tail(),
     );
 }

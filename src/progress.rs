@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// One thing that happened.
+/// One thing that happened. Its texts may hold what others wrote: see [`printable`](crate::printable).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -66,12 +66,12 @@ pub struct Cancelled;
 /// that a build can be stopped from another thread.
 ///
 /// ```
-/// use pyats_image_builder::{Event, Progress};
+/// use pyats_image_builder::{Event, Progress, printable};
 ///
 /// let progress = Progress::new(|event| match event {
-///     Event::Started { label, nested: false, .. } => eprintln!("{label}"),
-///     Event::Output { line } => eprintln!("  | {line}"),
-///     Event::Warning(text) => eprintln!("warning: {text}"),
+///     Event::Started { label, nested: false, .. } => eprintln!("{}", printable(&label)),
+///     Event::Output { line } => eprintln!("  | {}", printable(&line)),
+///     Event::Warning(text) => eprintln!("warning: {}", printable(&text)),
 ///     _ => {}
 /// });
 /// let handle = progress.clone();

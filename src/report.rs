@@ -1,4 +1,7 @@
 //! Draws the events of a build: bars on a terminal, timed lines elsewhere, or JSON lines.
+//!
+//! Texts are made printable here, and in what the other commands print: whatever registries, archives and steps put into
+//! them, no line but the tool's own begins like one of it. JSON has the same texts, since programs show them as they are.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -6,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pyats_image_builder::{Event, Kind};
+use pyats_image_builder::{Event, Kind, printable, printable_json};
 use serde_json::{Value, json};
 
 use crate::cli::ProgressMode;
@@ -68,7 +71,15 @@ impl Report {
     }
 
     /// Draws one event.
-    pub(crate) fn event(&self, event: Event) {
+    pub(crate) fn event(&self, mut event: Event) {
+        match &mut event {
+            Event::Started { label: text, .. }
+            | Event::Finished { outcome: text, .. }
+            | Event::Output { line: text }
+            | Event::Warning(text)
+            | Event::Note(text) => *text = printable(text),
+            _ => {}
+        }
         self.lock().event(event);
     }
 
@@ -76,7 +87,7 @@ impl Report {
     pub(crate) fn line(&self, text: &str) {
         let state = self.lock();
         if matches!(state.mode, Mode::Tty | Mode::Plain) {
-            state.print(text);
+            state.print(&printable(text));
         }
     }
 
@@ -86,7 +97,7 @@ impl Report {
         if state.mode == Mode::Json {
             let mut event = metadata.clone();
             event["event"] = "built".into();
-            state.print(&event.to_string());
+            state.print(&printable_json(&event.to_string()));
         }
     }
 
@@ -96,20 +107,27 @@ impl Report {
         match state.mode {
             // Without a terminal other commands are quiet about their progress, but not about this.
             _ if state.silent => {}
-            Mode::Json => state.print(&json!({ "event": "note", "message": text }).to_string()),
-            _ => state.print(text),
+            Mode::Json => {
+                let event = json!({ "event": "note", "message": printable(text) });
+                state.print(&event.to_string());
+            }
+            _ => state.print(&printable(text)),
         }
     }
 
-    /// An error: always shown.
+    /// An error, by its printable messages: always shown.
     pub(crate) fn error(
         &self,
         kind: Kind,
-        message: &str,
-        causes: &[String],
+        messages: &[String],
         hint: Option<&str>,
         tail: &[String],
     ) {
+        let Some((message, causes)) = messages.split_first() else {
+            return;
+        };
+        let hint = hint.map(printable);
+        let tail: Vec<_> = tail.iter().map(|line| printable(line)).collect();
         let state = self.lock();
         let _ = state.bars.clear();
         if state.mode == Mode::Json {
@@ -120,7 +138,7 @@ impl Report {
             return state.print(&value.to_string());
         }
         if !state.shows_output() && !tail.is_empty() {
-            for line in tail {
+            for line in &tail {
                 state.print(&format!("  | {line}"));
             }
         }

@@ -1,12 +1,18 @@
-//! Text that must not be shown, and the masking of credentials in text that will be.
+//! Text that must not be shown, and how text that others wrote is shown.
 //!
 //! A URL carries credentials in its user information (RFC 3986, section 3.2.1). [`mask`] is for
 //! everything that a person reads; [`split_credentials`] is for files that go into an image.
+//!
+//! Registries, archives and build files put what they like into the texts that events and errors quote.
+//! [`printable`] is called where such a text leaves the program, and nowhere else.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use percent_encoding::percent_decode_str;
+use regex::{Captures, Regex};
 use serde::{Deserialize, Serialize};
 
 /// A value that no message, log or file shows. `Debug` and `Display` print `***`.
@@ -38,6 +44,55 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Controls, format characters (they turn the direction of text, or are invisible) and Unicode's line breaks.
+static INVISIBLE: LazyLock<Regex> = LazyLock::new(|| regex(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"));
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "the patterns are constants, and every test compiles them"
+)]
+pub(crate) fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).unwrap()
+}
+
+/// `text` as one line for a terminal or a log: without escape sequences, line breaks, and characters that are
+/// invisible or turn the direction of text. A symbol stands for each of them, such as `␛`; tabs stay. Text that was made
+/// printable is not changed again.
+///
+/// ```
+/// assert_eq!(pyats_image_builder::printable("a\u{1b}[2J\nerror: b"), "a␛[2J␊error: b");
+/// ```
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let symbol = |found: &Captures<'_>| match found[0].chars().next() {
+        Some('\t') => '\t',
+        Some('\u{7f}') => '\u{2421}',
+        // The block "Control Pictures" has the others in their order.
+        Some(c) if c < ' ' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
+        _ => '\u{fffd}',
+    };
+    let shown = INVISIBLE.replace_all(text, |found: &Captures<'_>| symbol(found).to_string());
+    shown.into_owned()
+}
+
+/// The same for a JSON document, whose texts stay what they are: the characters are escaped, but for the line breaks
+/// between values.
+#[must_use]
+pub fn printable_json(document: &str) -> String {
+    let escaped = |found: &Captures<'_>| {
+        let mut text = String::new();
+        for unit in found[0].encode_utf16().filter(|_| &found[0] != "\n") {
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+        if text.is_empty() {
+            "\n".to_owned()
+        } else {
+            text
+        }
+    };
+    INVISIBLE.replace_all(document, escaped).into_owned()
+}
+
 /// `text` with `***` in place of the user information of every URL in it: `https://***@host/x`.
 ///
 /// A bare user name of an ssh URL (`git+ssh://git@host`) and variables (`https://${TOKEN}@host`) hold
@@ -59,17 +114,50 @@ pub fn mask(text: &str) -> String {
 #[must_use]
 pub fn secret_ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut scan = Scan::new(text);
     for url in urls(text) {
         if ranges.last().is_some_and(|last| last.end >= url.authority) {
             continue;
         }
-        if let Some(user) = user_information(text, &url, true)
+        if let Some(user) = scan.user_information(&url, true)
             && holds_secret(url.scheme, &text[user.start..user.at])
         {
             ranges.push(user.start..user.at);
         }
     }
+    ranges.extend(bare_logins(text));
+    ranges.sort_by_key(|range| range.start);
     ranges
+}
+
+/// The logins of `user:password@host:path`, which git and scp do not understand, but people write.
+fn bare_logins(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let is_url =
+        |word: &str| word.contains("://") || word.to_ascii_lowercase().contains(ENCODED_SEPARATOR);
+    let words = text.split(ends_word);
+    words.filter(move |word| !is_url(word)).filter_map(|word| {
+        let mut at = word.rfind('@')?;
+        if word[at..].starts_with("@sha256:") {
+            at = word[..at].rfind('@')?;
+        }
+        let host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']');
+        let after = word[at + 1..].trim_start_matches(host);
+        let has_host = after.len() < word.len() - at - 1 && after.starts_with([':', '/']);
+        let colon = word[..at].find(':')?;
+        let name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '%');
+        let start = word[..colon].trim_end_matches(name).len();
+        let password = &word[colon + 1..at];
+        let is_login = has_host
+            && start < colon
+            && !word[..start].ends_with(['@', '/'])
+            && !password.is_empty()
+            && !password.starts_with(['/', '.', '~'])
+            && !password.ends_with('/')
+            && !is_variables(password);
+        // Both are parts of one text.
+        let offset = word.as_ptr().addr() - text.as_ptr().addr();
+        is_login.then(|| offset + start..offset + at)
+    })
 }
 
 /// `text` without the credentials of its URLs, and whether there were any: what a requirement or a
@@ -81,8 +169,9 @@ pub fn secret_ranges(text: &str) -> Vec<Range<usize>> {
 pub fn split_credentials(text: &str) -> (String, bool) {
     let mut public = String::with_capacity(text.len());
     let mut rest = 0;
+    let mut scan = Scan::new(text);
     for url in urls(text).into_iter().filter(|url| !url.encoded) {
-        let Some(user) = user_information(text, &url, false) else {
+        let Some(user) = scan.user_information(&url, false) else {
             continue;
         };
         if user.start < rest || !holds_secret(url.scheme, &text[user.start..user.at]) {
@@ -165,42 +254,96 @@ fn urls(text: &str) -> Vec<Url<'_>> {
     urls
 }
 
-/// The user information of `url`. `eager` also finds one with a `/`, `?` or `#` that should have been
-/// percent-encoded: such a URL does not work, but an error message would show its password.
-fn user_information(text: &str, url: &Url<'_>, eager: bool) -> Option<UserInformation> {
-    let tail = &text[url.authority..];
-    let word = &tail[..tail
-        .find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '`'))
-        .unwrap_or(tail.len())];
-    let lower = word.to_ascii_lowercase();
-    let mut end = word.find(['/', '?', '#', '\\']).unwrap_or(word.len());
-    if url.encoded {
-        for stop in ["%2f", "%3f", "%23", "&"] {
-            end = end.min(lower.find(stop).unwrap_or(end));
+/// Where a word of a text ends, and an error message puts something behind a URL.
+fn ends_word(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '<' | '>' | '`')
+}
+
+/// Looks for the user information of URLs in the order of their places. What is found behind one may be behind the next
+/// one as well, so that a text takes time in proportion to its length.
+struct Scan<'t> {
+    text: &'t str,
+    lower: String,
+    word: Next,
+    stop: Next,
+    encoded_stops: [Next; 4],
+    /// The end of a word, and its last `@`.
+    last_at: (usize, Option<usize>),
+}
+
+/// The next place of something, as far as it was looked for.
+#[derive(Default)]
+struct Next(Option<usize>);
+
+impl Next {
+    fn after(&mut self, at: usize, text: &str, find: impl Fn(&str) -> Option<usize>) -> usize {
+        match self.0 {
+            Some(found) if found >= at => found,
+            _ => {
+                let found = find(&text[at..]).map_or(text.len(), |found| at + found);
+                *self.0.insert(found)
+            }
         }
     }
-    let found = |within: &str, encoded: bool| {
-        let plain = within.rfind('@').map(|at| (at, at + 1));
-        let encoded = within
-            .rfind("%40")
-            .filter(|_| encoded)
-            .map(|at| (at, at + 3));
-        plain.max(encoded)
-    };
-    let (at, after) = found(&lower[..end], url.encoded).or_else(|| {
-        let (host, port) = word[..end].split_once(':')?;
-        let suspicious = eager
-            && !url.encoded
-            && !host.starts_with('[')
-            && !port.starts_with(['$', '{'])
-            && !port.bytes().all(|byte| byte.is_ascii_digit());
-        found(&lower, false).filter(|_| suspicious)
-    })?;
-    Some(UserInformation {
-        start: url.authority,
-        at: url.authority + at,
-        end: url.authority + after,
-    })
+}
+
+impl<'t> Scan<'t> {
+    fn new(text: &'t str) -> Self {
+        Self {
+            text,
+            // Lower-casing ASCII alone keeps every byte's place.
+            lower: text.to_ascii_lowercase(),
+            word: Next::default(),
+            stop: Next::default(),
+            encoded_stops: <[Next; 4]>::default(),
+            last_at: (0, None),
+        }
+    }
+
+    /// The user information of `url`. `eager` also finds one with a `/`, `?` or `#` that should have been
+    /// percent-encoded: such a URL does not work, but an error message would show its password.
+    fn user_information(&mut self, url: &Url<'_>, eager: bool) -> Option<UserInformation> {
+        let (text, start) = (self.text, url.authority);
+        let word_end = self.word.after(start, text, |text| text.find(ends_word));
+        let stops = ['/', '?', '#', '\\'];
+        let stop = self.stop.after(start, text, |text| text.find(stops));
+        let mut end = stop.min(word_end);
+        if url.encoded {
+            for (next, stop) in self
+                .encoded_stops
+                .iter_mut()
+                .zip(["%2f", "%3f", "%23", "&"])
+            {
+                end = end.min(next.after(start, &self.lower, |text| text.find(stop)));
+            }
+        }
+        let found = &self.lower[start..end];
+        let plain = found.rfind('@').map(|at| (start + at, 1));
+        let encoded = found.rfind("%40").filter(|_| url.encoded);
+        let (at, length) = plain.max(encoded.map(|at| (start + at, 3))).or_else(|| {
+            let (host, port) = text[start..end].split_once(':')?;
+            let is_suspicious = eager
+                && !url.encoded
+                && !host.starts_with('[')
+                && !port.starts_with(['$', '{'])
+                && !port.bytes().all(|byte| byte.is_ascii_digit());
+            let at = self.last_at(start..word_end).filter(|_| is_suspicious)?;
+            Some((at, 1))
+        })?;
+        Some(UserInformation {
+            start,
+            at,
+            end: at + length,
+        })
+    }
+
+    fn last_at(&mut self, word: Range<usize>) -> Option<usize> {
+        if self.last_at.0 != word.end {
+            let found = self.text[word.clone()].rfind('@');
+            self.last_at = (word.end, found.map(|at| word.start + at));
+        }
+        self.last_at.1.filter(|at| *at >= word.start)
+    }
 }
 
 fn holds_secret(scheme: &str, user: &str) -> bool {
@@ -264,6 +407,11 @@ mod tests {
                 "git+https://u:p@host/r.git@v1",
                 "git+https://***@host/r.git@v1",
             ),
+            ("user:pw@host:path/x", "***@host:path/x"),
+            ("url=user:p/w@host/path", "url=***@host/path"),
+            ("`me:pw@[::1]:x`", "`***@[::1]:x`"),
+            ("me:pw@docker.io/x@sha256:00", "***@docker.io/x@sha256:00"),
+            ("http%3a%2f%2fu:p@h:1", "http%3a%2f%2f***@h:1"),
             ("ssh://git:pw@host", "ssh://***@host"),
             ("https://***@host", "https://***@host"),
             ("https://user:a${B}@host", "https://***@host"),
@@ -274,8 +422,59 @@ mod tests {
     }
 
     #[test]
+    fn time_is_in_proportion_to_length() {
+        let parts = [
+            "://",
+            "x://a:b/",
+            "x://a:b",
+            "%3a%2f%2f",
+            "x%3a%2f%2fa%3ab",
+            "a:b@",
+            "@",
+            "x://@",
+            "a:b@c:",
+            "://a:b@c ",
+        ];
+        let began = std::time::Instant::now();
+        for part in parts {
+            let text = part.repeat((1 << 16) / part.len());
+            let _ = (mask(&text), split_credentials(&text), credentials(&text));
+        }
+        // Half a minute for the first of them alone, if each part is looked at to the end of the line.
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn lines_are_printable() {
+        for (text, shown) in [
+            ("plain ä\t…", "plain ä\t…"),
+            ("a\r\nb\0\u{1b}[1m\u{7f}", "a␍␊b␀␛[1m␡"),
+            (
+                "\u{9b}2J\u{85}\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{e0041}",
+                "�2J�������",
+            ),
+        ] {
+            assert_eq!(printable(text), shown);
+            assert_eq!(printable(shown), shown);
+        }
+        let value = serde_json::json!({"a\n": "\u{1b}\u{9b}\u{202e}\u{e0041}ä"});
+        let document = printable_json(&format!("{value:#}"));
+        assert_eq!(
+            document,
+            "{\n  \"a\\n\": \"\\u001b\\u009b\\u202e\\udb40\\udc41ä\"\n}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(read, value);
+    }
+
+    #[test]
     fn what_holds_no_secret_stays() {
         for text in [
+            "python:3.11@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "host:/opt/node_modules/@scope/pkg",
+            "git@host:a@b:c",
+            "mailto:me@example.com",
+            "user:${TOKEN}@host:path",
             "git+ssh://git@host/r.git",
             "ssh://git@host:22/r.git@v1",
             "scp://user@host:23/path",
@@ -341,7 +540,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_masked_once(text in "([a-z:/@%$ {}é]|://|@|%3A%2F%2F|%40){0,40}") {
+        fn any_text_is_masked_once(text in "([a-z:/@%$ {}é]|://|@|%3A%2F%2F|%40|a:b@c:){0,40}") {
             let once = mask(&text);
             prop_assert_eq!(mask(&once), once);
             let (public, changed) = split_credentials(&text);

@@ -13,6 +13,8 @@ mod cmds;
 mod containers;
 /// What `--progress json` gives programs that watch.
 mod events;
+/// What images and steps write: on a terminal, in a log.
+mod foreign;
 /// The support code itself: a test that cannot fail is a defect.
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.

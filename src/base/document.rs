@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::Error;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::manifest::{Descriptor, Index, Layer, Manifest, Platform, media_type};
 use crate::store::MAX_DOCUMENT;
 
@@ -188,6 +188,19 @@ pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document,
     Ok(Document::Manifest(manifest, media_type))
 }
 
+/// For [`crate::fuzz`]: a manifest or an index that leads to itself, and a config.
+pub(crate) fn fuzz(bytes: &[u8], platform: &Platform) {
+    let name = "image";
+    let root = Descriptor::new(media_type::OCI_INDEX, Digest::of(bytes), bytes.len() as u64);
+    let mut read = |_: &Descriptor| Ok(bytes.to_vec());
+    let _ = parse_index(name, bytes);
+    match choose(name, &root, platform, &mut read) {
+        Ok((_, manifest)) => drop(layers(name, &manifest.layers, &[])),
+        Err(error) => drop((error.to_string(), error.hint())),
+    }
+    let _ = parse_config(name, bytes, platform);
+}
+
 fn other_algorithm(document: &Value) -> Option<String> {
     let lists = ["layers", "manifests"]
         .into_iter()
@@ -197,14 +210,7 @@ fn other_algorithm(document: &Value) -> Option<String> {
         .chain(document.get("config"))
         .filter_map(|descriptor| descriptor.get("digest")?.as_str())
         .find(|digest| digest.contains(':') && !digest.starts_with("sha256:"))
-        .map(|digest| {
-            digest
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(20)
-                .chain(['…'])
-                .collect()
-        })
+        .map(|digest| digest.chars().take(20).chain(['…']).collect())
 }
 
 fn check_types(name: &str, manifest: &Manifest) -> Result<(), Error> {

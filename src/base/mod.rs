@@ -6,7 +6,7 @@
 mod archive;
 mod content;
 mod docker_archive;
-mod document;
+pub(crate) mod document;
 mod error;
 mod layout;
 mod remote;

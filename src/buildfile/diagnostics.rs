@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use saphyr_parser::{Marker, Span};
 
-use crate::secret::{mask, secret_ranges};
+use crate::secret::{mask, printable, secret_ranges};
 
 /// One thing that is wrong with a build file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,11 +140,11 @@ impl<'a> Problems<'a> {
         let mut excerpts = vec![self.excerpt(span, None)];
         excerpts.extend(related.map(|(other, note)| self.excerpt(other, Some(note))));
         self.found.push(Problem {
-            name: printable(self.name),
+            name: drawn(self.name),
             line: span.start.line(),
             column: span.start.col() + 1,
-            message: cut(&printable(&mask(message))),
-            hint: Some(printable(&mask(hint))).filter(|hint| !hint.is_empty()),
+            message: cut(&drawn(&mask(message))),
+            hint: Some(drawn(&mask(hint))).filter(|hint| !hint.is_empty()),
             excerpts,
         });
     }
@@ -169,7 +169,7 @@ impl<'a> Problems<'a> {
         }
         Excerpt {
             line: number,
-            text: printable(text.trim_end()),
+            text: drawn(text.trim_end()),
             start: start - cut,
             marker,
         }
@@ -291,16 +291,9 @@ fn window(line: &[char], start: usize) -> (String, usize) {
     (text, cut)
 }
 
-/// Text without characters that could drive a terminal. A tab is shown, and as wide as its marker.
-fn printable(text: &str) -> String {
-    let keep = |c: char| match c {
-        '\t' => '→',
-        c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-            '\u{fffd}'
-        }
-        c => c,
-    };
-    text.chars().map(keep).collect()
+/// A part of what is drawn here, which is printed as it is. A tab is shown, and as wide as its marker.
+fn drawn(text: &str) -> String {
+    printable(&text.replace('\t', "→"))
 }
 
 fn cut(message: &str) -> String {

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use pyats_image_builder::{
-    Ended, Fate, Image, Outcome, Plan, Progress, Reference, RunOptions, find, volume,
+    Ended, Fate, Image, Outcome, Plan, Progress, Reference, RunOptions, find, printable_json,
+    volume,
 };
 use serde_json::json;
 
@@ -77,7 +78,7 @@ fn plan(plan: &Plan, verbose: bool) -> String {
             .iter()
             .map(|context| format!("context: {}", context.display())),
     );
-    lines.join("\n") + "\n"
+    super::lines(&lines) + "\n"
 }
 
 fn words(fate: &Fate) -> String {
@@ -143,7 +144,7 @@ fn summary(outcome: &Outcome, image: &Image, began: Instant) -> Vec<String> {
 pub(crate) fn inspect(inspect: &Inspect, global: &Global, progress: &Progress) -> Result {
     let image = find(&inspect.image, global.store.as_deref(), progress)?;
     let text = serde_json::to_string_pretty(&image.inspect()).unwrap_or_default();
-    print(&format!("{text}\n"))?;
+    print(&format!("{}\n", printable_json(&text)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,7 +17,7 @@
 
 mod destination;
 mod error;
-mod fetch;
+pub(crate) mod fetch;
 mod glob;
 mod jobs;
 mod local;

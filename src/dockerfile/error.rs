@@ -55,13 +55,10 @@ pub(super) const MAX_ERRORS: usize = 100;
 /// Characters of a word that a message quotes: it may be of any length.
 const MAX_QUOTED: usize = 60;
 
-/// A word for a message: in one line, and cut.
+/// A word for a message: cut, and that of a heredoc in one line.
 pub(super) fn quoted(word: &str) -> String {
-    let mut text: String = word
-        .chars()
-        .take(MAX_QUOTED)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let letters = word.chars().take(MAX_QUOTED);
+    let mut text: String = letters.map(|c| if c == '\n' { ' ' } else { c }).collect();
     if word.chars().nth(MAX_QUOTED).is_some() {
         text.push('…');
     }

@@ -3,8 +3,10 @@
 
 mod kind;
 
+use crate::buildfile::SnapshotError;
 use crate::context::SelectError;
 use crate::progress::{Cancelled, Progress};
+use crate::secret::printable;
 use crate::{
     base, buildfile, context, dockerfile, image, net, output, registry, rootfs, runner, step, store,
 };
@@ -378,6 +380,21 @@ impl Error {
             Self::Instruction(error) => error.hint(),
             Self::Image(_) | Self::Io(_) | Self::Cancelled(_) => None,
         }
+    }
+
+    /// What it says and why, outermost first, each fit for a terminal: see [`printable`]. The problems of a build file
+    /// are laid out in lines, and stay so; all others are one line each.
+    #[must_use]
+    pub fn messages(&self) -> Vec<String> {
+        let first: &dyn std::error::Error = self;
+        let causes = std::iter::successors(Some(first), |error| error.source());
+        let mut messages: Vec<String> = causes.map(|cause| printable(&cause.to_string())).collect();
+        if let Self::BuildFile(buildfile::Error::Invalid(_))
+        | Self::Context(context::Error::Snapshot(SnapshotError::Invalid(_))) = self
+        {
+            messages[0] = self.to_string();
+        }
+        messages
     }
 
     /// The last lines that a failed step printed.

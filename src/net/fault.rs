@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 
 use super::proxy::Proxy;
-use super::words::printable;
+use super::words::short;
 use crate::progress::Cancelled;
 
 /// Why there is no answer to an HTTP request.
@@ -298,9 +298,7 @@ fn cause_of(error: &Cause) -> Option<&Cause> {
 fn root_cause(error: &reqwest::Error) -> String {
     // Only reqwest's own errors print URLs, and they are never the innermost one, but for one kind.
     match causes(error).last() {
-        Some(last) if last.downcast_ref::<reqwest::Error>().is_none() => {
-            printable(&last.to_string())
-        }
+        Some(last) if last.downcast_ref::<reqwest::Error>().is_none() => short(&last.to_string()),
         _ => "the request could not be sent".to_owned(),
     }
 }
@@ -320,7 +318,7 @@ fn tls_fault(error: &reqwest::Error) -> Option<Fault> {
             Fault::ClientCertificate(format!("{alert:?}"))
         }
         rustls::Error::InvalidMessage(_) => Fault::NotTls,
-        other => Fault::Other(printable(&other.to_string())),
+        other => Fault::Other(short(&other.to_string())),
     })
 }
 
@@ -352,6 +350,6 @@ fn distrust(reason: &rustls::CertificateError) -> String {
             "it is an authority's certificate (`CA:TRUE`), which cannot be a server's as well"
                 .to_owned()
         }
-        other => printable(&other.to_string()),
+        other => short(&other.to_string()),
     }
 }

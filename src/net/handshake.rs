@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::words::printable;
+use super::words::short;
 use crate::secret::Secret;
 
 /// Whose head is longer than this does not speak HTTP.
@@ -53,10 +53,7 @@ pub(super) fn http(
         Some(status) if status.starts_with("407") => {
             Err(io::Error::other("it wants a user name and a password"))
         }
-        Some(status) => Err(io::Error::other(format!(
-            "it answered {}",
-            printable(status)
-        ))),
+        Some(status) => Err(io::Error::other(format!("it answered {}", short(status)))),
         None => Err(io::Error::other("it does not speak HTTP")),
     }
 }

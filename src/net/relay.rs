@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::Url;
 
-use super::words::printable;
 use super::{Client, handshake};
 use crate::progress::Progress;
-use crate::secret::Secret;
+use crate::secret::{Secret, printable};
 
 /// The user that the relay lets in.
 const USER: &str = "step";

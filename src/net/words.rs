@@ -1,4 +1,4 @@
-//! What a server says when it refuses, made fit to be shown.
+//! What a server says when it refuses.
 //!
 //! Registries say it as in the distribution specification, section "Error Codes".
 
@@ -37,7 +37,7 @@ pub(crate) async fn words(mut response: reqwest::Response) -> String {
             .unwrap_or_default()
             .to_owned(),
     };
-    printable(&text)
+    short(&text)
 }
 
 fn said_in(document: &serde_json::Value) -> String {
@@ -57,12 +57,8 @@ fn said_in(document: &serde_json::Value) -> String {
     }
 }
 
-/// What a stranger said, fit for a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(300)
-        .collect::<String>()
-        .trim()
-        .to_owned()
+/// What a stranger said, as far as a message quotes it.
+pub(crate) fn short(text: &str) -> String {
+    let text: String = text.trim().chars().take(300).collect();
+    text.trim_end().to_owned()
 }

@@ -24,6 +24,7 @@ use super::{
     CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, family, files, seccomp,
     shown, sys,
 };
+use crate::secret::printable;
 
 /// Docker's default capabilities.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -311,7 +312,8 @@ fn start(
         },
         Err(error) => (126, error),
     };
-    let message = format!("{message}\n");
+    // Of `run` this is a terminal.
+    let message = printable(&message) + "\n";
     let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
     sys::exit(status)
 }

@@ -15,8 +15,10 @@ pub use stack::{Fate, Inputs, Made, Stack};
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use fs_err as fs;
+use regex::Regex;
 
 use crate::cache::{self, Key};
 use crate::digest::Digest;
@@ -426,20 +428,40 @@ pub fn ca_bundle(extra: Option<&Path>, scratch: &Path) -> std::io::Result<Option
     Ok(Some(path))
 }
 
-/// A line of output as a terminal may show it: without what would move a cursor or more.
-fn printable(line: &str) -> String {
-    line.chars()
-        .filter(|c| *c == '\t' || !c.is_control())
-        .collect()
+/// Colours, movements of the cursor, titles of windows (ECMA-48, sections 5.4 and 8.3.89), and any other control.
+static CONTROL: LazyLock<Regex> = LazyLock::new(|| {
+    secret::regex(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))|[\p{Cc}--\t]")
+});
+
+/// What of a line of output a terminal shows, at most.
+fn visible(line: &str) -> String {
+    CONTROL.replace_all(line, "").into_owned()
 }
 
-/// The same without secrets; `hidden` are printable, since what is taken away must not have parted one.
+/// The same without secrets; `hidden` are visible, since what is taken away must not have parted one.
 fn plain(line: &str, hidden: &[String]) -> String {
-    let mut text = printable(line);
+    let mut text = visible(line);
     for secret in hidden {
         text = text.replace(secret, "***");
     }
     secret::mask(&text)
+}
+
+/// What of a secret a log may show on its own: each line, also without the blanks at its ends.
+pub(crate) fn lines_to_hide(text: &str) -> impl Iterator<Item = Secret> {
+    let lines = text.lines().flat_map(|line| [line, line.trim()]);
+    lines
+        .filter(|line| !line.trim().is_empty())
+        .map(Secret::new)
+}
+
+/// What the step [`SYSTEM_PACKAGES`] has left out, if a line of its output says so. Others can print the line as well, so
+/// that it only chooses which of a few sentences the user is told.
+fn left_out(line: &str) -> Option<String> {
+    let (name, suite) = line.strip_prefix("left out: ")?.split_once(" is not in ")?;
+    let is_suite = suite.len() < 20 && suite.bytes().all(|byte| byte.is_ascii_lowercase());
+    (USUAL_PACKAGES.contains(&name) && is_suite)
+        .then(|| format!("the package `{name}` is not in {suite}, and is left out"))
 }
 
 /// Whether next to nothing fits on the disk of `path`.

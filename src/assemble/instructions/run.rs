@@ -13,7 +13,6 @@ use crate::dockerfile::{self, Network, Sharing};
 use crate::error::{Error, InstructionError};
 use crate::mode::Mode;
 use crate::runner::{FILES, Item, Placement, Tmpfs};
-use crate::secret::Secret;
 use crate::step::{self, Counts, Seen, Task};
 use crate::store::{flock, open_lock};
 
@@ -118,7 +117,7 @@ impl Instructor<'_> {
                 };
                 let bytes = fs::read(source)?;
                 let text = String::from_utf8_lossy(&bytes).into_owned();
-                task.hidden.extend(text.lines().map(Secret::new));
+                task.hidden.extend(step::lines_to_hide(&text));
                 if let Some(variable) = env {
                     task.env.push((variable.into(), text.into()));
                     task.private.push(variable.into());

@@ -271,7 +271,7 @@ fn problems_of_yaml_are_shown() {
     "#);
     assert_snapshot!(bad("tag: a\u{7}b\n"), @r#"
     build.yaml:1:7: YAML does not allow this control character
-      1 | tag: a�b
+      1 | tag: a␇b
         |       ^
       hint: remove it; quoted text can name it, such as `"\x07"`
     "#);

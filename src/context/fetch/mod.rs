@@ -13,7 +13,7 @@ pub(super) mod git;
 pub(super) mod http;
 mod kept;
 pub(super) mod scp;
-pub(super) mod ssh;
+pub(crate) mod ssh;
 
 use std::collections::BTreeMap;
 use std::fmt;

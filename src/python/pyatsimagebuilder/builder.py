@@ -47,7 +47,9 @@ class _Log:
             outcome = event["outcome"] or "done"
             self._line(logging.INFO, f"{self._parts.pop(event['id'])}: {outcome} in {event['elapsed']:.1f} s")
         elif kind == "output":
-            self._line(logging.DEBUG, event["line"])
+            self._logger.debug("%s", event["line"])
+            # A step's line cannot be taken for one of the tool's.
+            self.write(f"  | {event['line']}")
         elif kind == "warning":
             self._line(logging.WARNING, event["message"])
         elif kind == "note":

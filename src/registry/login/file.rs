@@ -97,6 +97,25 @@ pub(super) fn parse(place: &Place, bytes: &[u8]) -> Result<Content, LoginError> 
     })
 }
 
+/// For [`crate::fuzz`]: a file of each kind, asked for logins.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    for kind in [Kind::Docker, Kind::Containers, Kind::Old] {
+        let place = Place {
+            path: "auth.json".into(),
+            kind,
+            origin: None,
+        };
+        let Ok(content) = parse(&place, bytes) else {
+            continue;
+        };
+        content.store();
+        for registry in content.registries() {
+            content.knows(&registry);
+            let _ = content.login(&place, &registry, "team/project/image");
+        }
+    }
+}
+
 pub(super) fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_whitespace)
 }

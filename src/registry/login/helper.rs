@@ -78,7 +78,7 @@ impl<'a> Helper<'a> {
         if name.trim().is_empty() || name.contains(['/', '\0']) {
             return Err(LoginError::HelperName {
                 path: named_by.to_owned(),
-                name: one_line(name),
+                name: short(name),
             });
         }
         Ok(Self {
@@ -92,7 +92,7 @@ impl<'a> Helper<'a> {
     pub(super) fn origin(&self) -> String {
         format!(
             "the helper `{}`, named by `{}`",
-            one_line(&self.program),
+            short(&self.program),
             self.named_by.display()
         )
     }
@@ -108,7 +108,7 @@ impl<'a> Helper<'a> {
         }
         let answer: Answer =
             serde_json::from_slice(&outcome.stdout).map_err(|_| LoginError::HelperAnswer {
-                helper: one_line(&self.program),
+                helper: short(&self.program),
                 path: self.named_by.to_owned(),
             })?;
         Ok(match answer {
@@ -160,7 +160,7 @@ impl<'a> Helper<'a> {
         registry: &str,
         secret: Option<&Secret>,
     ) -> LoginError {
-        let helper = one_line(&self.program);
+        let helper = short(&self.program);
         LoginError::HelperFailed {
             path: self.named_by.to_owned(),
             status: outcome.status,
@@ -176,13 +176,13 @@ impl<'a> Helper<'a> {
 
     fn run(&self, action: &str, input: &[u8]) -> Result<Outcome, LoginError> {
         let start = |source| LoginError::HelperStart {
-            helper: one_line(&self.program),
+            helper: short(&self.program),
             path: self.named_by.to_owned(),
             source,
         };
         let program = find(&self.program, &self.environment.path).ok_or_else(|| {
             LoginError::HelperMissing {
-                helper: one_line(&self.program),
+                helper: short(&self.program),
                 path: self.named_by.to_owned(),
             }
         })?;
@@ -200,12 +200,12 @@ impl<'a> Helper<'a> {
         match ended.map_err(start)? {
             Ended::Itself(outcome) => Ok(outcome),
             Ended::TooSlow => Err(LoginError::HelperSlow {
-                helper: one_line(&self.program),
+                helper: short(&self.program),
                 path: self.named_by.to_owned(),
                 limit: self.environment.patience,
             }),
             Ended::TooLong => Err(LoginError::HelperFlood {
-                helper: one_line(&self.program),
+                helper: short(&self.program),
                 path: self.named_by.to_owned(),
                 limit: MOST,
             }),
@@ -235,7 +235,7 @@ impl Outcome {
             Some(secret) if !secret.is_empty() => line.replace(secret, "***"),
             _ => line,
         };
-        one_line(&mask(&line))
+        short(&mask(&line))
     }
 }
 
@@ -350,8 +350,8 @@ fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
         })
 }
 
-/// A stranger's words, fit for one line of a terminal.
-pub(super) fn one_line(text: &str) -> String {
-    let fit = text.chars().filter(|c| !c.is_control());
-    fit.take(SAID).collect::<String>().trim().to_owned()
+/// What a stranger said, as far as a message quotes it.
+pub(super) fn short(text: &str) -> String {
+    let text: String = text.trim().chars().take(SAID).collect();
+    text.trim_end().to_owned()
 }

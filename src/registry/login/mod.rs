@@ -15,7 +15,7 @@
 //! | `error.rs` | what can go wrong |
 
 mod error;
-mod file;
+pub(crate) mod file;
 mod helper;
 mod keep;
 mod places;
@@ -180,7 +180,7 @@ impl Logins {
         password: &Secret,
     ) -> Result<String, LoginError> {
         if user.is_empty() || user.contains(':') || user.contains(char::is_control) {
-            let user = helper::one_line(user);
+            let user = helper::short(user);
             return Err(LoginError::User { user });
         }
         let place = self.place_for(environment, registry)?;

@@ -100,14 +100,16 @@ impl Registries {
         }
         for found in search.files()? {
             let text = fs::read_to_string(&found.path)?;
-            let entries = file::parse(&text, &found.path, found.is_drop_in)?;
-            // Backwards, so that of a file's own entries the first remains.
-            for entry in entries.into_iter().rev() {
-                let prefix = entry.prefix.text().to_owned();
-                registries.entries.insert(prefix, entry);
-            }
+            registries.add(file::parse(&text, &found.path, found.is_drop_in)?);
         }
         Ok(registries)
+    }
+
+    /// Adds the entries of a file. Backwards, so that of its own entries the first remains.
+    fn add(&mut self, entries: Vec<Entry>) {
+        for entry in entries.into_iter().rev() {
+            self.entries.insert(entry.prefix.text().to_owned(), entry);
+        }
     }
 
     /// Where to pull `reference` from, in order. What counts comes last, which is what `location` makes of
@@ -192,6 +194,21 @@ impl Registries {
 
     fn blocking(&self, reference: &Reference) -> Option<&Entry> {
         self.entry(reference).1.filter(|entry| entry.blocked)
+    }
+}
+
+/// For [`crate::fuzz`]: a `registries.conf` and a drop-in, asked for images.
+pub(crate) fn fuzz(text: &str, images: &[Reference]) {
+    for is_drop_in in [false, true] {
+        let mut registries = Registries::default();
+        let path = std::path::Path::new("registries.conf");
+        match file::parse(text, path, is_drop_in) {
+            Ok(entries) => registries.add(entries),
+            Err(error) => drop((error.to_string(), error.hint())),
+        }
+        for image in images {
+            let _ = (registries.sources(image), registries.target(image));
+        }
     }
 }
 

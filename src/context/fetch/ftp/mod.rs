@@ -314,8 +314,7 @@ impl Fault {
         }
     }
 
-    /// The same with the server's words made one short line, that cannot drive a terminal, without the
-    /// password, which a server may repeat.
+    /// The same with the server's words cut, and without the password, which a server may repeat.
     fn presentable(mut self, location: &Location) -> Self {
         if let Self::Login { said, .. }
         | Self::NoTls { said }
@@ -326,9 +325,8 @@ impl Fault {
             if let Some(password) = password.filter(|password| !password.reveal().is_empty()) {
                 *said = said.replace(password.reveal(), "***");
             }
-            let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
-            let line = line.chars().filter(|c| !c.is_control()).take(MAX_WORDS);
-            *said = line.collect();
+            let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            *said = words.chars().take(MAX_WORDS).collect();
         }
         self
     }

@@ -312,6 +312,7 @@ fn what_does_not_pass_is_reported() {
         let address = format!("127.0.0.1:{}", server.port);
         failure(&format!("ftp://{login}{address}/{path}"), patience(script))
             .replace(&address, "HOST")
+            .replace('\x1b', "␛")
     };
     insta::assert_snapshot!(
         told(&[Wrong::Short(1000), Wrong::Short(0)], "", "dir/file"),
@@ -347,7 +348,7 @@ fn what_does_not_pass_is_reported() {
     hint: write it as the server shows it, with special characters percent-encoded
     ");
     insta::assert_snapshot!(told(&[Wrong::Tells], "me:pa%20ss@", "dir/file"), @"
-    failed to fetch `ftp://***@HOST/dir/file`: the login was refused: `530 not with *** [2J`
+    failed to fetch `ftp://***@HOST/dir/file`: the login was refused: `530 not with *** ␛[2J`
     hint: check user and password; special characters in a URL are percent-encoded
     ");
     insta::assert_snapshot!(told(&[Wrong::Lacks(&["RETR"])], "me:pa%20ss@", "dir/file"), @"

@@ -130,7 +130,7 @@ impl Checkout<'_> {
             self.progress.check()?;
             let name = OsStr::from_bytes(entry.name_bytes());
             let inside = inside.join(name);
-            let bad = || Problem::Path(printable(&inside));
+            let bad = || Problem::Path(short(&inside));
             if !is_plain(entry.name_bytes()) {
                 return Err(bad());
             }
@@ -143,7 +143,7 @@ impl Checkout<'_> {
                 Kind::File { mode } => self.file(entry.id(), &to, &inside, mode),
                 Kind::Link => self.link(entry.id(), &to, &inside),
                 Kind::Submodule => {
-                    self.left_out.submodules.push(printable(&inside));
+                    self.left_out.submodules.push(short(&inside));
                     make_directory(&to).map_err(Problem::Io)
                 }
             };
@@ -163,7 +163,7 @@ impl Checkout<'_> {
         let object = self.objects.read(id)?;
         let bytes = object.data();
         if bytes.len() <= LARGEST_POINTER && bytes.starts_with(POINTER) {
-            self.left_out.pointers.push(printable(inside));
+            self.left_out.pointers.push(short(inside));
         }
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -176,7 +176,7 @@ impl Checkout<'_> {
     }
 
     fn link(&self, id: Oid, to: &Path, inside: &Path) -> Result<(), Problem> {
-        let bad = || Problem::Path(printable(inside));
+        let bad = || Problem::Path(short(inside));
         if self.objects.read_header(id)?.0 > LONGEST_TARGET {
             return Err(bad());
         }
@@ -218,10 +218,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, PermissionsExt::from_mode(0o755))
 }
 
-fn printable(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .take(200)
-        .collect()
+fn short(path: &Path) -> String {
+    path.to_string_lossy().chars().take(200).collect()
 }

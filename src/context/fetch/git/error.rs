@@ -115,9 +115,9 @@ impl Error {
 }
 
 impl Problem {
-    /// What a server said, in one short line that hides credentials.
+    /// What a server said, without credentials.
     pub(super) fn refused(words: &[u8]) -> Self {
-        Self::Refused(line(&String::from_utf8_lossy(words)))
+        Self::Refused(short(&String::from_utf8_lossy(words)))
     }
 
     /// A connection that gave no more.
@@ -130,7 +130,7 @@ impl Problem {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     "nothing came for too long".to_owned()
                 }
-                _ => line(&error.to_string()),
+                _ => short(&error.to_string()),
             }),
         }
     }
@@ -182,16 +182,12 @@ impl Problem {
 
 impl From<git2::Error> for Problem {
     fn from(error: git2::Error) -> Self {
-        Self::Objects(line(error.message()))
+        Self::Objects(short(error.message()))
     }
 }
 
-/// The beginning of a text that somebody else wrote, fit for a terminal.
-fn line(text: &str) -> String {
-    let printable: String = mask(text.trim())
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(400)
-        .collect();
-    printable.trim().to_owned()
+/// What a stranger said, as far as a message quotes it.
+fn short(text: &str) -> String {
+    let text: String = mask(text.trim()).chars().take(400).collect();
+    text.trim_end().to_owned()
 }

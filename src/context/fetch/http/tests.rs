@@ -235,7 +235,7 @@ fn what_passes_is_tried_again() {
         });
         let error = get(&server, "x?secret=signature").unwrap_err();
         assert!(error.contains(&format!("answered {status}")), "{error}");
-        assert!(error.contains(": not [31mhere; "), "{error}");
+        assert!(error.contains(": not \u{1b}[31mhere; "), "{error}");
         assert!(!error.contains("signature"), "{error}");
         assert_eq!(server.requests().len(), 1, "{status}");
     }

@@ -1,6 +1,6 @@
 //! What a server lists: a tree as a whole, checked, before anything of it is fetched.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ impl Remote<'_> {
         if let Some(twice) = names.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(Error::Twice {
                 path: self.place(path),
-                name: escaped(&twice[0].name),
+                name: twice[0].name.to_string_lossy().into_owned(),
             });
         }
         for mut entry in names {
@@ -167,7 +167,7 @@ impl Remote<'_> {
             if name.is_empty() || name.as_bytes().iter().any(|byte| matches!(byte, 0 | b'/')) {
                 return Err(Error::Name {
                     path: self.place(path),
-                    name: escaped(&name),
+                    name: name.to_string_lossy().into_owned(),
                 });
             }
             if names.len() == limit || depth > DEPTH {
@@ -184,8 +184,4 @@ impl Remote<'_> {
             names.push(Entry::new(depth, name, &stat, kind));
         }
     }
-}
-
-fn escaped(name: &OsStr) -> String {
-    name.as_bytes().escape_ascii().to_string()
 }

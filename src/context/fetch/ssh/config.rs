@@ -85,6 +85,26 @@ impl Settings {
     }
 }
 
+/// For [`crate::fuzz`]: what a file that includes no other one says of a host.
+pub(crate) fn fuzz(text: &str) {
+    let path = Path::new("config");
+    let mut reader = Reader {
+        query: Query {
+            host: "host.example.com",
+            user: None,
+            local_user: "me",
+        },
+        home: path,
+        progress: &Progress::silent(),
+        settings: Settings::default(),
+    };
+    let origin = Origin {
+        folder: path,
+        private: false,
+    };
+    let _ = reader.text(text, path, origin, true, INCLUDE_DEPTH);
+}
+
 struct Reader<'a> {
     query: Query<'a>,
     home: &'a Path,
@@ -106,8 +126,20 @@ impl Reader<'_> {
             check_owner(path)?;
         }
         let text = fs::read(path).map_err(Error::Io)?;
+        let text = String::from_utf8_lossy(&text);
+        self.text(&text, path, origin, enclosing, depth)
+    }
+
+    fn text(
+        &mut self,
+        text: &str,
+        path: &Path,
+        origin: Origin<'_>,
+        enclosing: bool,
+        depth: usize,
+    ) -> Result<(), Error> {
         let mut active = enclosing;
-        for (index, line) in String::from_utf8_lossy(&text).lines().enumerate() {
+        for (index, line) in text.lines().enumerate() {
             let Some((keyword, rest)) = split(line) else {
                 continue;
             };

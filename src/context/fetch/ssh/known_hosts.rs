@@ -130,6 +130,23 @@ fn read(text: &str, file: &Path, host: &str, port: u16, session: &Session, known
     }
 }
 
+/// For [`crate::fuzz`]: what a file says of hosts, and of a key that one shows.
+pub(crate) fn fuzz(text: &str) {
+    let Ok(session) = Session::new() else { return };
+    let key = HostKey {
+        kind: "ssh-ed25519".to_owned(),
+        text: "A".to_owned(),
+        fingerprint: String::new(),
+    };
+    for (host, port) in [("host.example.com", PORT), ("10.0.0.1", 2222)] {
+        let mut known = Vec::new();
+        let file = Path::new("known_hosts");
+        read(text, file, host, port, &session, &mut known);
+        judge(&known, &key);
+        algorithms(&known, &["ssh-ed25519", "rsa-sha2-512"]);
+    }
+}
+
 /// What a line calls a host: `host`, or `[host]:port`.
 pub(super) fn name(host: &str, port: u16) -> String {
     let host = host.to_lowercase();

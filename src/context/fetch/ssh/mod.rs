@@ -12,10 +12,10 @@
 //! | `login.rs`, `key.rs` | who the user is |
 //! | `words.rs` | quotes, patterns and tokens of ssh's files |
 
-mod config;
+pub(crate) mod config;
 mod error;
 mod key;
-mod known_hosts;
+pub(crate) mod known_hosts;
 mod login;
 mod target;
 mod way;

@@ -295,7 +295,7 @@ fn check(name: &str, valid: bool) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Name {
-        name: name.escape_debug().to_string(),
+        name: name.to_owned(),
     })
 }
 

@@ -109,7 +109,7 @@ fn a_helper_that_fails_says_why_itself() {
             ": no key",
         ),
         ("echo locked; exit 3", ": locked"),
-        ("printf 'a\\033[31mb\\n' >&2; exit 3", ": a[31mb"),
+        ("printf 'a\\033[31mb\\n' >&2; exit 3", ": a\u{1b}[31mb"),
         (
             "echo 'https://me:PLANTED@h.example failed' >&2; exit 3",
             ": https://***@h.example failed",
@@ -120,7 +120,10 @@ fn a_helper_that_fails_says_why_itself() {
             &format!("echo {long} >&2; exit 3"),
             &format!(": {}", "x".repeat(200)),
         ),
-        ("head -c 300000 /dev/zero >&2; exit 3", ""),
+        (
+            "head -c 300000 /dev/zero >&2; exit 3",
+            &format!(": {}", "\0".repeat(200)),
+        ),
     ] {
         let expected = format!(
             "the credential helper `docker-credential-h`, named by `/{CONFIG}`, failed (exit status: 3){said} | try it by hand: `echo h.example | docker-credential-h get`"
