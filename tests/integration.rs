@@ -15,6 +15,8 @@ mod containers;
 mod events;
 /// What images and steps write: on a terminal, in a log.
 mod foreign;
+/// Readers of what others write, with bytes that nobody should write.
+mod fuzz;
 /// The support code itself: a test that cannot fail is a defect.
 mod harness;
 /// Local files, renaming, modes, links, `pip-config`, environment: what ends up in the image.
