@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
@@ -52,6 +52,7 @@ pub fn export(
     let part = progress.start(format!("write the cache to `{}`", folder.display()));
     let mut layout = LayoutWriter::open(folder, store)?;
     let mut carried = Carried::default();
+    let mut untrusted = 0;
     for file in fs::read_dir(store.steps_path())? {
         progress.check()?;
         let file = file?;
@@ -59,6 +60,10 @@ pub fn export(
         let (Some(key), Some(entry)) = (key, Entry::open(&file.path())) else {
             continue;
         };
+        if !seal.trusts(&entry) {
+            untrusted += 1;
+            continue;
+        }
         let layer = entry.layer.as_ref();
         if !layer.is_none_or(|layer| store.has(&layer.descriptor)) {
             continue;
@@ -78,6 +83,11 @@ pub fn export(
     }
     layout.complete()?;
     part.finish("");
+    if untrusted > 0 {
+        progress.warn(format!(
+            "{untrusted} entries of the store are left out: they were neither made here nor signed with this key"
+        ));
+    }
     Ok(carried)
 }
 
@@ -144,7 +154,7 @@ fn take(
         return Ok(None);
     };
     let path = Entry::path(store, &key);
-    let known = Entry::open(&path).filter(|known| known.at >= entry.at);
+    let known = Entry::open(&path).filter(|known| known.at >= entry.at && seal.trusts(known));
     if let Some(layer) = &entry.layer {
         layout.bring(std::slice::from_ref(&layer.descriptor), store, progress)?;
     }
@@ -152,9 +162,11 @@ fn take(
         store.replace(&path, &store::json(&entry))?;
         // It does not become younger by being carried.
         let used = annotation(USED).and_then(|text| text.parse().ok());
+        let used = used.and_then(|used| UNIX_EPOCH.checked_add(Duration::from_secs(used)));
         if let Some(used) = used {
             let file = fs::File::options().write(true).open(&path)?;
-            file.set_modified(UNIX_EPOCH + Duration::from_secs(used))?;
+            // What claims to be of the future would never be pruned.
+            file.set_modified(used.min(SystemTime::now()))?;
         }
     }
     Ok(Some(entry))

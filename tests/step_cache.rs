@@ -474,6 +474,103 @@ fn entries_of_others_are_not_trusted_and_a_failing_cache_fails_nothing() {
     assert_eq!(said.matches("is not used any more").count(), 1, "{said}");
 }
 
+/// Changes the entries of a store.
+fn rewrite(ground: &Ground, change: impl Fn(&mut Value)) {
+    for entry in fs::read_dir(ground.bench.store().join("steps")).expect("it is there") {
+        let path = entry.expect("ours").path();
+        let text = fs::read_to_string(&path).expect("ours");
+        let mut entry: Value = serde_json::from_str(&text).expect("it is JSON");
+        if entry["at"].is_number() {
+            change(&mut entry);
+            fs::write(&path, entry.to_string()).expect("ours");
+        }
+    }
+}
+
+#[test]
+fn with_a_key_only_entries_count_that_were_made_here_or_signed() {
+    let (Some(forger), Some(ground), Some(other)) = (Ground::new(), Ground::new(), Ground::new())
+    else {
+        return;
+    };
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let open = shared(&forger, &registry);
+    let signed = registry.reference("team/signed");
+    let keyed = ["--cache-repo", &signed, "--cache-key-file", "key"];
+    for ground in [&ground, &other] {
+        ground.bench.write("key", [7; 32]);
+    }
+    let export = |ground: &Ground| {
+        let kept = ground.bench.path("kept");
+        let kept = kept.to_str().expect("UTF-8");
+        let run = ground
+            .bench
+            .run(["cache", "export", kept, "--cache-key-file", "key"]);
+        (run.stdout().to_owned(), run.stderr().to_owned())
+    };
+    // Somebody without the key puts entries into a cache, which are once taken without a key.
+    forger.build(&[&*open[0], &*open[1]]);
+    let (_, said) = ground.build(&[&*open[0], &*open[1]]);
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+    let (written, said) = export(&ground);
+    assert!(
+        said.contains("neither made here nor signed with this key"),
+        "{said}"
+    );
+    assert!(
+        ["1", "2", "3"]
+            .map(|count| format!("written {count} entries"))
+            .iter()
+            .any(|few| written.starts_with(few)),
+        "the workspace's at least, and no step's: {written}"
+    );
+    assert_eq!(ground.first_run(&[]), None);
+    let (found, _) = ground.first_run(&keyed).expect("none of them counts");
+    assert_eq!(found, VENV);
+    let (_, said) = ground.build(&keyed);
+    assert!(!said.contains("cached"), "{said}");
+    assert!(
+        !said.contains("to be trusted"),
+        "nothing unsigned was put there: {said}"
+    );
+
+    // Whoever has the key takes them, and may pass them on.
+    let (_, said) = other.build(&keyed);
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+    let (_, said) = export(&other);
+    assert!(!said.contains("left out"), "{said}");
+    let elsewhere = registry.reference("team/elsewhere");
+    let keyed = ["--cache-repo", &elsewhere, "--cache-key-file", "key"];
+    assert_eq!(other.first_run(&keyed), None);
+    other.bench.write("key", [8; 32]);
+    let (found, _) = other
+        .first_run(&keyed)
+        .expect("they have another signature");
+    assert_eq!(found, VENV);
+
+    // Earlier versions remembered no origin.
+    rewrite(&ground, |entry| {
+        entry.as_object_mut().expect("an entry").remove("origin");
+    });
+    let nowhere = registry.reference("team/nowhere");
+    let keyed = ["--cache-repo", &nowhere, "--cache-key-file", "key"];
+    assert_eq!(ground.first_run(&[]), None);
+    let (found, _) = ground
+        .first_run(&keyed)
+        .expect("anybody could have made them");
+    assert_eq!(found, VENV);
+
+    // What claims to be of the future does not stay young.
+    rewrite(&ground, |entry| entry["at"] = json!(99_999_999_999_u64));
+    assert_eq!(ground.first_run(&[]), None);
+    let (found, _) = ground
+        .first_run(&["--cache-ttl", "1d"])
+        .expect("none has an age");
+    assert_eq!(found, VENV);
+}
+
 #[test]
 fn what_a_registry_promises_and_cannot_give_is_made_here() {
     for damage in ["gone", "other bytes"] {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ring::hmac;
 
-use super::Entry;
+use super::{Entry, Origin};
 use crate::digest::{DiffId, Digest};
 use crate::manifest::{Descriptor, Layer, Manifest, media_type};
 use crate::store;
@@ -28,19 +28,44 @@ const SIGNATURE: &str = "io.github.pyats-image-build.signature";
 /// How entries are signed, if they are. Without a key all are written unsigned, and taken as they are.
 #[derive(Debug, Clone, Default)]
 pub struct Seal {
-    key: Option<hmac::Key>,
+    key: Option<SealKey>,
+}
+
+#[derive(Debug, Clone)]
+struct SealKey {
+    hmac: hmac::Key,
+    /// Tells keys apart, and nothing else of them.
+    id: String,
 }
 
 impl Seal {
     /// Signs entries with a key (HMAC-SHA-256), and takes no others.
     #[must_use]
     pub fn with_key(key: &[u8]) -> Self {
+        let hmac = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let id = hmac::sign(&hmac, b"pyats-image-build key id");
+        let id = hex::encode(&id.as_ref()[..16]);
         Self {
-            key: Some(hmac::Key::new(hmac::HMAC_SHA256, key)),
+            key: Some(SealKey { hmac, id }),
         }
     }
 
-    /// The artifact of an entry. [`EMPTY`] may be one of its blobs.
+    /// Names the key, if there is one.
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.id.as_str())
+    }
+
+    /// Whether an entry of the store counts, and may be signed: with a key, only if it was made here or signed with that key.
+    #[must_use]
+    pub(crate) fn trusts(&self, entry: &Entry) -> bool {
+        match (self.key_id(), &entry.origin) {
+            (None, _) | (Some(_), Some(Origin::Made)) => true,
+            (Some(own), Some(Origin::Verified(id))) => own == id,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// The artifact of an entry. [`EMPTY`] may be one of its blobs. Only what the seal [trusts](Self::trusts) is to be written.
     #[must_use]
     pub(crate) fn write(&self, key: &Digest, entry: &Entry) -> Manifest {
         let mut annotations = BTreeMap::from([
@@ -55,7 +80,7 @@ impl Seal {
             annotate(ANSWER, answer.clone());
         }
         if let Some(own) = &self.key {
-            let signature = hmac::sign(own, &words(key, entry));
+            let signature = hmac::sign(&own.hmac, &words(key, entry));
             annotate(SIGNATURE, hex::encode(signature));
         }
         let empty = Descriptor::new(EMPTY_TYPE, Digest::of(EMPTY), EMPTY.len() as u64);
@@ -87,17 +112,26 @@ impl Seal {
             layer,
             answer: annotation(ANSWER).cloned(),
             at: annotation(AT)?.parse().ok()?,
+            origin: None,
         };
-        if let Some(own) = &self.key {
-            let signature = hex::decode(annotation(SIGNATURE)?).ok()?;
-            hmac::verify(own, &words(key, &entry), &signature).ok()?;
-        }
-        Some(entry)
+        let Some(own) = &self.key else {
+            return Some(entry);
+        };
+        let signature = hex::decode(annotation(SIGNATURE)?).ok()?;
+        hmac::verify(&own.hmac, &words(key, &entry), &signature).ok()?;
+        Some(Entry {
+            origin: Some(Origin::Verified(own.id.clone())),
+            ..entry
+        })
     }
 }
 
 /// What is signed: all that is taken from an entry, and the key that it is for.
 fn words(key: &Digest, entry: &Entry) -> Vec<u8> {
+    let entry = Entry {
+        origin: None,
+        ..entry.clone()
+    };
     store::json(&("pyats-image-build step", key, entry))
 }
 
@@ -119,12 +153,21 @@ mod tests {
             Entry::new("question").with_answer(""),
         ];
         let (open, sealed) = (Seal::default(), Seal::with_key(&[7; 32]));
+        let id = sealed.key_id().unwrap().to_owned();
         for entry in entries {
+            let with = |origin| Entry {
+                origin,
+                ..entry.clone()
+            };
             let manifest = open.write(&key, &entry);
-            assert_eq!(open.read(&key, &manifest).as_ref(), Some(&entry));
+            assert_eq!(open.read(&key, &manifest), Some(with(None)));
             assert_eq!(sealed.read(&key, &manifest), None);
             let manifest = sealed.write(&key, &entry);
-            assert_eq!(sealed.read(&key, &manifest).as_ref(), Some(&entry));
+            let verified = with(Some(Origin::Verified(id.clone())));
+            assert_eq!(sealed.read(&key, &manifest).as_ref(), Some(&verified));
+            assert!(sealed.trusts(&verified) && sealed.trusts(&entry));
+            assert!(!Seal::with_key(&[8; 32]).trusts(&verified));
+            assert!(!sealed.trusts(&with(None)) && open.trusts(&with(None)));
             assert_eq!(sealed.read(&Digest::of(b"other"), &manifest), None);
             assert_eq!(Seal::with_key(&[8; 32]).read(&key, &manifest), None);
             // Each thing that is taken from an artifact is signed.

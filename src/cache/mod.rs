@@ -2,6 +2,7 @@
 //!
 //! An entry is a small file of the store that names the step's layer; the layer itself is a blob like any other. What
 //! is damaged, or names a layer that is not there, counts as absent: a cache can make a build slow, and never wrong.
+//! An entry remembers its [`Origin`]. Where a key is given ([`Seal`]), entries that anybody could have made do not count.
 //!
 //! For other machines the same entries can lie in a repository of a registry (`remote.rs`), as artifacts (`artifact.rs`).
 
@@ -30,12 +31,16 @@ pub struct Cache {
     store: Store,
     policy: Policy,
     remote: Option<Remote>,
+    /// Says which entries count.
+    seal: Seal,
     /// Tells the builds of one store apart, for [`Cache::changes`].
     build: String,
 }
 
 /// Between two looks whether another build has ended.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How far the clock of another machine may be ahead, in seconds.
+const SKEW: u64 = 300;
 
 /// What is taken from a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +63,23 @@ pub struct Entry {
     pub answer: Option<String>,
     /// In seconds since 1970.
     pub at: u64,
+    /// Absent if anybody could have made it; earlier versions remembered none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// Why an entry is to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// It was made in this store.
+    Made,
+    /// It was signed with the key that has this id.
+    Verified(String),
 }
 
 impl Entry {
-    /// Of this moment.
+    /// Made here and now.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
@@ -69,6 +87,7 @@ impl Entry {
             layer: None,
             answer: None,
             at: now(),
+            origin: Some(Origin::Made),
         }
     }
 
@@ -108,14 +127,20 @@ impl Cache {
             store: store.clone(),
             policy,
             remote: None,
+            seal: Seal::default(),
             build: build.to_owned(),
         }
     }
 
-    /// The same, with the entries of a registry as well.
+    /// The same, with the entries of a registry as well. If those have to be signed, no others count here either.
     #[must_use]
     pub fn with(self, remote: Option<Remote>) -> Self {
-        Self { remote, ..self }
+        let seal = remote.as_ref().map(|remote| remote.seal().clone());
+        Self {
+            seal: seal.unwrap_or_default(),
+            remote,
+            ..self
+        }
     }
 
     /// The same without a registry, if there is one.
@@ -138,6 +163,7 @@ impl Cache {
         let path = self.path(&key);
         let is_there = |layer: &Layer| self.store.has(&layer.descriptor);
         let own: Option<Entry> = self.read(&path);
+        let own = own.filter(|entry| self.seal.trusts(entry));
         let own = own.filter(|entry| entry.layer.as_ref().is_none_or(is_there));
         if let Some(entry) = own.filter(|entry| self.is_young(entry)) {
             // It may have been made before there was such a cache.
@@ -149,15 +175,16 @@ impl Cache {
         }
         let found = self.remote.as_ref()?.find(&key, &self.store, progress);
         let entry = found.filter(|entry| self.is_young(entry))?;
-        // It is as good as one that was made here, once its layer is here.
         let _ = self.write(&path, &entry);
         Some(entry)
     }
 
     fn is_young(&self, entry: &Entry) -> bool {
-        // Zero, if the clock was set back.
-        let age = Duration::from_secs(now().saturating_sub(entry.at));
-        self.policy.ttl.is_none_or(|ttl| age <= ttl)
+        let now = now();
+        let age = Duration::from_secs(now.saturating_sub(entry.at));
+        // What claims to be of the future would stay young.
+        let is_dated = entry.at <= now.saturating_add(SKEW);
+        self.policy.ttl.is_none_or(|ttl| is_dated && age <= ttl)
     }
 
     /// Whether anything is taken from it.
@@ -281,13 +308,13 @@ mod tests {
         fs::write(&entry, format!("{head}\"at\":1}}")).unwrap();
         assert!(used.find(&one, &silent()).is_some());
         assert_eq!(cache(policy(true, Some(60))).find(&one, &silent()), None);
-        // A clock that was set back makes nothing old.
-        fs::write(&entry, format!("{head}\"at\":99999999999}}")).unwrap();
-        assert!(
-            cache(policy(true, Some(60)))
-                .find(&one, &silent())
-                .is_some()
-        );
+        // The clock of another machine may be a little ahead, and what is of the future has no age.
+        for (ahead, is_young) in [(SKEW / 2, true), (SKEW * 2, false)] {
+            fs::write(&entry, format!("{head}\"at\":{}}}", now() + ahead)).unwrap();
+            assert!(used.find(&one, &silent()).is_some());
+            let found = cache(policy(true, Some(60))).find(&one, &silent());
+            assert_eq!(found.is_some(), is_young, "{ahead}");
+        }
         fs::remove_file(store.blob_path(&blob.digest)).unwrap();
         assert_eq!(used.find(&one, &silent()), None);
         fs::write(&entry, "{").unwrap();

@@ -73,6 +73,11 @@ impl Remote {
         }
     }
 
+    /// How its entries are signed.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
     /// The entry of a key, if there is one that is to be used.
     pub(super) fn find(&self, key: &Digest, store: &Store, progress: &Progress) -> Option<Entry> {
         if self.mode == Mode::Write || self.is_down() {
@@ -98,13 +103,21 @@ impl Remote {
         if let Some(layer) = &entry.layer {
             let _ = store.saw(&layer.descriptor.digest, &self.repository);
         }
-        let _ = store.saw(key, &self.repository);
+        let _ = store.saw(key, &self.mark());
         Some(entry)
     }
 
-    /// Whether an entry was seen there, or put there.
+    /// Whether an entry was seen there, or put there, signed as it has to be.
     pub(super) fn has_seen(&self, key: &Digest, store: &Store) -> bool {
-        store.seen(key).contains(&self.repository)
+        store.seen(key).contains(&self.mark())
+    }
+
+    /// What the store remembers of an entry that is there.
+    fn mark(&self) -> String {
+        match self.seal.key_id() {
+            Some(id) => format!("{} signed with {id}", self.repository),
+            None => self.repository.clone(),
+        }
     }
 
     /// Puts an entry there.
@@ -121,7 +134,7 @@ impl Remote {
             self.client.push(&content, &reference, store, &silent)
         });
         match put {
-            Ok(()) => drop(store.saw(key, &self.repository)),
+            Ok(()) => drop(store.saw(key, &self.mark())),
             Err(error) => self.fails(&error, progress),
         }
     }
