@@ -1,10 +1,12 @@
 //! Opens what lies at a path inside a root that nobody vouches for: no link in it leads out, as if the root were the
-//! root of the process. Imports nothing of this crate.
+//! root of the process. And finds the end of links that lead where nobody else wants. Imports nothing of this crate.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Component, Path};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -33,7 +35,28 @@ pub(crate) fn open(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedF
     }
 }
 
-/// The same, step by step. Nobody else may change the tree meanwhile.
+/// The path at the end of all links at `path`, of which none may belong to another user: in a folder that others may write
+/// to, it would lead where they want.
+pub(crate) fn end_of_links(path: &Path) -> io::Result<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let metadata = match fs_err::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_symlink() => metadata,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(path),
+        };
+        if ![user, 0].contains(&metadata.uid()) {
+            let text = format!("`{}` is a link of another user's", path.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let to = fs_err::read_link(&path)?;
+        path = path.parent().map_or(to.clone(), |folder| folder.join(&to));
+    }
+    Err(Errno::LOOP.into())
+}
+
+/// As [`open`], step by step. Nobody else may change the tree meanwhile.
 fn walk(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let here = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // The directories from the root to where the walk is.

@@ -1,7 +1,7 @@
 //! A folder that is an OCI image layout.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +89,16 @@ impl LayoutWriter {
     /// Begins with an index that names nothing.
     pub fn open(path: &Path, store: &Store) -> Result<Self, Error> {
         fs::create_dir_all(path.join(BLOBS))?;
+        // Blobs would be written, and removed, wherever a link leads.
+        for folder in [path.join("blobs"), path.join(BLOBS)] {
+            if fs::symlink_metadata(&folder)?.is_symlink() {
+                let wanted = "a folder of its own";
+                return Err(Error::Taken {
+                    path: folder,
+                    wanted,
+                });
+            }
+        }
         write_file(&path.join("oci-layout"), |file| Ok(file.write_all(LAYOUT)?))?;
         Ok(Self {
             path: path.to_owned(),
@@ -122,9 +132,11 @@ impl LayoutWriter {
     /// Writes the index, and removes all blobs that were not put there.
     pub fn complete(self) -> Result<(), Error> {
         self.write_index()?;
+        let is_blob = |name: &OsStr| name.to_str().is_some_and(is_digest);
         for entry in fs::read_dir(self.path.join(BLOBS))? {
             let entry = entry?;
-            if entry.file_type()?.is_file() && !self.put.contains(&entry.file_name()) {
+            let name = entry.file_name();
+            if entry.file_type()?.is_file() && is_blob(&name) && !self.put.contains(&name) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -154,6 +166,11 @@ impl LayoutWriter {
             Ok(file.write_all(&store::json(&self.index))?)
         })
     }
+}
+
+/// Whether a name is that of a blob.
+fn is_digest(name: &str) -> bool {
+    format!("sha256:{name}").parse::<Digest>().is_ok()
 }
 
 /// Where the blobs of a layout are.

@@ -9,7 +9,9 @@ mod file;
 mod layout;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -210,28 +212,49 @@ pub fn write(
 
 /// An error if no small file can be written to `path`; asked before the build begins.
 pub fn check_file(path: &Path) -> Result<(), Error> {
-    if path.is_dir() {
-        let path = path.to_owned();
-        return Err(Error::Taken {
-            path,
-            wanted: "a file",
-        });
-    }
-    // A device or a pipe is written to as it is.
-    if path.exists() && !path.is_file() {
+    if is_written_in_place(path)? {
         return Ok(());
     }
     is_writable(file::parent(path))
 }
 
-/// Replaces the small file at `path`, at once or not at all. A device, a pipe, or what a link leads to is
-/// written to.
+/// Replaces the small file at `path`, at once or not at all. A link is replaced too: in a folder that others may write
+/// to, it would lead where they want. Devices, pipes and open files (`/dev/stdout`) are written to.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let plain = fs::symlink_metadata(path).map_or(true, |metadata| metadata.is_file());
-    if plain {
-        return file::write_file(path, |file| Ok(file.write_all(bytes)?));
+    if is_written_in_place(path)? {
+        let mut file = fs::OpenOptions::new().append(true).open(path)?;
+        return Ok(file.write_all(bytes)?);
     }
-    Ok(fs::write(path, bytes)?)
+    file::write_file(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// Whether a small file is a device, a pipe or an open file. An error if nothing can be written to what is there.
+fn is_written_in_place(path: &Path) -> Result<bool, Error> {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(false);
+    };
+    let kind = metadata.file_type();
+    let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    let taken = |wanted| {
+        let path = path.to_owned();
+        Err(Error::Taken { path, wanted })
+    };
+    if kind.is_dir() || path.as_os_str().as_bytes().ends_with(b"/") {
+        return taken("a file");
+    }
+    if kind.is_fifo() && !is_ours {
+        return taken("a pipe of yours");
+    }
+    Ok(is_descriptor(path) || !(kind.is_file() || kind.is_symlink()))
+}
+
+/// Whether a path names a file that this process has open.
+fn is_descriptor(path: &Path) -> bool {
+    let standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    standard.iter().any(|name| path == Path::new(name))
+        || ["/dev/fd", "/proc"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
 }
 
 fn is_writable(directory: &Path) -> Result<(), Error> {

@@ -16,10 +16,9 @@ use serde_json::{Map, Value, json};
 use super::LoginError;
 use super::file::{self, Content, HUB, HUB_URL, Key, canonical};
 use super::places::{Environment, Kind, Place};
+use crate::confined;
 use crate::secret::Secret;
 
-/// As many links as the kernel follows.
-const MOST_LINKS: usize = 40;
 /// Between two looks at a lock.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -140,20 +139,11 @@ fn edit<T>(
 
 /// The file that is to be replaced, at the end of all symbolic links.
 fn target(path: &Path) -> Result<PathBuf, LoginError> {
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_symlink() => {
-                let to = fs::read_link(&path)?;
-                path = path.parent().map_or(to.clone(), |folder| folder.join(&to));
-            }
-            Ok(metadata) if !metadata.is_file() => return Err(LoginError::NotAFile { path }),
-            Ok(_) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
-            Err(error) => return Err(error.into()),
-        }
+    let path = confined::end_of_links(path)?;
+    match fs::symlink_metadata(&path) {
+        Ok(metadata) if !metadata.is_file() => Err(LoginError::NotAFile { path }),
+        _ => Ok(path),
     }
-    Err(io::Error::from(rustix::io::Errno::LOOP).into())
 }
 
 /// Locks a folder as long as the value lives. A lock file would stay behind, and the file itself is
@@ -190,10 +180,11 @@ fn replace(folder: &Path, target: &Path, root: &Map<String, Value>) -> Result<()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .tempfile_in(folder)?;
     file.write_all(&text)?;
-    if let Ok(old) = fs::metadata(target)
+    if let (Ok(old), Ok(folder)) = (fs::metadata(target), fs::metadata(folder))
         && old.uid() != rustix::process::geteuid().as_raw()
+        && old.uid() == folder.uid()
     {
-        // Root changes somebody's file: it stays theirs, or at least that is tried.
+        // Root changes somebody's file in a folder of theirs: it stays theirs, or at least that is tried.
         let user = rustix::fs::Uid::from_raw(old.uid());
         let group = rustix::fs::Gid::from_raw(old.gid());
         let _ = rustix::fs::fchown(file.as_file(), Some(user), Some(group));

@@ -11,10 +11,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use ssh2::{HashType, KnownHostFileKind, Session};
 
 use super::words::matches;
+use crate::confined;
 
 /// The port that a line without one stands for.
 const PORT: u16 = 22;
@@ -235,12 +237,14 @@ pub(super) fn remember(file: &Path, host: &str, key: &HostKey) -> io::Result<()>
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, PermissionsExt::from_mode(0o700))?;
     }
+    let file = confined::end_of_links(file)?;
     let mut options = fs::OpenOptions::new();
     let mut opened = options
         .read(true)
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(file)?;
     // Held until the file is closed: many sources may lie on one host.
     opened.file().lock()?;

@@ -162,14 +162,15 @@ impl Target {
             Some(alias) => (expanded(alias, &tokens)?, PORT),
             None => (host.clone(), port),
         };
+        let set = |name: &str| {
+            let value = std::env::var_os(name).filter(|value| !value.is_empty());
+            value.map(PathBuf::from)
+        };
         let agent = match settings.identity_agent.as_deref() {
             Some("none") => None,
-            None | Some("SSH_AUTH_SOCK") => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+            None | Some("SSH_AUTH_SOCK") => set("SSH_AUTH_SOCK"),
             Some(name) => match name.strip_prefix('$') {
-                Some(variable) => {
-                    let variable = variable.trim_matches(['{', '}']);
-                    std::env::var_os(variable).map(PathBuf::from)
-                }
+                Some(variable) => set(variable.trim_matches(['{', '}'])),
                 None => Some(path(name)?),
             },
         };
