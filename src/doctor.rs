@@ -213,7 +213,9 @@ fn machines(options: &Options, progress: &Progress) -> Result<Vec<Machine>, Erro
             .map(drop)
             .map_err(|error| (error.to_string(), error.hint()))
     });
-    let index = std::env::var("PIP_INDEX_URL").unwrap_or_else(|_| INDEX.to_owned());
+    let index = std::env::var("PIP_INDEX_URL").ok();
+    let index = index.filter(|url| !url.is_empty());
+    let index = index.unwrap_or_else(|| INDEX.to_owned());
     let packages = ask("packages", crate::secret::mask(&index), || {
         // The list of all packages has megabytes.
         let page = format!("{}/pip/", index.trim_end_matches('/'));

@@ -40,11 +40,12 @@ pub(crate) fn open(chosen: Option<&Path>) -> Result<Store, Error> {
     Ok(Store::open(&place(chosen)?)?)
 }
 
-/// An error if a path cannot be handed on as text.
-pub(crate) fn require_utf8(path: &Path) -> Result<(), OptionsError> {
+/// An error if a path cannot be handed on as text, which for a relative one depends on the current directory.
+pub(crate) fn require_utf8(path: &Path) -> Result<(), Error> {
+    let path = std::path::absolute(path)?;
     match path.to_str() {
         Some(_) => Ok(()),
-        None => Err(OptionsError::NotUtf8(path.to_owned())),
+        None => Err(OptionsError::NotUtf8(path).into()),
     }
 }
 

@@ -97,6 +97,8 @@ pub enum Task {
     Copy,
     /// [`layer::remove`]
     Remove,
+    /// [`layer::disarm`]
+    Disarm,
 }
 
 impl std::fmt::Display for Task {
@@ -107,6 +109,7 @@ impl std::fmt::Display for Task {
             Self::Snapshot => "record a tree",
             Self::Copy => "copy a tree",
             Self::Remove => "remove a tree",
+            Self::Disarm => "clean a cache",
         })
     }
 }
@@ -189,7 +192,7 @@ fn unpack_from(
     }
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
-    fs::create_dir(&fresh)?;
+    store::make_folder(&fresh)?;
     let new = in_place(&fresh);
     make(&new.path)?;
     let request = UnpackRequest {
@@ -292,6 +295,11 @@ pub fn remove(rung: Rung, path: &Path) -> Result<(), Error> {
     call(rung, Task::Remove, &path, &Progress::silent())
 }
 
+/// [`layer::disarm`] in the rung's user namespace, for each of `folders`. Not interrupted, as [`remove`].
+pub fn disarm(rung: Rung, folders: &[PathBuf]) -> Result<(), Error> {
+    call(rung, Task::Disarm, &folders, &Progress::silent())
+}
+
 /// A root file system over `lower` (topmost first) that takes writes in `directory`: an overlay, or a copy
 /// of the one lower tree where no overlay can be had.
 pub fn writable(
@@ -353,7 +361,9 @@ fn call<I: Serialize, O: DeserializeOwned>(
     progress: &Progress,
 ) -> Result<O, Error> {
     let name = serde_json::to_string(&task).expect("a task is a string");
-    let answer = runner::call(rung, &name, &store::json(input), progress.cancelled());
+    // A path in it that is not UTF-8 is no JSON.
+    let input = serde_json::to_vec(input).map_err(std::io::Error::from)?;
+    let answer = runner::call(rung, &name, &input, progress.cancelled());
     progress.check()?;
     let bytes = answer.map_err(|source| Error::Call { task, rung, source })?;
     Ok(serde_json::from_slice(&bytes).expect("the helper process is the same program"))
@@ -386,6 +396,10 @@ fn perform(call: &Call) -> Result<Vec<u8>, String> {
             output(layer::copy(&from, &to))
         }
         Task::Remove => output(layer::remove(&input::<PathBuf>(call)?)),
+        Task::Disarm => {
+            let folders: Vec<PathBuf> = input(call)?;
+            output(folders.iter().try_for_each(|folder| layer::disarm(folder)))
+        }
     }
 }
 

@@ -53,3 +53,5 @@ mod sources_http;
 mod sources_scp;
 /// What is run again, and what is not.
 mod step_cache;
+/// The store's folder, and files that are written at paths of the user's: nobody else gets at them.
+mod store;

@@ -302,21 +302,21 @@ fn mounts(
 /// Where the installer keeps downloads and wheels, for all builds of the store; without the cache, or where all of it would
 /// have to be copied, for this build alone.
 fn installer_cache(build: Build<'_>, rung: Option<Rung>, kept: Kept) -> Result<Seen, Error> {
-    let folder = if build.options.cache.is_used && rung != Some(Rung::Chroot) {
-        build.store.caches_path()
-    } else {
-        build.scratch.to_owned()
-    };
     let name = build.installer.to_string();
-    let source = folder.join(&name);
-    fs::create_dir_all(&source)?;
+    let source = if build.options.cache.is_used && rung != Some(Rung::Chroot) {
+        build.store.make_cache(&name)?
+    } else {
+        let folder = build.scratch.join(&name);
+        fs::create_dir_all(&folder)?;
+        folder
+    };
     Ok(Seen {
         mount: Mount {
             source,
             target: PathBuf::from(kept.place),
             read_only: false,
         },
-        counts: Counts::Name(format!("the cache of {name}")),
+        counts: Counts::Cache(format!("the cache of {name}")),
     })
 }
 

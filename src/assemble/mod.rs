@@ -404,6 +404,8 @@ fn work_dir(options: &Options, store: &Store) -> Result<PathBuf, Error> {
         let directory = directory.clone();
         return Err(OptionsError::WorkDir { directory, source }.into());
     }
+    // As the store's folders, it holds set-id files.
+    store::close_folder(&own)?;
     Ok(own)
 }
 

@@ -40,13 +40,10 @@ const LEAST_KEY: usize = 16;
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The folder with images, bases and cache [default: pyats-image-build in the user's cache folder]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "PYATS_IMAGE_BUILD_STORE"
-    )]
+    /// The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user's
+    /// cache folder]
+    // The variable is read with the default: clap takes an empty one for a value.
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
     /// Force the technique by which steps are run

@@ -2,6 +2,7 @@
 //! nothing else is used here, which `tests/architecture.rs` holds.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -105,8 +106,8 @@ fn metadata(outcome: &Outcome, image: &Image) -> serde_json::Value {
         "layers": image.layers,
         "pushed": outcome.plan.pushed.iter().map(Reference::to_string).collect::<Vec<_>>(),
         "outputs": outcome.plan.outputs.iter()
-            .map(|(kind, path)| json!({ "kind": kind.to_string(), "path": path })).collect::<Vec<_>>(),
-        "context": outcome.plan.context,
+            .map(|(kind, path)| json!({ "kind": kind.to_string(), "path": text(path) })).collect::<Vec<_>>(),
+        "context": outcome.plan.context.as_deref().map(text),
     })
 }
 
@@ -179,6 +180,11 @@ pub(crate) fn run(arguments: &Run, global: &Global, progress: &Progress) -> Resu
             ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
         }
     })
+}
+
+/// A path as JSON can hold it.
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// `NAME=VALUE`, or `NAME` with the value that it has here, if it has one.

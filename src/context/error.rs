@@ -187,6 +187,20 @@ pub enum RootProblem {
     /// It exists and is something else.
     #[error("it is not a directory")]
     NotDirectory,
+    /// It is a link, which may lead elsewhere by the time that the build writes there.
+    #[error("it is a symbolic link")]
+    Link,
+    /// Its owner could replace what the build writes there.
+    #[error("it belongs to the user {owner}, and not to {user}")]
+    Owner {
+        /// Whose it is.
+        owner: u32,
+        /// Who runs the tool.
+        user: u32,
+    },
+    /// What lies there could not be named to other processes.
+    #[error("its path `{}` is not UTF-8", .0.display())]
+    NotUtf8(PathBuf),
     /// It holds something that the build would overwrite.
     #[error("it holds `{name}`, which no build of this tool has put there")]
     Foreign {
@@ -225,9 +239,17 @@ impl Error {
                 "move `{name}` away, or give `--path` another directory"
             )),
             Self::Root {
-                source: RootProblem::NotDirectory | RootProblem::Busy,
+                source:
+                    RootProblem::NotDirectory
+                    | RootProblem::Link
+                    | RootProblem::Owner { .. }
+                    | RootProblem::Busy,
                 ..
             } => Some("give `--path` another directory".to_owned()),
+            Self::Root {
+                source: RootProblem::NotUtf8(_),
+                ..
+            } => Some("give `--path` a directory whose path is UTF-8".to_owned()),
             Self::Snapshot(error) => error.hint(),
             Self::Glob { .. } => {
                 Some("write it relative to the workspace, such as `jobs/*.py`".to_owned())

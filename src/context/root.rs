@@ -6,7 +6,7 @@
 
 use std::fs::TryLockError;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -126,13 +126,32 @@ fn prepare(
         path
     } else {
         make(wanted, made)?;
+        check(wanted)?;
         fs::canonicalize(wanted)?
     };
-    if !fs::metadata(&path)?.is_dir() {
-        return Err(RootProblem::NotDirectory);
+    if path.to_str().is_none() {
+        return Err(RootProblem::NotUtf8(path));
     }
     let lock = lock(&path)?;
     Ok((path, lock))
+}
+
+/// An error unless it is a directory of this user's: whoever else owns it, or the link to it, decides what a build finds
+/// there.
+fn check(path: &Path) -> Result<(), RootProblem> {
+    // Without a slash at its end, which would follow the link.
+    let path: PathBuf = path.components().collect();
+    let metadata = fs::symlink_metadata(path)?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if metadata.is_symlink() {
+        Err(RootProblem::Link)
+    } else if !metadata.is_dir() {
+        Err(RootProblem::NotDirectory)
+    } else if owner != user {
+        Err(RootProblem::Owner { owner, user })
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes `path`, and the directories on its way, if it does not exist.

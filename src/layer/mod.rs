@@ -7,6 +7,7 @@ mod archive;
 mod changes;
 mod compress;
 mod delete;
+mod disarm;
 mod entry;
 mod error;
 mod gzip;
@@ -86,7 +87,9 @@ pub struct Unpacked {
     pub entries: u64,
     /// Bytes in the files.
     pub bytes: u64,
-    /// Devices that could not be made, relative to the root.
+    /// Devices that could not be made, relative to the root. Not sent to other processes: names of a layer need not be
+    /// text.
+    #[serde(skip)]
     pub skipped_devices: Vec<PathBuf>,
 }
 
@@ -186,6 +189,12 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
 /// Removes a tree, unreadable directories included. Follows no link; a path that is not there is fine.
 pub fn remove(path: &Path) -> Result<(), Error> {
     tree::remove(path)
+}
+
+/// Takes from a cache, which steps write to, what could harm others: set-id bits, file capabilities and device nodes.
+/// Steps may write to it meanwhile.
+pub fn disarm(path: &Path) -> Result<(), Error> {
+    disarm::disarm(path)
 }
 
 /// Writes what is in the directory `root` as a layer, owned by 0:0; `root` itself is not in it, since the

@@ -32,9 +32,9 @@ pub(crate) fn lookup(
     host: &str,
     user: Option<&str>,
 ) -> Result<Option<(String, Secret)>, NetrcError> {
-    let named = std::env::var_os("NETRC").filter(|path| !path.is_empty());
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".netrc"));
-    let Some(path) = named.map(PathBuf::from).or_else(home) else {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = || Some(PathBuf::from(set("HOME")?).join(".netrc"));
+    let Some(path) = set("NETRC").map(PathBuf::from).or_else(home) else {
         return Ok(None);
     };
     let text = match fs_err::read_to_string(&path) {

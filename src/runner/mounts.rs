@@ -350,7 +350,9 @@ fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {
     } else {
         MountFlags::empty()
     };
-    restrict(root, &path, MountFlags::NODEV | read_only)
+    // Set-id programs of the host's, or of a cache that all builds share, are none of the image's.
+    let inert = MountFlags::NODEV | MountFlags::NOSUID;
+    restrict(root, &path, inert | read_only)
 }
 
 /// Adds flags, such as read-only, to a mount and all below it.

@@ -99,8 +99,10 @@ pub enum Counts {
     Content,
     /// A digest of that, or of what stands for it.
     Known(Digest),
-    /// What it is called, and not what lies there: a secret, or a cache.
+    /// What it is called, and not what lies there, as of a secret.
     Name(String),
+    /// The same of a cache, from which [`rootfs::disarm`] takes what could harm others when the task has ended.
+    Cache(String),
     /// The files of a [`Placement`], one by one.
     Items,
 }
@@ -143,7 +145,7 @@ impl Task {
                     key.add_digest(target, cache::digest_of(&mount.source, progress)?);
                 }
                 Counts::Known(digest) => key.add_digest(target, *digest),
-                Counts::Name(name) => key.add(target, name),
+                Counts::Name(name) | Counts::Cache(name) => key.add(target, name),
                 Counts::Items => {}
             }
         }

@@ -6,11 +6,10 @@ use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{
-    Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
+    Counts, Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
 };
 use crate::cache::{Cache, Entry, Key};
 use crate::digest::{ChainId, DiffId};
@@ -183,7 +182,7 @@ impl<'a> Stack<'a> {
     fn folder(&mut self, name: &str) -> Result<PathBuf, Error> {
         let directory = self.inputs.scratch.join(format!("{name}-{}", self.folders));
         self.folders += 1;
-        fs::create_dir(&directory)?;
+        store::make_folder(&directory)?;
         Ok(directory)
     }
 
@@ -338,7 +337,10 @@ impl<'a> Stack<'a> {
                     .iter()
                     .map(|path| relative(path).to_owned()),
             );
-            self.execute(name, task, &command)?;
+            let executed = self.execute(name, task, &command);
+            let disarmed = self.disarm(task);
+            executed?;
+            disarmed?;
         }
         ignore.sort();
         ignore.dedup();
@@ -423,6 +425,17 @@ impl<'a> Stack<'a> {
                 )
             }
         })
+    }
+
+    /// Makes the caches harmless that a task wrote to.
+    fn disarm(&self, task: &Task) -> Result<(), Error> {
+        let is_cache = |seen: &&Seen| matches!(seen.counts, Counts::Cache(_));
+        let caches = task.mounts.iter().filter(is_cache);
+        let caches: Vec<_> = caches.map(|seen| seen.mount.source.clone()).collect();
+        if caches.is_empty() {
+            return Ok(());
+        }
+        Ok(rootfs::disarm(self.rung(), &caches)?)
     }
 
     fn execute(&self, step: &str, task: &Task, command: &Command) -> Result<(), Error> {

@@ -72,7 +72,7 @@ impl Ground {
                     "cache",
                     "/cache",
                     false,
-                    Counts::Name("cache apt".to_owned()),
+                    Counts::Cache("cache apt".to_owned()),
                 ),
                 seen("files", runner::FILES, true, Counts::Items),
             ],
@@ -142,7 +142,7 @@ const READ: [Change; 33] = [
         g.task.mounts[2].counts = Counts::Name("secret other".to_owned());
     }),
     ("cache's id", |g| {
-        g.task.mounts[3].counts = Counts::Name("cache pip".to_owned());
+        g.task.mounts[3].counts = Counts::Cache("cache pip".to_owned());
     }),
     ("placed content", |g| g.write("files/file", "other")),
     ("placed mode", |g| chmod(g, "files/file", 0o755)),

@@ -2,13 +2,14 @@
 //! systems and scratch space beside it.
 //!
 //! ```text
-//! STORE/              mode 0700: rootfs and scratch hold setuid files
+//! STORE/              mode 0700, as all folders below: trees, scratch and caches are for nobody else
 //!   oci-layout, index.json, blobs/sha256/…    images, bases and layers (image-spec `image-layout.md`)
 //!   resolved/…        which digest a tag had, and when the registry said so
 //!   rootfs/…          unpacked bases, named by chainID
 //!   seen/…            which repositories of registries have a blob
 //!   steps/…           what steps made, and facts about images, by the key of all that counts
 //!   sources/…         files and repositories that were fetched, named by where they came from
+//!   caches/…          what steps keep for later ones, see `Store::make_cache`
 //!   turns/…           held while a step is run, one file a step
 //!   tmp/…             scratch, one folder a running build, each with a locked file in it
 //!   usage             held while something is used, or removed
@@ -20,6 +21,7 @@
 
 mod blob;
 mod coming;
+mod folders;
 mod places;
 mod scratch;
 mod turn;
@@ -27,7 +29,6 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +45,7 @@ pub use scratch::{Scratch, abandoned};
 pub use turn::Turn;
 pub use usage::Session;
 
+pub(crate) use folders::{close as close_folder, make as make_folder};
 pub(crate) use scratch::{flock, open_lock};
 
 use scratch::{temporary, temporary_of};
@@ -83,6 +85,14 @@ pub enum Error {
         /// Who runs the tool.
         user: u32,
     },
+    /// Other users of the machine could use what lies in the store.
+    #[error("other users can enter the folder `{path}`, and {reason}")]
+    Exposed {
+        /// The store's folder.
+        path: String,
+        /// Why it is not closed.
+        reason: &'static str,
+    },
     /// A document of the store that is not what it should be.
     #[error("`{path}` is not readable as JSON")]
     Json {
@@ -113,6 +123,9 @@ impl Error {
                 "choose another place with `--store DIR`, or run as that user; `sudo` keeps `HOME` on some systems"
                     .to_owned(),
             ),
+            Self::Exposed { path, .. } => Some(format!(
+                "choose a new folder with `--store DIR`, or close this one: `chmod 700 {path}`"
+            )),
             Self::Json { path, .. } => Some(format!("remove `{path}` if it is damaged")),
             Self::Damaged { .. } | Self::Size { .. } => {
                 Some("remove the store and build again: its disk may be faulty".to_owned())
@@ -159,35 +172,9 @@ impl Store {
     /// Opens the store at `root`, and makes it if it is not there.
     pub fn open(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root)?;
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        for directory in [
-            "",
-            "blobs/sha256",
-            "resolved",
-            "rootfs",
-            "seen",
-            "sources",
-            "steps",
-            "tmp",
-            "turns",
-        ] {
-            let path = root.join(directory);
-            builder.create(&path).map_err(|source| {
-                io::Error::new(
-                    source.kind(),
-                    format!("failed to create directory `{}`: {source}", path.display()),
-                )
-            })?;
-        }
-        let (owner, user) = (
-            std::os::unix::fs::MetadataExt::uid(&fs::metadata(&root)?),
-            rustix::process::geteuid().as_raw(),
-        );
-        if owner != user {
-            let path = root.display().to_string();
-            return Err(Error::Foreign { path, owner, user });
-        }
+        folders::prepare(&root)?;
+        // Whoever may change a link on the way cannot lead this build elsewhere any more.
+        let root = fs::canonicalize(root)?;
         let store = Self { root };
         let marker = store.root.join("oci-layout");
         if !marker.exists() {
@@ -406,10 +393,17 @@ impl Store {
         self.root.join("steps")
     }
 
-    /// Where caches of steps (`RUN --mount=type=cache`) are kept.
+    /// Where caches of steps are kept.
     #[must_use]
     pub fn caches_path(&self) -> PathBuf {
         self.root.join("caches")
+    }
+
+    /// The folder of one cache (an installer's, or one of `RUN --mount=type=cache`), made if it is not there.
+    pub fn make_cache(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.caches_path().join(name);
+        folders::make(&folder)?;
+        Ok(folder)
     }
 
     /// Where scratch folders and temporary files are made, unless the user chose another place.

@@ -97,7 +97,7 @@ impl Instructor<'_> {
                 }
                 task.mounts.push(Seen {
                     mount: mount(&inside, target, *read_only),
-                    counts: Counts::Name(format!("cache {id}")),
+                    counts: Counts::Cache(format!("cache {id}")),
                 });
             }
             dockerfile::Mount::Secret {
@@ -159,12 +159,10 @@ impl Instructor<'_> {
 
     /// The folder of a cache, and the lock that keeps others out for as long as it lives.
     fn cache(self, id: &str, sharing: Sharing) -> Result<(PathBuf, Option<fs::File>), Error> {
-        let caches = self.sources.store.caches_path();
-        fs::create_dir_all(&caches)?;
         for number in 0_u32.. {
             let name = format!("{id}\n{number}");
-            let folder = caches.join(Digest::of(name.as_bytes()).hex());
-            fs::create_dir_all(&folder)?;
+            let name = Digest::of(name.as_bytes()).hex();
+            let folder = self.sources.store.make_cache(&name)?;
             match sharing {
                 Sharing::Shared => return Ok((folder, None)),
                 Sharing::Locked => {

@@ -14,7 +14,7 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 
 use crate::digest::Digest;
-use crate::store::{self, Store, flock, open_lock};
+use crate::store::{self, Store, flock, make_folder, open_lock};
 
 use super::Validator;
 use crate::context::root::remove_tree;
@@ -32,10 +32,7 @@ impl Kept {
     pub(super) fn open(store: &Store, key: Digest) -> Result<Self, store::Error> {
         let directory = store.source_path(&key);
         let _ = store.uses(&directory);
-        match fs::create_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
+        make_folder(&directory)?;
         let lock = open_lock(&directory.join("lock"))?;
         let lock = flock(lock, FlockOperation::LockShared)?;
         Ok(Self {

@@ -52,7 +52,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l kno
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l digest-file -d 'Write the manifest\'s digest to this file' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l iidfile -d 'Write the image\'s id (the config\'s digest) to this file' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l metadata-file -d 'Write what was built to this file, as JSON' -r -F
-complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -81,7 +81,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -a "lo
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -a "cache" -d 'Look at what the store holds, and remove what is not needed'
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -a "schema" -d 'Print a JSON Schema of the build file, for editors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand inspect" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand inspect" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand inspect" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand inspect" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -89,7 +89,7 @@ plain\t'Lines with times'
 json\t'One JSON object a line, on standard error'"
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand inspect" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand inspect" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand tag" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand tag" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand tag" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand tag" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -101,7 +101,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run"
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s e -l env -d 'Set an environment variable; without a value, the one of this environment' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s w -l workdir -d 'Where the command starts' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l entrypoint -d 'Replace the image\'s entrypoint; empty for none' -r
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -117,7 +117,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doct
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l creds -d 'The login for the registry; better hidden in PYATS_IMAGE_BUILD_USERNAME and PYATS_IMAGE_BUILD_PASSWORD' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l ca-cert -d 'Certificates to trust, beside the system\'s' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l insecure-registry -d 'Speak to this registry by plain HTTP, or without verifying its certificate' -r
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -127,7 +127,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doct
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -l offline -d 'Ask no other machine'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand completions" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand completions" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand completions" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand completions" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -135,7 +135,7 @@ plain\t'Lines with times'
 json\t'One JSON object a line, on standard error'"
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand completions" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand man" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand man" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand man" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand man" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -152,7 +152,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -s j -l jobs -d 'Layers that are sent side by side' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -l digest-file -d 'Write the manifest\'s digest to this file' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -l metadata-file -d 'Write what was pushed to this file, as JSON' -r -F
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand push" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -166,7 +166,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logi
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l creds -d 'The login for the registry; better hidden in PYATS_IMAGE_BUILD_USERNAME and PYATS_IMAGE_BUILD_PASSWORD' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l ca-cert -d 'Certificates to trust, beside the system\'s' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l insecure-registry -d 'Speak to this registry by plain HTTP, or without verifying its certificate' -r
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -176,7 +176,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logi
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -l authfile -d 'Logins for registries [default: those of podman and Docker]' -r -F
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -185,7 +185,7 @@ json\t'One JSON object a line, on standard error'"
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -l all -d 'Forget all logins of the file'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand logout" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -198,7 +198,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cach
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -f -a "export" -d 'Write what steps made to a folder, for a CI system that keeps it'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -f -a "import" -d 'Take what steps made from such a folder; nothing there is nothing to take'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and not __fish_seen_subcommand_from ls prune export import help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from ls" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from ls" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from ls" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from ls" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -209,7 +209,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cach
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -l older-than -d 'What was not used for so long, such as 12h or 14d' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -l max-size -d 'And what was not used for longest, until the store has no more than this, such as 500MB or 20GB' -r
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -220,7 +220,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cach
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -l cache-key-file -d 'Sign entries with the key in this file, and take none that is not signed with it' -r -F
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -229,7 +229,7 @@ json\t'One JSON object a line, on standard error'"
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from import" -l cache-key-file -d 'Sign entries with the key in this file, and take none that is not signed with it' -r -F
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from import" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from import" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from import" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from import" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
@@ -242,7 +242,7 @@ complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cach
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from help" -f -a "export" -d 'Write what steps made to a folder, for a CI system that keeps it'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from help" -f -a "import" -d 'Take what steps made from such a folder; nothing there is nothing to take'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand cache; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand schema" -l store -d 'The folder with images, bases and cache [default: pyats-image-build in the user\'s cache folder]' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand schema" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand schema" -l runner -d 'How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand schema" -l progress -d 'How progress is shown' -r -f -a "auto\t'Bars on a terminal, else lines'
 tty\t'Bars'
