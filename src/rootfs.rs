@@ -67,6 +67,9 @@ impl Error {
                 "make room, or choose another place with `--store DIR` or `--work-dir DIR`"
                     .to_owned(),
             ),
+            Self::Call { source, .. } if source.to_string().contains(layer::TOO_MUCH) => {
+                Some(layer::REMOVE.to_owned())
+            }
             Self::Call { source, .. } => source.hint(),
             Self::Damaged { .. } => Some(
                 "run it again: a base is pulled anew, another image has to be built again"

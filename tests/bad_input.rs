@@ -331,6 +331,18 @@ fn steps_that_fail() {
         run.refusal(USAGE).contains("no image"),
         "a failed build tags nothing"
     );
+    // A file that takes no room, and that would be compressed for days.
+    bench.write(
+        "build.yaml",
+        "tag: x:1\npython: 3.11\nsystem-packages: []\ncmds: {pre: RUN truncate -s 8T /huge}\n",
+    );
+    refused(
+        &bench,
+        &["build.yaml", "--base", &base, "-o", "oci-dir:out"],
+        FAILED,
+        &["`/huge` has 8796093022208 bytes", "100 GiB", "hint:"],
+        "a layer beyond the limit",
+    );
 }
 
 #[test]

@@ -11,13 +11,13 @@ use crate::layer::entry::{
     Entry, Extended, MAX_PATH, apply_records, checksum_holds, complete, invalid, number, until_nul,
 };
 use crate::layer::malformed::Malformed;
-use crate::layer::pax;
+use crate::layer::{MAX_LAYER, holes, pax};
 
 /// More entries than any image has; each costs an inode and some bytes of memory.
 const MAX_ENTRIES: u64 = 10_000_000;
 /// The kernel allows 64 KiB for an extended attribute; GNU tar and Go accept about as much.
 const MAX_RECORDS: u64 = 1 << 20;
-/// A layer may always unpack to this much, so that small layers of zeros pass.
+/// A layer may always unpack to this much.
 const ALWAYS_ALLOWED: u64 = 1 << 30;
 /// Deflate cannot exceed 1,032; text reaches 20, and files of zeros in real layers about 100.
 const MAX_RATIO: u64 = 200;
@@ -29,6 +29,8 @@ pub(super) struct Archive<R> {
     input: R,
     /// Bytes read so far.
     at: u64,
+    /// Of these, bytes of files that become holes: they fill no disk.
+    holes: u64,
     limit: u64,
     entries: u64,
     /// Of the current entry: bytes not read yet, and the padding after them.
@@ -43,6 +45,7 @@ impl<R: Read> Archive<R> {
         Self {
             input,
             at: 0,
+            holes: 0,
             limit,
             entries: 0,
             remaining: 0,
@@ -125,16 +128,21 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// Reads from the current entry; 0 at its end.
+    /// Reads from the current entry until the buffer is full; 0 at its end. A full buffer of zeros has to become a hole
+    /// wherever it goes.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Malformed> {
         let wanted = usize::try_from(self.remaining)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
-        let length = self.fill(&mut buffer[..wanted])?;
+        let length = self.fill_freely(&mut buffer[..wanted])?;
         if length < wanted {
             return Err(Malformed::Truncated);
         }
+        if length == buffer.len() && holes::is_zero(buffer) {
+            self.holes += length as u64;
+        }
         self.remaining -= length as u64;
+        self.check()?;
         Ok(length)
     }
 
@@ -186,8 +194,27 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// Reads until `buffer` is full or the stream ends.
+    /// An error if the stream has grown too far.
+    fn check(&self) -> Result<(), Malformed> {
+        let limit = if self.at > MAX_LAYER {
+            MAX_LAYER
+        } else {
+            self.limit
+        };
+        if self.at - self.holes > limit || self.at > MAX_LAYER {
+            return Err(Malformed::Bomb { limit });
+        }
+        Ok(())
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Malformed> {
+        let length = self.fill_freely(buffer)?;
+        self.check()?;
+        Ok(length)
+    }
+
+    /// Reads until `buffer` is full or the stream ends.
+    fn fill_freely(&mut self, buffer: &mut [u8]) -> Result<usize, Malformed> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.input.read(&mut buffer[filled..]) {
@@ -198,9 +225,6 @@ impl<R: Read> Archive<R> {
             }
         }
         self.at += filled as u64;
-        if self.at > self.limit {
-            return Err(Malformed::Bomb { limit: self.limit });
-        }
         Ok(filled)
     }
 }
@@ -220,7 +244,7 @@ mod tests {
             header.set_mtime(0);
             header.as_old_mut().name[0] = b'a';
             header.set_cksum();
-            [header.as_bytes(), &vec![0; 100_352][..]].concat()
+            [header.as_bytes(), &vec![1; 100_352][..]].concat()
         };
         let drain = |bytes: &[u8], limit: u64| {
             let mut archive = Archive::new(bytes, 0);

@@ -197,13 +197,18 @@ pub(super) fn complete(
     })
 }
 
-/// A path without `.`, empty components and a leading slash; `..` is refused.
+/// A path without `.`, `..`, empty components and a leading slash. Container runtimes take a component back at `..`
+/// whatever it is, so a link there plays no part. A path that leads out of the root is refused.
 fn normalised(raw: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut path = Vec::with_capacity(raw.len());
     for part in checked(raw)?.split(|&byte| byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => return Err(Malformed::Escapes { path: lossy(raw) }),
+            b".." if path.is_empty() => return Err(Malformed::Escapes { path: lossy(raw) }),
+            b".." => {
+                let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                path.truncate(end);
+            }
             _ => {
                 if !path.is_empty() {
                     path.push(b'/');

@@ -4,7 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{DiffId, Digest};
+use crate::layer::MAX_LAYER;
 use crate::layer::malformed::Malformed;
+
+/// What [`Error::TooLarge`] says: from a helper process only words come.
+pub(crate) const TOO_MUCH: &str = "which is too much for a layer";
+/// What can be done about it.
+pub(crate) const REMOVE: &str = "remove it in the instruction that makes it, or divide what is needed among several instructions";
 
 /// What is wrong with a layer, or with a tree.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +85,14 @@ pub enum Error {
         /// On the file system of the root.
         available: u64,
     },
+    /// A step made more than a layer takes.
+    #[error("`{}` has {size} bytes, {TOO_MUCH}: it takes {} GiB", path.display(), MAX_LAYER >> 30)]
+    TooLarge {
+        /// The first file that does not fit.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+    },
     /// Somebody wrote to a file while it went into a layer.
     #[error("`{}` changed while it was read", path.display())]
     Changed {
@@ -144,6 +158,7 @@ impl Error {
             Self::Malformed { .. } | Self::DiffId { .. } => {
                 "pull the image anew; if it stays, the image itself is broken: tell its maker, or choose another base"
             }
+            Self::TooLarge { .. } => REMOVE,
             Self::Reserved { .. } => "rename it: an image cannot hold a file of that name",
             Self::Special { .. } => "leave it out of the files of the build",
             Self::Changed { .. } => "build again when nothing writes to it",

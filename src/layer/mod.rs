@@ -11,6 +11,7 @@ mod disarm;
 mod entry;
 mod error;
 mod gzip;
+mod holes;
 mod leftout;
 mod malformed;
 mod node;
@@ -36,11 +37,16 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::layer::compress::{Compression, InvalidCompression};
 pub use crate::layer::error::Error;
+pub(crate) use crate::layer::error::{REMOVE, TOO_MUCH};
 pub use crate::layer::malformed::Malformed;
 use crate::layer::node::{Kind, Xattrs};
 use crate::layer::writer::{Content, Header, LayerWriter};
 use crate::manifest::Layer;
 use crate::store::Store;
+
+/// Bytes that the tar of a layer may have. Nothing that images hold comes near; a sparse file of terabytes, which costs a
+/// step nothing, would be compressed for days.
+pub const MAX_LAYER: u64 = 100 << 30;
 
 /// The extended attribute that holds `UID:GID` of a file or directory where owners cannot be set. Trees that
 /// are kept in a store have it, and [`ChangesRequest::owners`] says whether it means anything.

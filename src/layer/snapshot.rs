@@ -55,16 +55,16 @@ pub(super) fn write(root: &Path, file: &Path) -> Result<(), Error> {
 /// The digest of a file's content.
 pub(super) fn content_digest(path: &Path) -> Result<Digest, Error> {
     let mut hashing = Hashing::new(io::sink());
-    let mut file = writer::open(path)?;
+    let file = writer::open(path)?;
+    let size = file.metadata()?.len();
     let mut buffer = vec![0; 1 << 17];
-    loop {
-        let length = file.read(&mut buffer)?;
-        if length == 0 {
-            let (_, digest, _) = hashing.complete();
-            return Ok(digest);
-        }
-        hashing.write_all(&buffer[..length])?;
+    if !writer::copy_content(&file, size, &mut buffer, &mut hashing)? {
+        return Err(Error::Changed {
+            path: path.to_owned(),
+        });
     }
+    let (_, digest, _) = hashing.complete();
+    Ok(digest)
 }
 
 fn write_record(output: &mut impl Write, record: &Record) -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! Trees as wholes: copied, removed, and freed of hard links.
 
+use fs_err::os::unix::fs::FileExt as _;
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
+use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -14,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::layer::node::{self, Kind, Node};
 use crate::layer::walk::{self, Walk};
-use crate::layer::{Error, OWNER_ATTRIBUTE, root, writer};
+use crate::layer::{Error, OWNER_ATTRIBUTE, holes, root, writer};
 
 /// Copies a tree with everything that a layer can carry; hard links become files of their own.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
@@ -102,31 +104,46 @@ fn copy_node(from: &Path, to: &Path, node: &Node) -> Result<(), Error> {
 }
 
 fn copy_content(from: &Path, to: &Path) -> Result<(), Error> {
-    let mut input = writer::open(from)?;
+    let input = writer::open(from)?;
     let mut output = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(to)?;
-    loop {
+    let size = input.metadata()?.len();
+    for part in holes::data(&input, size) {
+        copy_part(&input, &mut output, part?).map_err(Error::file("copy", from))?;
+    }
+    Ok(output.set_len(size)?)
+}
+
+fn copy_part(input: &fs::File, output: &mut fs::File, part: Range<u64>) -> io::Result<()> {
+    let (mut from, mut to) = (part.start, part.start);
+    while from < part.end {
+        let wanted = usize::try_from(part.end - from).unwrap_or(usize::MAX);
         // Shares blocks where the file system can.
-        match rustix::fs::copy_file_range(&input, None, &output, None, 1 << 30) {
+        let wanted = wanted.min(1 << 30);
+        match rustix::fs::copy_file_range(input, Some(&mut from), &*output, Some(&mut to), wanted) {
             Ok(0) => break,
             Ok(_) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
                 break;
             }
-            Err(error) => return Err(Error::file("copy", from)(error)),
+            Err(error) => return Err(error.into()),
         }
     }
     // The rest, where the kernel does not copy at all.
     let mut buffer = vec![0; 1 << 17];
-    loop {
-        let length = input.read(&mut buffer)?;
+    while from < part.end {
+        let wanted = usize::try_from(part.end - from).unwrap_or(usize::MAX);
+        let wanted = wanted.min(buffer.len());
+        let length = input.read_at(&mut buffer[..wanted], from)?;
         if length == 0 {
-            return Ok(());
+            break;
         }
-        output.write_all(&buffer[..length])?;
+        output.write_all_at(&buffer[..length], from)?;
+        from += length as u64;
     }
+    Ok(())
 }
 
 /// Owner before mode before attributes: each clears bits of those that come after it.

@@ -20,11 +20,11 @@ use rustix::io::Errno;
 use crate::layer::archive::Archive;
 use crate::layer::entry::{Entry, Kind};
 use crate::layer::malformed::Malformed;
-use crate::layer::node;
 use crate::layer::root::{self, Root};
 use crate::layer::stream;
 use crate::layer::whiteout::{self, Meaning};
 use crate::layer::{Coming, Error, OWNER_ATTRIBUTE, UnpackRequest, Unpacked};
+use crate::layer::{holes, node};
 use crate::manifest::Layer;
 use crate::store::Store;
 
@@ -214,7 +214,6 @@ impl Tree {
         name: &[u8],
         archive: &mut Archive<impl io::Read>,
     ) -> Result<(), Failure> {
-        self.claim(entry, parent)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || {
@@ -233,17 +232,19 @@ impl Tree {
             other => other,
         };
         let fd = fd.map_err(call("create"))?;
+        let mut at = 0;
         loop {
             let length = archive.read(&mut self.buffer)?;
             if length == 0 {
                 break;
             }
-            let mut rest = &self.buffer[..length];
-            while !rest.is_empty() {
-                let written = rustix::io::write(&fd, rest).map_err(call("write"))?;
-                rest = &rest[written..];
+            if length < self.buffer.len() || !holes::is_zero(&self.buffer) {
+                self.claim(entry, length as u64, parent)?;
+                self.write(fd.as_fd(), length, at)?;
             }
+            at += length as u64;
         }
+        rustix::fs::ftruncate(&fd, entry.size).map_err(call("set the size of"))?;
         self.unpacked.bytes += entry.size;
         // Changing the owner clears the setuid bits and capabilities, writing clears them as well.
         self.own(entry, fd.as_fd())?;
@@ -252,20 +253,31 @@ impl Tree {
         rustix::fs::futimens(&fd, &timestamps(entry.mtime)).map_err(call("set the time of"))
     }
 
-    /// Fails early, and with a remedy, where a file will not fit.
-    fn claim(&mut self, entry: &Entry, parent: BorrowedFd<'_>) -> Result<(), Failure> {
-        if entry.size > self.available {
+    /// Writes the beginning of the buffer at a place of a file.
+    fn write(&self, fd: BorrowedFd<'_>, length: usize, mut at: u64) -> Result<(), Failure> {
+        let mut rest = &self.buffer[..length];
+        while !rest.is_empty() {
+            let written = rustix::io::pwrite(fd, rest, at).map_err(call("write"))?;
+            rest = &rest[written..];
+            at += written as u64;
+        }
+        Ok(())
+    }
+
+    /// Fails with a remedy where `length` more bytes of a file do not fit.
+    fn claim(&mut self, entry: &Entry, length: u64, parent: BorrowedFd<'_>) -> Result<(), Failure> {
+        if length > self.available {
             let disk = rustix::fs::fstatvfs(parent).map_err(call("ask for free space at"))?;
             self.available = disk.f_bavail.saturating_mul(disk.f_frsize);
         }
-        if entry.size > self.available {
+        if length > self.available {
             return Err(Failure::Other(Error::NoSpace {
                 path: path_of(entry),
                 needed: entry.size,
                 available: self.available,
             }));
         }
-        self.available -= entry.size;
+        self.available -= length;
         Ok(())
     }
 

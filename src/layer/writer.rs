@@ -3,7 +3,10 @@
 //! ustar headers with numeric owners and no names of users; PAX records only where ustar has no room
 //! (POSIX.1-2017, pax), chosen as Go's `archive/tar` chooses them, so that every reader agrees.
 
-use std::io::{BufWriter, Read, Write as _};
+use fs_err::os::unix::fs::FileExt as _;
+use std::ffi::OsStr;
+use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use fs_err as fs;
@@ -11,7 +14,7 @@ use fs_err as fs;
 use crate::digest::{DiffId, Hashing};
 use crate::layer::compress::{Compression, Compressor};
 use crate::layer::node::{Kind, Node, Xattrs};
-use crate::layer::{Error, pax};
+use crate::layer::{Error, MAX_LAYER, holes, pax};
 use crate::manifest::Layer;
 use crate::store::{BlobWriter, Store};
 
@@ -73,6 +76,8 @@ pub(super) struct LayerWriter {
     tar: BufWriter<Hashing<Compressor<BlobWriter>>>,
     compression: Compression,
     buffer: Vec<u8>,
+    /// Bytes of the tar so far.
+    size: u64,
 }
 
 impl LayerWriter {
@@ -84,12 +89,26 @@ impl LayerWriter {
             tar,
             compression,
             buffer: vec![0; 1 << 17],
+            size: 0,
         })
     }
 
     /// Appends an entry. A file that is not as long as its header says is an error.
     pub(super) fn append(&mut self, header: &Header<'_>) -> Result<(), Error> {
-        for block in headers(header) {
+        let blocks = headers(header);
+        let own = match header.content {
+            Content::File { size, .. } => size,
+            _ => 0,
+        };
+        let before = blocks.iter().map(|block| block.len() as u64).sum::<u64>();
+        self.size = self.size.saturating_add(before).saturating_add(own);
+        if self.size > MAX_LAYER {
+            return Err(Error::TooLarge {
+                path: Path::new("/").join(OsStr::from_bytes(header.path)),
+                size: own,
+            });
+        }
+        for block in blocks {
             self.tar.write_all(&block)?;
         }
         if let Content::File { size, from } = header.content {
@@ -99,20 +118,11 @@ impl LayerWriter {
     }
 
     fn append_content(&mut self, size: u64, from: &Path) -> Result<(), Error> {
-        let mut file = open(from)?;
-        let mut rest = size;
-        loop {
-            let length = file.read(&mut self.buffer)?;
-            if length as u64 > rest || (length == 0 && rest > 0) {
-                return Err(Error::Changed {
-                    path: from.to_owned(),
-                });
-            }
-            if length == 0 {
-                break;
-            }
-            self.tar.write_all(&self.buffer[..length])?;
-            rest -= length as u64;
+        let file = open(from)?;
+        if !copy_content(&file, size, &mut self.buffer, &mut self.tar)? {
+            return Err(Error::Changed {
+                path: from.to_owned(),
+            });
         }
         let padding = size.next_multiple_of(BLOCK as u64) - size;
         self.tar
@@ -136,6 +146,44 @@ impl LayerWriter {
             diff_id: DiffId(diff_id),
         })
     }
+}
+
+/// Copies the content of a file without reading its holes; says whether it had exactly `size` bytes.
+pub(super) fn copy_content(
+    file: &fs::File,
+    size: u64,
+    buffer: &mut [u8],
+    to: &mut impl Write,
+) -> std::io::Result<bool> {
+    let mut at = 0;
+    for part in holes::data(file, size) {
+        let part = part?;
+        fill(part.start - at, to)?;
+        at = part.start;
+        while at < part.end {
+            let wanted = usize::try_from(part.end - at).unwrap_or(usize::MAX);
+            let wanted = wanted.min(buffer.len());
+            let length = file.read_at(&mut buffer[..wanted], at)?;
+            if length == 0 {
+                return Ok(false);
+            }
+            to.write_all(&buffer[..length])?;
+            at += length as u64;
+        }
+    }
+    fill(size - at, to)?;
+    Ok(file.metadata()?.len() == size)
+}
+
+/// Writes as many zeros.
+fn fill(mut count: u64, to: &mut impl Write) -> std::io::Result<()> {
+    while count > 0 {
+        let length = usize::try_from(count).unwrap_or(usize::MAX);
+        let length = length.min(holes::ZEROS.len());
+        to.write_all(&holes::ZEROS[..length])?;
+        count -= length as u64;
+    }
+    Ok(())
 }
 
 /// Opens a file of a tree for reading, and never what a link points to.

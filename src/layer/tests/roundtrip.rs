@@ -84,6 +84,13 @@ fn difficult_tree(root: &Path) {
     std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
     rustix::fs::setxattr(
         root.join("empty"),
+        "user.empty",
+        b"",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    rustix::fs::setxattr(
+        root.join("empty"),
         "user.note",
         b"a\nb\0c",
         rustix::fs::XattrFlags::empty(),
@@ -298,6 +305,69 @@ fn the_workspace_belongs_to_root_and_keeps_modes_and_links() {
     remove(&tree.join(whiteout::name_for(b"x").escape_ascii().to_string())).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
     assert!(matches!(write(), Err(Error::Special { .. })));
+}
+
+/// More zeros than a stranger's layer of this size may hold, and bytes at either end of a hole.
+#[test]
+fn holes_are_neither_read_nor_written() {
+    use fs_err::os::unix::fs::FileExt as _;
+    use std::os::unix::fs::MetadataExt as _;
+    const SIZE: u64 = (1 << 30) + (1 << 28) + 7;
+    let directory = scratch();
+    let tree = directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let file = fs::File::create(tree.join("sparse")).unwrap();
+    file.set_len(SIZE).unwrap();
+    let marks: [(&[u8], u64); 4] = [
+        (b"begin", 0),
+        (b"middle", (1 << 29) - 3),
+        (b"page", 1 << 30),
+        (b"end", SIZE - 3),
+    ];
+    for (mark, at) in marks {
+        file.write_all_at(mark, at).unwrap();
+    }
+    let began = std::time::Instant::now();
+    let copied = directory.path().join("copied");
+    copy(&tree, &copied).unwrap();
+    let layer = layer_of_tree(&tree, directory.path(), Compression::Gzip(1)).unwrap();
+    let unpacked = unpack_into(directory.path(), "unpacked", &[layer]);
+    for root in [&copied, &unpacked] {
+        let file = fs::File::open(root.join("sparse")).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), SIZE);
+        assert!(metadata.blocks() * 512 < 2 << 20, "{}", metadata.blocks());
+        for (mark, at) in marks {
+            let mut found = vec![0; mark.len()];
+            file.read_exact_at(&mut found, at).unwrap();
+            assert_eq!(found, mark, "{at} of {root:?} after {:?}", began.elapsed());
+        }
+        assert_eq!(
+            snapshot::content_digest(&root.join("sparse")).unwrap(),
+            snapshot::content_digest(&tree.join("sparse")).unwrap()
+        );
+    }
+}
+
+#[test]
+fn a_layer_has_a_limit() {
+    let directory = scratch();
+    let tree = directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let file = fs::File::create(tree.join("sparse")).unwrap();
+    file.set_len(8 << 40).unwrap();
+    let result = write_tree(
+        &tree,
+        &own_times(),
+        Compression::Gzip(1),
+        &store(directory.path()),
+    );
+    let error = result.unwrap_err();
+    assert!(
+        matches!(&error, Error::TooLarge { path, .. } if path == Path::new("/sparse")),
+        "{error}"
+    );
+    assert!(error.to_string().contains("100 GiB"), "{error}");
 }
 
 #[test]
