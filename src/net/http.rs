@@ -335,7 +335,7 @@ pub(crate) fn next_hop(from: &Url, location: Option<&HeaderValue>) -> Result<Url
 }
 
 /// The HTTP library would make an Authorization header of credentials in a URL.
-fn without_credentials(mut url: Url) -> Url {
+pub(crate) fn without_credentials(mut url: Url) -> Url {
     // These fail for URLs without a host only, to which nothing is sent.
     let _ = url.set_username("");
     let _ = url.set_password(None);

@@ -58,7 +58,7 @@ pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use body::{Body, FilePart};
 pub(crate) use fault::host;
-pub(crate) use http::{DOWNGRADE, basic, chunk, next_hop};
+pub(crate) use http::{DOWNGRADE, basic, chunk, next_hop, without_credentials};
 pub(crate) use netrc::{lookup as netrc, passwords as netrc_passwords};
 pub(crate) use proxy::PROXY_VARIABLES;
 pub(crate) use retry::{Retry, is_passing, retry_after};

@@ -1,6 +1,7 @@
 //! How a registry is shown who asks: a token for what is to be done, or user name and password.
 //!
-//! Follows the distribution project's token authentication, with its `OAuth2` variant for identity tokens.
+//! Follows the distribution project's token authentication, with its `OAuth2` variant for identity tokens. Only the
+//! rights that a request needs are asked for: a registry whose challenge names others would get a token for them.
 //! Nothing is shown before the registry asked for it, and a login is looked up each time that it does: a long
 //! build outlives the tokens of clouds. Logins are for people who push, so a registry that lets everybody pull
 //! is asked with them too, as Docker does: some count pulls by user.
@@ -16,6 +17,7 @@ use tokio::sync::Mutex;
 use url::form_urlencoded;
 
 use super::challenge::{self, Bearer, Challenge};
+use super::document::is_web_page;
 use super::login::{Credentials, Login};
 use super::{Client, Error, Reference};
 use crate::net::{self, Body, host};
@@ -118,19 +120,33 @@ impl Client {
         {
             return Ok(Some(pass.clone()));
         }
-        let login = self.login(reference).await?;
-        let pass = match challenge {
-            Challenge::Bearer(bearer) => {
-                self.fetch_token(origin, reference, &bearer, scopes, login)
-                    .await?
+        let (login, failure) = match self.login(reference).await {
+            // Whoever pulls may need no login. If one is needed, this is why there is none.
+            Err(Error::Login(error)) if *access == Access::Pull && error.is_of_helper() => {
+                (None, Some(Error::Login(error)))
             }
+            login => (login?, None),
+        };
+        let pass = match challenge {
+            Challenge::Bearer(bearer) => self
+                .fetch_token(origin, reference, &bearer, scopes, login)
+                .await
+                .map_err(|error| match failure {
+                    Some(failure) if error.is_of_rights() => failure,
+                    _ => error,
+                })?,
             Challenge::Basic => match login.and_then(|login| basic(&login)) {
                 Some(pass) if !is_refused(&pass.header) => pass,
-                _ => return Ok(None),
+                _ => return failure.map_or(Ok(None), Err),
             },
         };
         passes.insert(key, pass.clone());
         Ok(Some(pass))
+    }
+
+    /// An error if there is no telling whether there is a login for a repository.
+    pub(super) async fn check_helper(&self, reference: &Reference) -> Result<(), Error> {
+        self.login(reference).await.map(drop)
     }
 
     /// The login for a repository. Helpers are other programs and may take a while, so another thread waits.
@@ -152,7 +168,7 @@ impl Client {
         origin: &Url,
         reference: &Reference,
         bearer: &Bearer,
-        mut scopes: Vec<String>,
+        scopes: Vec<String>,
         login: Option<Login>,
     ) -> Result<Pass, Error> {
         let whose = login.as_ref().map(Login::to_string);
@@ -166,14 +182,6 @@ impl Client {
                 .ok_or_else(|| Error::NoToken { host: host(origin) });
         }
         let url = realm(origin, bearer)?;
-        // A registry may know its repositories by other names than the reference has.
-        let asked = bearer.scope.iter().flat_map(|scope| scope.split(' '));
-        for scope in asked.filter(|scope| !scope.is_empty()) {
-            let name = |scope: &str| scope.rsplit_once(':').map(|(name, _)| name.to_owned());
-            if !scopes.iter().any(|own| name(own) == name(scope)) {
-                scopes.push(scope.to_owned());
-            }
-        }
         let began = Instant::now();
         let request = TokenRequest::new(url, bearer, &scopes, login.as_ref());
         let (response, _) = self
@@ -193,6 +201,10 @@ impl Client {
         let no_token = || Error::NoToken { host: host.clone() };
         let body = self.read(response, LARGEST_ANSWER).await?;
         let body = body.ok_or_else(no_token)?;
+        if is_web_page(&body) {
+            let what = "a token".to_owned();
+            return Err(Error::WebPage { host, what });
+        }
         let tokens: Answer = serde_json::from_slice(&body).map_err(|_| no_token())?;
         let life = tokens.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
         // A tenth is left for the way and for clocks that differ.
@@ -256,7 +268,7 @@ impl TokenRequest {
     }
 }
 
-/// Where tokens are, if that can be believed.
+/// Where tokens are, if that can be believed. A user name in the URL is not the login's.
 fn realm(origin: &Url, bearer: &Bearer) -> Result<Url, Error> {
     let url = Url::parse(&bearer.realm)
         .ok()
@@ -268,7 +280,7 @@ fn realm(origin: &Url, bearer: &Bearer) -> Result<Url, Error> {
             realm: host(&url),
         });
     }
-    Ok(url)
+    Ok(net::without_credentials(url))
 }
 
 /// `None` for tokens that no header can hold.

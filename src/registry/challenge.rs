@@ -22,7 +22,6 @@ pub(super) enum Challenge {
 pub(super) struct Bearer {
     pub(super) realm: String,
     pub(super) service: Option<String>,
-    pub(super) scope: Option<String>,
 }
 
 /// The first challenge that can be answered, a token before a password; `None` if there are only others, such
@@ -86,7 +85,6 @@ fn bearer(parameters: Vec<(String, String)>) -> Option<Bearer> {
         match key.as_str() {
             "realm" => bearer.realm = value,
             "service" => bearer.service = Some(value),
-            "scope" if !value.is_empty() => bearer.scope = Some(value),
             _ => {}
         }
         seen.push(key);
@@ -160,7 +158,6 @@ mod tests {
         let docker_hub = Bearer {
             realm: "https://auth.docker.io/token".to_owned(),
             service: Some("registry.docker.io".to_owned()),
-            scope: Some("repository:library/python:pull,push".to_owned()),
         };
         let text = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/python:pull,push""#;
         assert_eq!(parse(text), bearer(docker_hub.clone()));

@@ -118,6 +118,11 @@ impl Client {
                 return Ok(response);
             }
             let refused = Error::refused(&request.what, response).await;
+            let is_anonymous = pass.as_ref().is_none_or(|pass| pass.login.is_none());
+            if is_anonymous && refused.is_of_rights() && from_home {
+                // A helper that failed did not end the request, but may be why it is refused.
+                self.check_helper(reference).await?;
+            }
             return Err(refused.with_login(pass.and_then(|pass: Pass| pass.login)));
         }
         unreachable!("the second round returns")

@@ -70,10 +70,13 @@ impl Client {
         let media_type = media_type_of(response.headers());
         let promised = content_digest(response.headers());
         let bytes = self.read(response, MAX_DOCUMENT).await?;
+        let what = reference.to_string();
         let Some(bytes) = bytes else {
-            let what = reference.to_string();
             return Err(Error::TooLarge { host, what });
         };
+        if is_web_page(&bytes) {
+            return Err(Error::WebPage { host, what });
+        }
         let found = Digest::of(&bytes);
         if let Some(expected) = digest
             .into_iter()
@@ -126,6 +129,23 @@ fn described(response: &Response) -> Option<Descriptor> {
     let digest = content_digest(headers)?;
     (size > 0 && size <= MAX_DOCUMENT)
         .then(|| Descriptor::new(&media_type_of(headers), digest, size))
+}
+
+/// Whether an answer is a page for people, as a captive portal sends it for whatever is asked.
+pub(super) fn is_web_page(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"<")
+}
+
+/// An error if the answer to a request for `what` announces such a page, and nothing that registries tell.
+pub(super) fn refuse_web_page(response: &Response, what: &str) -> Result<(), Error> {
+    let headers = response.headers();
+    if media_type_of(headers) != "text/html" || headers.contains_key(CONTENT_DIGEST) {
+        return Ok(());
+    }
+    Err(Error::WebPage {
+        host: host(response.url()),
+        what: what.to_owned(),
+    })
 }
 
 pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {

@@ -136,6 +136,14 @@ pub enum Error {
         /// What the registry sent, or announced.
         found: u64,
     },
+    /// Something else answers in the place of a registry.
+    #[error("`{host}` sent a web page for `{what}`, which no registry does")]
+    WebPage {
+        /// The host that was spoken to.
+        host: String,
+        /// What it was asked for.
+        what: String,
+    },
     /// A document beyond the limit.
     #[error("the document `{what}` of `{host}` has more than {MAX_DOCUMENT} bytes")]
     TooLarge {
@@ -208,6 +216,9 @@ impl Error {
             Self::Damaged { .. } | Self::Size { .. } | Self::Mismatch { .. } => {
                 "the registry, or a proxy before it, changes what it serves: try again, or try another registry".to_owned()
             }
+            Self::WebPage { host, .. } => format!(
+                "check the name of the registry; a captive portal or a proxy may answer in its place: open `{host}` in a browser"
+            ),
             Self::OtherDigest { .. } => "leave the digest out, or push the image that has it".to_owned(),
             Self::Lost { source: Some(source), .. } => return source.hint(),
             Self::Login(error) => return error.hint(),
@@ -279,10 +290,19 @@ impl Error {
         self.status() == Some(StatusCode::PAYLOAD_TOO_LARGE)
     }
 
+    /// Whether another login might do.
+    pub(super) fn is_of_rights(&self) -> bool {
+        matches!(
+            self.status(),
+            Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        )
+    }
+
     /// The same, with whose login was shown.
     pub(super) fn with_login(mut self, whose: Option<String>) -> Self {
-        if let Self::Refused { status, login, .. } = &mut self
-            && matches!(status.as_u16(), 401 | 403)
+        let is_of_rights = self.is_of_rights();
+        if let Self::Refused { login, .. } = &mut self
+            && is_of_rights
         {
             *login = whose;
         }

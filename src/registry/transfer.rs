@@ -13,6 +13,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::auth::Access;
 use super::connection::Request;
+use super::document::refuse_web_page;
 use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
@@ -200,6 +201,7 @@ impl Download<'_> {
         // A server may give less of a range than it was asked for, but never less of the whole.
         let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
         if end > self.blob.size || (end < self.blob.size && !is_part) {
+            refuse_web_page(response, &self.blob.digest.to_string())?;
             return Err(self.wrong_size(response.url(), end));
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 use fs_err as fs;
 
-use super::{FAILED, policy, pull, refused, small, tool};
+use super::{FAILED, policy, pull, pull_run, push, refused, small, tool};
 use crate::support::{
     Bench, Failure, Login, Noise, Registry, Run, Settings, Tokens, skopeo_manifest, succeed,
 };
@@ -152,6 +152,34 @@ fn helpers() {
     let run = push_with(&bench, &variables[1..], &image, &reference);
     refused(&run, FAILED, &words);
     assert_eq!(registry.tagged("team/image", "refused"), None);
+}
+
+#[test]
+fn a_helper_that_fails_keeps_nobody_from_pulling_what_is_public() {
+    let bench = Bench::current();
+    let Some(tokens) = Tokens::start(policy(0)) else {
+        return;
+    };
+    let Some(registry) = Registry::with_login(Login::Tokens(&tokens)) else {
+        return;
+    };
+    let Some(open) = Registry::beside(&registry) else {
+        return;
+    };
+    let image = small(&bench);
+    let config = r#"{"credsStore": "missing"}"#;
+    let file = bench.write("config.json", config).display().to_string();
+    let authfile = ["--authfile", &file];
+    push(&bench, &[], &image, &open.reference("public/image:1"));
+    pull(&authfile, &image, &registry.reference("public/image:1"));
+    // What is not public is refused for want of a login, and this is why there is none.
+    push(&bench, &[], &image, &open.reference("team/image:1"));
+    let words = ["docker-credential-missing", "config.json", "hint: "];
+    let run = pull_run(&bench, &authfile, &registry.reference("team/image:1"));
+    refused(&run, FAILED, &words);
+    let (source, reference) = (image.image(), registry.reference("team/image:2"));
+    let arguments = [&["push"], &authfile[..], &[&source, &reference]].concat();
+    refused(&bench.finish(&mut tool(&bench, &arguments)), FAILED, &words);
 }
 
 #[test]

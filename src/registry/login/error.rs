@@ -141,6 +141,19 @@ fn quoted(said: &str) -> String {
 }
 
 impl LoginError {
+    /// Whether another program failed, and no file is wrong.
+    pub(crate) fn is_of_helper(&self) -> bool {
+        matches!(
+            self,
+            Self::HelperMissing { .. }
+                | Self::HelperStart { .. }
+                | Self::HelperFailed { .. }
+                | Self::HelperAnswer { .. }
+                | Self::HelperFlood { .. }
+                | Self::HelperSlow { .. }
+        )
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

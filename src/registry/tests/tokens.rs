@@ -183,6 +183,52 @@ fn an_identity_token_goes_to_its_server_alone() {
     assert_eq!(server.requests().len(), 2);
 }
 
+/// A registry names a token server with a user of its own, and rights that nobody asked for.
+#[test]
+fn a_challenge_changes_neither_the_login_nor_the_rights() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = noise(100);
+    for login in [None, Some("bWU6cGE1NQ==")] {
+        let content = bytes.clone();
+        let expected = login.map(|login| format!("Basic {login}"));
+        let server = Server::start(move |request, reply| {
+            if request.path.starts_with("/token") {
+                assert_eq!(request.header("authorization"), expected.as_deref());
+                let scopes: Vec<_> = request.path.match_indices("scope=").collect();
+                assert_eq!(scopes.len(), 1, "{}", request.path);
+                let own = "scope=repository%3Ateam%2Fimage%3Apull";
+                assert!(request.path.ends_with(own), "{}", request.path);
+                return reply.send("200 OK", &[], br#"{"token":"hush"}"#);
+            }
+            if request.header("authorization") == Some("Bearer hush") {
+                return reply.cut(request, &content, usize::MAX);
+            }
+            let host = request.header("host").unwrap();
+            let challenge = format!(
+                r#"WWW-Authenticate: Bearer realm="http://other:word@{host}/token",scope="repository:team/image:pull,push,delete repository:other/secret:pull registry:catalog:*""#
+            );
+            reply.send("401 Unauthorized", &[&challenge], b"");
+        });
+        let authfile = directory.path().join("auth.json");
+        let auths = login.map_or_else(String::new, |login| {
+            format!(r#""{}":{{"auth":"{login}"}}"#, server.address)
+        });
+        fs_err::write(&authfile, format!(r#"{{"auths":{{{auths}}}}}"#)).unwrap();
+        let logins = Logins {
+            authfile: Some(authfile),
+            given: None,
+        };
+        let options = Options {
+            logins,
+            ..Options::default()
+        };
+        let net = net::Client::new(net::Options::default());
+        let client = Client::new(options, Arc::new(net));
+        fetch(&client, &server, &blob(&bytes)).unwrap();
+        assert_eq!(server.requests().len(), 3);
+    }
+}
+
 #[test]
 fn errors_from_behind_a_redirect_show_no_signature() {
     let elsewhere = Server::start(|_, reply| reply.send("403 Forbidden", &[], b"expired"));
