@@ -87,6 +87,50 @@ fn every_kind_of_output_holds_the_same_image() {
     let metadata: Value = serde_json::from_str(&read(&files[2])).expect("JSON");
     assert_eq!(metadata["digest"], *digest);
 
+    // As streams, where nothing else goes: to standard output, and to a pipe.
+    for (output, file) in [
+        ("docker-archive:-", &docker),
+        ("oci-archive:/dev/stdout", &archive),
+    ] {
+        let streamed = bench.path("streamed.tar");
+        let tags = ["-t", "example.com/team/image:1", "-t", "other:2"];
+        let options = [
+            "--label",
+            "b=option",
+            "--annotation",
+            "note=a note",
+            "-o",
+            output,
+        ];
+        let mut command = bench.tool(["build.yaml", "--base", &base]);
+        command.args(tags).args(options);
+        command.stdout(fs::File::create(&streamed).expect("ours").into_file());
+        let ended = command.output().expect("it starts");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success(), "{said}");
+        assert!(
+            said.ends_with(&format!("example.com/team/image:1@{digest}\n")),
+            "{said}"
+        );
+        let read = |path| fs::read(path).expect("it was written");
+        assert!(read(&streamed) == read(file), "{output}");
+    }
+    let run = bench.run([
+        "build.yaml",
+        "--base",
+        &base,
+        "-o",
+        "oci-archive:-",
+        "-o",
+        "docker-archive:/dev/stdout",
+    ]);
+    assert!(
+        run.refusal(2)
+            .contains("two outputs would be written to `/dev/stdout`")
+    );
+    let run = bench.run(["build.yaml", "--base", &base, "-o", "oci-dir:-"]);
+    assert!(run.refusal(2).contains("`oci-dir:-` is not an output"));
+
     // The same from the store, with Docker's words.
     let run = bench.run(["inspect", "example.com/team/image:1"]);
     let said: Value = serde_json::from_str(run.stdout()).expect("JSON");

@@ -11,7 +11,7 @@ use crate::image::{Entry, Format, Image};
 use crate::images;
 use crate::layer::Compression;
 use crate::manifest::Platform;
-use crate::output::{Kind, Output};
+use crate::output::{self, Kind, Output};
 use crate::registry::Reference;
 use crate::runner::Rung;
 use crate::step::Fate;
@@ -184,4 +184,13 @@ pub struct Plan {
     pub context: Option<PathBuf>,
     /// Number of files in the context, and their bytes.
     pub staged: (u64, u64),
+}
+
+impl Plan {
+    /// Whether an output goes to standard output, which nothing else can go to then.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        let mut outputs = self.outputs.iter();
+        outputs.any(|(_, path)| output::is_stdout(path))
+    }
 }

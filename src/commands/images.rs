@@ -46,10 +46,15 @@ pub(crate) fn build(
     for line in summary(&outcome, image, began) {
         report.line(&line);
     }
-    print(&match outcome.plan.references.first() {
-        Some(reference) => format!("{reference}@{digest}\n"),
-        None => format!("{digest}\n"),
-    })?;
+    let name = match outcome.plan.references.first() {
+        Some(reference) => format!("{reference}@{digest}"),
+        None => digest,
+    };
+    if outcome.plan.streams() {
+        report.tell(&name);
+    } else {
+        print(&format!("{name}\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use fs_err as fs;
 
-use super::Error;
 use super::file::write_file;
 use super::layout::{LAYOUT, add, blobs_of};
+use super::{Error, is_stdout, is_stream};
 use crate::image::Image;
 use crate::manifest::{Descriptor, Index, Layer};
 use crate::progress::Progress;
@@ -107,17 +108,26 @@ impl Tar<'_> {
     }
 }
 
-/// Writes an archive at once or not at all.
+/// Writes an archive at once or not at all, or as a stream.
 pub(super) fn write(
     path: &Path,
     fill: impl FnOnce(&mut Tar<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    write_file(path, |file| {
+    let content = |file: &mut dyn Write| {
         let mut buffered = io::BufWriter::with_capacity(1 << 18, file);
         let mut tar = Tar(tar::Builder::new(&mut buffered));
         fill(&mut tar)?;
         tar.0.finish()?;
         drop(tar);
         Ok(buffered.flush()?)
-    })
+    };
+    if is_stdout(path) {
+        // Not what Rust would look for ends of lines in.
+        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+        return content(&mut std::fs::File::from(stdout));
+    }
+    if is_stream(path) {
+        return content(&mut fs::OpenOptions::new().write(true).open(path)?);
+    }
+    write_file(path, content)
 }

@@ -9,6 +9,7 @@ use fs_err as fs;
 
 use super::Error;
 use super::file::{PREFIX, make_locked, parent, umask, write_file};
+use crate::confined;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Index};
@@ -59,10 +60,12 @@ fn fill_layout(
     progress: &Progress,
 ) -> Result<(), Error> {
     let mut layout = LayoutWriter::open(path, store)?;
-    layout.index = match fs::read(layout.index_path()) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| store::Error::Json {
-            path: layout.index_path().display().to_string(),
-            source,
+    layout.index = match confined::file(path, Path::new("index.json")) {
+        Ok(file) => serde_json::from_reader(io::BufReader::new(file)).map_err(|source| {
+            store::Error::Json {
+                path: layout.index_path().display().to_string(),
+                source,
+            }
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Index::empty(),
         Err(error) => return Err(error.into()),
@@ -88,10 +91,9 @@ pub struct LayoutWriter {
 impl LayoutWriter {
     /// Begins with an index that names nothing.
     pub fn open(path: &Path, store: &Store) -> Result<Self, Error> {
-        fs::create_dir_all(path.join(BLOBS))?;
         // Blobs would be written, and removed, wherever a link leads.
-        for folder in [path.join("blobs"), path.join(BLOBS)] {
-            if fs::symlink_metadata(&folder)?.is_symlink() {
+        for folder in ["blobs", BLOBS].map(|name| path.join(name)) {
+            if folder.is_symlink() {
                 let wanted = "a folder of its own";
                 return Err(Error::Taken {
                     path: folder,
@@ -99,6 +101,7 @@ impl LayoutWriter {
                 });
             }
         }
+        fs::create_dir_all(path.join(BLOBS))?;
         write_file(&path.join("oci-layout"), |file| Ok(file.write_all(LAYOUT)?))?;
         Ok(Self {
             path: path.to_owned(),
@@ -151,7 +154,9 @@ impl LayoutWriter {
         let name = blob.digest.hex();
         let target = self.path.join(BLOBS).join(&name);
         self.put.insert(name.into());
-        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == blob.size) {
+        let is_there =
+            |metadata: std::fs::Metadata| metadata.is_file() && metadata.len() == blob.size;
+        if fs::symlink_metadata(&target).is_ok_and(is_there) {
             return Ok(());
         }
         write_file(&target, content)

@@ -9,7 +9,7 @@ mod file;
 mod layout;
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub enum Kind {
     /// What `docker load` reads.
     DockerArchive,
 }
+
+/// What stands for standard output; in [`Output`] `-` does too.
+const STDOUT: &str = "/dev/stdout";
 
 /// `KIND[:PATH]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,9 @@ pub enum Error {
         /// The file system's own words.
         source: io::Error,
     },
+    /// Nobody can read an archive on a screen.
+    #[error("an archive is not written to a terminal")]
+    Terminal,
     /// The store's own words.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -86,6 +92,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Terminal => {
+                Some("redirect standard output: `> image.tar`, or `| docker load`".to_owned())
+            }
             Self::Taken { .. } => Some("choose another path, or remove what is there".to_owned()),
             Self::Directory { directory, source } if source.kind() == io::ErrorKind::NotFound => {
                 Some(format!(
@@ -118,6 +127,11 @@ impl FromStr for Output {
         };
         match path {
             Some("") => Err(InvalidOutput(text.to_owned())),
+            Some("-") if kind == Kind::OciDir => Err(InvalidOutput(text.to_owned())),
+            Some("-") => Ok(Self {
+                kind,
+                path: Some(PathBuf::from(STDOUT)),
+            }),
             path => Ok(Self {
                 kind,
                 path: path.map(PathBuf::from),
@@ -148,8 +162,26 @@ impl Output {
     }
 }
 
+/// Whether an output at `path` is written to standard output.
+#[must_use]
+pub fn is_stdout(path: &Path) -> bool {
+    path == Path::new(STDOUT)
+}
+
+/// Whether an archive at `path` is written as a stream: to standard output, a pipe or `/dev/null`.
+fn is_stream(path: &Path) -> bool {
+    let takes_any = |kind: std::fs::FileType| kind.is_fifo() || kind.is_char_device();
+    is_stdout(path) || fs::metadata(path).is_ok_and(|metadata| takes_any(metadata.file_type()))
+}
+
 /// An error if `path` cannot take an output of `kind`; asked before the build begins.
 pub fn check(kind: Kind, path: &Path) -> Result<(), Error> {
+    if kind != Kind::OciDir && is_stream(path) {
+        if is_stdout(path) && io::stdout().is_terminal() {
+            return Err(Error::Terminal);
+        }
+        return Ok(());
+    }
     if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir() && !path.is_file()) {
         // Reading a pipe to see what it holds would wait for ever.
         let path = path.to_owned();
@@ -195,7 +227,9 @@ pub fn write(
     store: &Store,
     progress: &Progress,
 ) -> Result<(), Error> {
-    file::sweep(path);
+    if kind == Kind::OciDir || !is_stream(path) {
+        file::sweep(path);
+    }
     let part = progress.start(format!("write {kind} `{}`", path.display()));
     match kind {
         Kind::OciDir => layout::write(image, references, path, store, progress)?,
