@@ -120,7 +120,9 @@ pub fn import(
             Ok(Some(entry)) => carried.add(&entry),
             Ok(None) => untrusted += 1,
             Err(Error::Base(
-                error @ (base::Error::Damaged { .. } | base::Error::Incomplete { .. }),
+                error @ (base::Error::Damaged { .. }
+                | base::Error::Incomplete { .. }
+                | base::Error::LeadsOut { .. }),
             )) => {
                 progress.warn(format!("an entry is left out: {error}"));
             }

@@ -2,8 +2,9 @@
 //! root of the process. And finds the end of links that lead where nobody else wants. Imports nothing of this crate.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -56,7 +57,22 @@ pub(crate) fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// As [`open`], step by step. Nobody else may change the tree meanwhile.
+/// Opens a regular file inside `root` for reading. Anything else there is an error: a pipe would never end.
+pub(crate) fn file(root: &Path, path: &Path) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let found = open(&root, path, flags)?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+        let reason = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    // Whatever the name leads to by now.
+    let found = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(found, flags, Mode::empty())?.into())
+}
+
+/// [`open`], step by step. Nobody else may change the tree meanwhile.
 fn walk(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let here = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // The directories from the root to where the walk is.

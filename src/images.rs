@@ -87,15 +87,23 @@ pub fn find(name: &str, store: Option<&Path>, progress: &Progress) -> Result<Ima
 pub(crate) fn find_in(store: &Store, name: &str, progress: &Progress) -> Result<Image, Error> {
     if is_outside(name) {
         let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let found = base::pull(
-            &source,
-            &Platform::host(),
-            Pull::Never,
-            Layers::Now,
-            &client()?,
-            store,
-            progress,
-        );
+        let client = client()?;
+        let pull = |platform: &Platform| {
+            base::pull(
+                &source,
+                platform,
+                Pull::Never,
+                Layers::Now,
+                &client,
+                store,
+                progress,
+            )
+        };
+        let found = match pull(&Platform::host()) {
+            // There is no other.
+            Err(base::Error::Platform { found, .. }) if found.len() == 1 => pull(&found[0]),
+            found => found,
+        };
         let base = found.map_err(Error::Find)?;
         return Ok(image::load(&base.manifest, store)?);
     }

@@ -110,16 +110,45 @@ impl Platform {
         }
     }
 
-    /// Whether an image for `other` is one for `self`: an absent variant on either side matches.
+    /// Whether an image for `other` runs on `self`: one for an older variant of the architecture does, and an absent
+    /// variant on either side matches.
     #[must_use]
     pub fn accepts(&self, other: &Self) -> bool {
         self.os == other.os
             && self.architecture == other.architecture
             && match (&self.variant, &other.variant) {
-                (Some(wanted), Some(given)) => wanted == given,
+                (Some(wanted), Some(given)) => {
+                    wanted == given || level(given).is_some_and(|given| Some(given) < level(wanted))
+                }
                 _ => true,
             }
     }
+
+    /// The order of what this platform [accepts](Self::accepts), best first: the same variant, then the newest older one.
+    /// Where no variant is wanted that is the usual one, and after all others come newer ones, the oldest first: which
+    /// of them is taken depends on no machine's CPU, and runs on most.
+    pub(crate) fn rank(&self, other: &Self) -> (bool, bool, u32) {
+        let usual = match self.architecture.as_str() {
+            "arm" => "v7",
+            "arm64" => "v8",
+            _ => "v1",
+        };
+        let level = |platform: &Self| level(platform.variant.as_deref().unwrap_or(usual));
+        let (wanted, given) = (
+            level(self).unwrap_or_default(),
+            level(other).unwrap_or(u32::MAX),
+        );
+        let is_same = self.variant == other.variant;
+        (!is_same, given > wanted, given.abs_diff(wanted))
+    }
+}
+
+/// The number in `v7` or `v8.1`, in hundredths.
+fn level(variant: &str) -> Option<u32> {
+    let number = variant.strip_prefix('v')?;
+    let (major, minor) = number.split_once('.').unwrap_or((number, "0"));
+    let (major, minor): (u16, u8) = (major.parse().ok()?, minor.parse().ok()?);
+    Some(u32::from(major) * 100 + u32::from(minor))
 }
 
 impl fmt::Display for Platform {
@@ -231,6 +260,60 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_best_variant_is_the_same_on_every_machine() {
+        let best = |wanted: &str, given: &[&str]| {
+            let wanted: Platform = wanted.parse().unwrap();
+            let given = given
+                .iter()
+                .map(|text| text.parse::<Platform>().unwrap())
+                .filter(|given| wanted.accepts(given));
+            given
+                .min_by_key(|given| wanted.rank(given))
+                .map(|best| best.to_string())
+        };
+        let amd = ["linux/amd64/v4", "linux/amd64/v3", "linux/amd64/v2"];
+        let with_plain = [&amd[..], &["linux/amd64"]].concat();
+        let arm = [
+            "linux/arm/v6",
+            "linux/arm/v8",
+            "linux/arm/v7",
+            "linux/arm/v5",
+        ];
+        for (wanted, given, expected) in [
+            ("linux/amd64", &amd[..], Some("linux/amd64/v2")),
+            ("linux/amd64", &with_plain, Some("linux/amd64")),
+            ("linux/amd64/v3", &with_plain, Some("linux/amd64/v3")),
+            (
+                "linux/amd64/v3",
+                &[amd[0], amd[2], "linux/amd64"],
+                Some("linux/amd64/v2"),
+            ),
+            ("linux/amd64/v1", &with_plain, Some("linux/amd64")),
+            ("linux/amd64/v1", &amd, None),
+            ("linux/arm", &arm, Some("linux/arm/v7")),
+            ("linux/arm/v7", &arm[..2], Some("linux/arm/v6")),
+            (
+                "linux/arm/v7",
+                &["linux/arm/v6", "linux/arm"],
+                Some("linux/arm"),
+            ),
+            ("linux/arm/v5", &arm[..3], None),
+            (
+                "linux/arm64",
+                &["linux/arm64/v9", "linux/arm64/v8"],
+                Some("linux/arm64/v8"),
+            ),
+            ("linux/arm64/v8", &["linux/arm64/odd"], None),
+        ] {
+            assert_eq!(
+                best(wanted, given).as_deref(),
+                expected,
+                "{wanted} of {given:?}"
+            );
+        }
+    }
 
     #[test]
     fn platforms_are_read_in_every_usual_spelling() {

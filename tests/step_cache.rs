@@ -657,6 +657,13 @@ fn a_folder_carries_the_cache() {
         .map(|entry| entry.expect("ours").path())
         .max_by_key(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()))
         .expect("there are some");
+    let elsewhere = other.bench.path("elsewhere");
+    fs::rename(&largest, &elsewhere).expect("ours");
+    fs::os::unix::fs::symlink(&elsewhere, &largest).expect("ours");
+    let (count, said) = carry(&one, "import", &["--cache-key-file", "key"]);
+    assert!(said.contains("is a link to a file outside of it"), "{said}");
+    assert_eq!(count, all - 1);
+    fs::remove_file(&largest).expect("ours");
     fs::write(&largest, "damaged").expect("ours");
     let (count, said) = carry(&one, "import", &["--cache-key-file", "key"]);
     assert!(said.contains("an entry is left out"), "{said}");

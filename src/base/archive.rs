@@ -7,7 +7,7 @@
 //! Only the plain header of an entry is read (POSIX.1-1988): all names that matter here are shorter
 //! than the 100 characters it has, and so no hostile extension is ever interpreted.
 
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
@@ -19,8 +19,10 @@ use crate::store::MAX_DOCUMENT;
 const BLOCK: usize = 512;
 /// Larger windows (2^26 bytes) would let an archive decide how much memory is used.
 const LARGEST_WINDOW: u32 = 26;
+/// The same for xz, in KiB: twice what `xz -9` needs.
+const LARGEST_DICTIONARY: u32 = 1 << 17;
 
-/// A tar archive, plain or compressed with gzip or zstd, by its first bytes.
+/// A tar archive, plain or compressed with gzip, bzip2, xz or zstd, by its first bytes.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
@@ -174,6 +176,50 @@ fn inside(name: &str, target: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
+/// How bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    Plain,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+}
+
+/// Bytes that tell a [`Packing`].
+pub(super) const MAGIC: usize = 6;
+
+impl Packing {
+    /// By the first bytes.
+    pub(super) fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [b'B', b'Z', b'h', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+
+    pub(super) fn unpack<'a>(self, reader: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Self::Plain => Box::new(reader),
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
+            Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(
+                reader,
+                true,
+                LARGEST_DICTIONARY,
+            )),
+            Self::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(reader)?;
+                decoder.window_log_max(LARGEST_WINDOW)?;
+                Box::new(decoder)
+            }
+        })
+    }
+}
+
 enum Input {
     Plain(BufReader<File>),
     Packed(Box<dyn Read>),
@@ -182,21 +228,14 @@ enum Input {
 impl Input {
     fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let mut magic = [0; 4];
+        let mut magic = [0; MAGIC];
         let length = read_fully(&mut file, &mut magic)?;
         file.seek(SeekFrom::Start(0))?;
-        if magic[..length].starts_with(&[0x1f, 0x8b]) {
-            let reader = BufReader::with_capacity(1 << 17, file);
-            return Ok(Self::Packed(Box::new(
-                flate2::bufread::MultiGzDecoder::new(reader),
-            )));
-        }
-        if magic == [0x28, 0xb5, 0x2f, 0xfd] {
-            let mut decoder = zstd::Decoder::new(file)?;
-            decoder.window_log_max(LARGEST_WINDOW)?;
-            return Ok(Self::Packed(Box::new(decoder)));
-        }
-        Ok(Self::Plain(BufReader::with_capacity(1 << 17, file)))
+        let reader = BufReader::with_capacity(1 << 17, file);
+        Ok(match Packing::of(&magic[..length]) {
+            Packing::Plain => Self::Plain(reader),
+            packing => Self::Packed(packing.unpack(reader)?),
+        })
     }
 
     /// Reads the next header; false at the archive's end.

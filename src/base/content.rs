@@ -6,7 +6,7 @@ use super::{Error, Source, docker_archive, document};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Platform};
 use crate::progress::Progress;
-use crate::registry::{Blob, Content};
+use crate::registry::{Blob, BlobPlace, Content};
 use crate::store::{self, MAX_DOCUMENT, Store};
 
 /// Documents of one image at most: an index has one a platform, and some have an attestation each.
@@ -20,10 +20,8 @@ pub fn content(source: &Source, store: &Store, progress: &Progress) -> Result<Co
         Source::OciArchive(path, tag) => (Layout::Archive(Archive::open(path)?), tag),
         Source::DockerArchive(path, tag) => {
             let archive = Archive::open(path)?;
-            let platform = Platform::host();
             let tag = tag.as_deref();
-            let manifest =
-                docker_archive::import(&name, &archive, tag, &platform, store, progress)?;
+            let manifest = docker_archive::import(&name, &archive, tag, None, store, progress)?;
             return Ok(Content::stored(&manifest, store)?);
         }
         Source::Registry(_) => unreachable!("registries are asked by `pull`"),
@@ -34,12 +32,17 @@ pub fn content(source: &Source, store: &Store, progress: &Progress) -> Result<Co
     found.follow(&name, root, &layout, progress)?;
     let blobs = match &layout {
         Layout::Dir(path) => {
-            let place = |descriptor: Descriptor| Blob {
-                path: path.join(blob_name(&descriptor.digest)),
-                offset: 0,
-                descriptor,
+            let place = |descriptor: Descriptor| {
+                let entry = blob_name(&descriptor.digest);
+                // The registry may have what is missing here.
+                layout::open(path, &entry)?;
+                Ok(Blob {
+                    place: BlobPlace::Layout(path.clone(), entry.into()),
+                    descriptor,
+                })
             };
-            found.blobs.into_iter().map(place).collect()
+            let blobs = found.blobs.into_iter().map(place);
+            blobs.collect::<Result<_, Error>>()?
         }
         Layout::Archive(_) => {
             layout.bring(&found.blobs, store, progress)?;

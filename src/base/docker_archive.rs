@@ -1,22 +1,23 @@
 //! What `docker save` writes: `manifest.json`, a config, and layers that are plain tars as a rule.
 //!
-//! The layers have no digests there, only the config's diffIDs; they are computed on the way into
-//! the store, and a manifest is written that names them. Old archives spell a layer that two images
-//! share as a symbolic link from `ID/layer.tar` to another one.
+//! The layers have no digests there, only the config's diffIDs. On the way into the store they are held
+//! against these, compressed or not, and a manifest is written that names them. Old archives spell a layer
+//! that two images share as a symbolic link from `ID/layer.tar` to another one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Write as _;
+use std::io::{self, BufReader, Read, Write as _};
 
 use serde::Deserialize;
 
-use super::archive::{Archive, Entry, Pass, read_fully};
+use super::archive::{Archive, Entry, MAGIC, Packing, Pass, read_fully};
 use super::layout::{complete, copy};
 use super::{Error, document};
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest, Hashing};
+use crate::layer::MAX_LAYER;
 use crate::manifest::{Descriptor, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::registry::Reference;
-use crate::store::Store;
+use crate::store::{self, BlobWriter, Store};
 
 const MANIFEST: &str = "manifest.json";
 /// More links in a row than these are a circle.
@@ -33,12 +34,13 @@ struct Image {
     layers: Option<Vec<String>>,
 }
 
-/// Brings the image `tag`, or the only one, into the store, and gives the manifest made for it.
+/// Brings the image `tag`, or the only one, into the store, and gives the manifest made for it. Without a `platform` it
+/// may be for any.
 pub(super) fn import(
     name: &str,
     archive: &Archive,
     tag: Option<&str>,
-    platform: &Platform,
+    platform: Option<&Platform>,
     store: &Store,
     progress: &Progress,
 ) -> Result<Descriptor, Error> {
@@ -204,36 +206,88 @@ fn import_layer(
         format!("layer `sha256:{}`", &diff_id.0.hex()[..12]),
         Some(entry.size),
     );
-    let mut magic = [0; 4];
+    let mut magic = [0; MAGIC];
     let length = read_fully(entry.content, &mut magic).map_err(|source| archive.broken(source))?;
-    let media_type = match magic[..length] {
-        [0x1f, 0x8b, ..] => media_type::OCI_LAYER_GZIP,
-        [0x28, 0xb5, 0x2f, 0xfd] => media_type::OCI_LAYER_ZSTD,
-        _ => media_type::OCI_LAYER,
+    let packing = Packing::of(&magic[..length]);
+    let mut input = Counted {
+        input: magic[..length].chain(&mut *entry.content),
+        copy: None,
+        size: 0,
+    };
+    let mut unreadable = |source| archive.broken(source);
+    let mut unpack = |input: &mut dyn Read, to: &mut dyn io::Write| {
+        let unpacked = packing.unpack(BufReader::new(input));
+        let mut unpacked = unpacked.map_err(&mut unreadable)?.take(MAX_LAYER + 1);
+        copy(&mut unpacked, to, &part, progress, &mut unreadable)
     };
     let mut writer = store.writer()?;
-    writer.write_all(&magic[..length])?;
-    let mut unreadable = |source| archive.broken(source);
-    let written = copy(
-        &mut *entry.content,
-        &mut writer,
-        &part,
-        progress,
-        &mut unreadable,
-    )? + length as u64;
-    if written != entry.size {
-        return Err(archive.broken(std::io::ErrorKind::UnexpectedEof.into()));
-    }
-    let layer = if media_type == media_type::OCI_LAYER {
-        // A plain layer's digest is its diffID; a packed one is checked when it is unpacked.
-        let expected = Descriptor::new(media_type, diff_id.0, entry.size);
+    let Some(media_type) = kept_as(packing) else {
+        // A plain layer's digest is its diffID.
+        let written = unpack(&mut input, &mut writer)?;
+        check_size(archive, input.size, entry.size)?;
+        let expected = Descriptor::new(media_type::OCI_LAYER, diff_id.0, written);
         complete(writer, &expected, archive.path(), entry.name)?;
-        expected
-    } else {
-        writer.complete(media_type)?
+        part.finish("");
+        return Ok(expected);
     };
+    let mut hashing = Hashing::new(io::sink());
+    input.copy = Some(&mut writer);
+    unpack(&mut input, &mut hashing)?;
+    // What follows the compressed bytes, if anything does, belongs to the blob too.
+    io::copy(&mut input, &mut io::sink()).map_err(|source| archive.broken(source))?;
+    check_size(archive, input.size, entry.size)?;
+    let (_, found, _) = hashing.complete();
+    if found != diff_id.0 {
+        return Err(damaged(archive, entry.name, diff_id, found));
+    }
+    let layer = writer.complete(media_type)?;
     part.finish("");
     Ok(layer)
+}
+
+/// The type of a layer that stays compressed as it is; images have none for bzip2 and xz.
+fn kept_as(packing: Packing) -> Option<&'static str> {
+    match packing {
+        Packing::Gzip => Some(media_type::OCI_LAYER_GZIP),
+        Packing::Zstd => Some(media_type::OCI_LAYER_ZSTD),
+        Packing::Plain | Packing::Bzip2 | Packing::Xz => None,
+    }
+}
+
+fn check_size(archive: &Archive, found: u64, expected: u64) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(archive.broken(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn damaged(archive: &Archive, entry: &str, expected: DiffId, found: Digest) -> Error {
+    Error::Damaged {
+        path: archive.path().to_owned(),
+        entry: entry.to_owned(),
+        source: store::Error::Damaged {
+            expected: expected.0,
+            found,
+        },
+    }
+}
+
+/// Counts what is read, and copies it.
+struct Counted<'a, R> {
+    input: R,
+    copy: Option<&'a mut BlobWriter>,
+    size: u64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        if let Some(copy) = &mut self.copy {
+            copy.write_all(&buffer[..length])?;
+        }
+        self.size += length as u64;
+        Ok(length)
+    }
 }
 
 /// The same name as [`Entry::name`] has it.

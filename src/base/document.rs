@@ -103,24 +103,13 @@ impl Search<'_> {
     }
 }
 
-/// The entry that fits best: the very platform, then one without a variant, then the variant that
-/// is meant when none is said, then any that is accepted.
+/// The entry that fits best.
 pub(super) fn best<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&'a Descriptor> {
-    let usual = match wanted.architecture.as_str() {
-        "arm" => Some("v7"),
-        "arm64" => Some("v8"),
-        _ => None,
-    };
     entries
         .iter()
         .filter_map(|entry| Some((entry, entry.platform.as_ref()?)))
         .filter(|(_, platform)| wanted.accepts(platform))
-        .min_by_key(|(_, platform)| match &platform.variant {
-            variant if *variant == wanted.variant => 0,
-            None => 1,
-            Some(variant) if Some(variant.as_str()) == usual => 2,
-            Some(_) => 3,
-        })
+        .min_by_key(|(_, platform)| wanted.rank(platform))
         .map(|(entry, _)| entry)
 }
 
@@ -133,7 +122,7 @@ pub(super) fn parse_index(name: &str, bytes: &[u8]) -> Result<Index, Error> {
 }
 
 /// Tells a manifest from an index by its shape; a document that has both shapes, or says that it is
-/// the other one, is refused, since two readers would see two images (CVE-2021-41190).
+/// the other one, is refused, since two readers would see two images (CVE-2021-41190). So is one that has a key twice.
 pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", &error))?;
@@ -161,7 +150,7 @@ pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document,
         (true, false, said)
             if said != media_type::OCI_MANIFEST && said != media_type::DOCKER_MANIFEST =>
         {
-            return serde_json::from_value(value)
+            return serde_json::from_slice(bytes)
                 .map(Document::Index)
                 .map_err(|error| Error::document(name, "index", &error));
         }
@@ -184,7 +173,7 @@ pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document,
         }
     };
     let manifest =
-        serde_json::from_value(value).map_err(|error| Error::document(name, "manifest", &error))?;
+        serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", &error))?;
     Ok(Document::Manifest(manifest, media_type))
 }
 
@@ -257,8 +246,12 @@ pub(super) struct Config {
     pub(super) diff_ids: Vec<DiffId>,
 }
 
-/// Reads a config, and checks that it is for `wanted`.
-pub(super) fn parse_config(name: &str, bytes: &[u8], wanted: &Platform) -> Result<Config, Error> {
+/// Reads a config, and checks that it is for `wanted`, if that matters.
+pub(super) fn parse_config(
+    name: &str,
+    bytes: &[u8],
+    wanted: Option<&Platform>,
+) -> Result<Config, Error> {
     let invalid = |reason: &dyn ToString| Error::document(name, "config", reason);
     let value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
     let text = |key: &str| {
@@ -273,7 +266,9 @@ pub(super) fn parse_config(name: &str, bytes: &[u8], wanted: &Platform) -> Resul
         architecture: text("architecture").ok_or_else(|| invalid(&"it has no `architecture`"))?,
         variant: text("variant"),
     };
-    if !wanted.accepts(&platform) {
+    if let Some(wanted) = wanted
+        && !wanted.accepts(&platform)
+    {
         return Err(Error::Platform {
             name: name.to_owned(),
             wanted: wanted.clone(),

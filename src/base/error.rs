@@ -140,6 +140,14 @@ pub enum Error {
         /// The name inside.
         entry: String,
     },
+    /// A link in a layout that leads to other files of this machine.
+    #[error("`{entry}` in `{path}` is a link to a file outside of it, which is not read")]
+    LeadsOut {
+        /// The directory.
+        path: PathBuf,
+        /// The name inside.
+        entry: String,
+    },
     /// A blob whose bytes are not what the image says.
     #[error("`{entry}` in `{path}` is damaged")]
     Damaged {
@@ -197,6 +205,9 @@ impl Error {
             }
             Self::DiffIds { .. } | Self::Incomplete { .. } | Self::Archive { .. } | Self::Damaged { .. } => {
                 "the image is damaged or incomplete: make or fetch it again".to_owned()
+            }
+            Self::LeadsOut { path, .. } => {
+                format!("if you trust what the link names, copy it in: `cp -rL {} COPY`", path.display())
             }
             Self::Kind { kind, .. } => format!("check the path; what is asked for is {kind}"),
             Self::NoTag { .. } | Self::SeveralImages { .. } => "name one of them after the path, as in `PATH:NAME`".to_owned(),

@@ -1,14 +1,16 @@
 //! OCI image layouts, as a directory or in an archive (image-spec `image-layout.md`).
 //!
 //! Blobs are copied into the store and verified on the way. They are not hard links: whoever changed
-//! the layout in place later would change the store.
+//! the layout in place later would change the store. No link in a layout is followed out of it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, Pass, read_fully};
 use super::{Error, document};
+use crate::confined;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 use crate::progress::{Part, Progress};
@@ -58,7 +60,7 @@ pub(super) fn import(
         return Err(Error::document(name, "config", &"it is larger than 4 MiB"));
     }
     // The config tells before all the layers whether they are of use.
-    let config = document::parse_config(name, &read(&document.config)?, platform)?;
+    let config = document::parse_config(name, &read(&document.config)?, Some(platform))?;
     document::layers(name, &document.layers, &config.diff_ids)?;
     layout.bring(&document.layers, store, progress)?;
     Ok(manifest)
@@ -147,7 +149,7 @@ impl Layout {
         match self {
             Self::Dir(path) => {
                 fs_err::metadata(path)?;
-                Ok(path.join(entry).is_file())
+                Ok(open(path, entry)?.is_some())
             }
             Self::Archive(archive) => Ok(archive.document(entry, progress)?.is_some()),
         }
@@ -176,7 +178,7 @@ impl Layout {
         match self {
             Self::Archive(archive) => archive.document(entry, progress)?.ok_or_else(absent),
             Self::Dir(path) => {
-                let file = open(&path.join(entry)).ok_or_else(absent)??;
+                let file = open(path, entry)?.ok_or_else(absent)?;
                 let mut bytes = Vec::new();
                 file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
                 if bytes.len() as u64 > MAX_DOCUMENT {
@@ -223,7 +225,7 @@ impl Layout {
                         path: path.clone(),
                         entry: entry.clone(),
                     };
-                    let mut file = open(&path.join(&entry)).ok_or_else(absent)??;
+                    let mut file = open(path, &entry)?.ok_or_else(absent)?;
                     self.copy_blob(&mut file, blob, store, progress)?;
                 }
             }
@@ -281,9 +283,21 @@ pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Opens a regular file; anything else (a pipe would never end) counts as absent.
-fn open(path: &Path) -> Option<io::Result<fs_err::File>> {
-    path.is_file().then(|| fs_err::File::open(path))
+/// Opens a regular file of the layout in a folder; anything else counts as absent.
+pub(super) fn open(root: &Path, entry: &str) -> Result<Option<File>, Error> {
+    let path = root.join(entry);
+    match confined::file(root, Path::new(entry)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let reason = format!("failed to open file `{}`: {error}", path.display());
+            Err(io::Error::new(error.kind(), reason).into())
+        }
+        Err(_) if path.is_file() => Err(Error::LeadsOut {
+            path: root.to_owned(),
+            entry: entry.to_owned(),
+        }),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Makes a blob visible, unless its bytes are not what the layout says.

@@ -75,7 +75,14 @@ pub fn pull(
         }
         Source::DockerArchive(path, tag) => {
             let archive = archive::Archive::open(path)?;
-            docker_archive::import(&name, &archive, tag.as_deref(), platform, store, progress)?
+            docker_archive::import(
+                &name,
+                &archive,
+                tag.as_deref(),
+                Some(platform),
+                store,
+                progress,
+            )?
         }
         Source::Registry(_) => unreachable!("handled above"),
     };
@@ -117,7 +124,7 @@ fn load(
     store: &Store,
 ) -> Result<Base, Error> {
     let document: Manifest = store.read_json(manifest)?;
-    let config = document::parse_config(name, &store.read(&document.config)?, platform)?;
+    let config = document::parse_config(name, &store.read(&document.config)?, Some(platform))?;
     let layers = document::layers(name, &document.layers, &config.diff_ids)?;
     Ok(Base {
         name: name.to_owned(),

@@ -158,8 +158,11 @@ impl Remote<'_> {
         }
         // The config comes first: it tells before all the layers whether they are of use.
         self.blobs(std::slice::from_ref(&document.config))?;
-        let config =
-            document::parse_config(self.name, &self.store.read(&document.config)?, platform)?;
+        let config = document::parse_config(
+            self.name,
+            &self.store.read(&document.config)?,
+            Some(platform),
+        )?;
         document::layers(self.name, &document.layers, &config.diff_ids)?;
         match self.layers {
             Layers::Now => self.blobs(&document.layers)?,

@@ -43,7 +43,7 @@ pub use document::Document;
 pub use error::Error;
 pub use login::{Credentials, Found, Given, Login, LoginError, Logins};
 pub use mirrors::{Place, PolicyError, PolicyProblem, Registries, Whence};
-pub use push::{Blob, Content};
+pub use push::{Blob, BlobPlace, Content};
 pub use reference::{InvalidReference, Problem, Reference};
 
 /// How registries are reached.

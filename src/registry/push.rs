@@ -6,6 +6,9 @@
 //! Follows the OCI distribution specification 1.1, "Push".
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,10 +18,11 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::auth::Access;
 use super::connection::{Request, Target};
-use super::document::content_digest;
+use super::document::{content_digest, refuse_web_page};
 use super::transfer::label;
 use super::upload::Upload;
 use super::{Client, Error, Reference, pause};
+use crate::confined;
 use crate::digest::{Digest, Hashing};
 use crate::manifest::{Descriptor, Manifest};
 use crate::net::{Body, host};
@@ -42,10 +46,18 @@ pub struct Content {
 pub struct Blob {
     /// What it is.
     pub descriptor: Descriptor,
-    /// The file that holds it.
-    pub path: PathBuf,
-    /// Where it begins there, in bytes.
-    pub offset: u64,
+    /// Where its bytes are.
+    pub place: BlobPlace,
+}
+
+/// The file that holds a blob.
+#[derive(Debug, Clone)]
+pub enum BlobPlace {
+    /// A file of the store. May be missing: then it is fetched from where it was seen.
+    Store(PathBuf),
+    /// A layout that somebody else made, and the file's path in it. No link leads out, and the bytes are verified
+    /// before they are sent.
+    Layout(PathBuf, PathBuf),
 }
 
 impl Content {
@@ -77,24 +89,69 @@ impl Blob {
     pub fn stored(descriptor: &Descriptor, store: &Store) -> Self {
         Self {
             descriptor: descriptor.clone(),
-            path: store.blob_path(&descriptor.digest),
-            offset: 0,
+            place: BlobPlace::Store(store.blob_path(&descriptor.digest)),
         }
     }
 
-    /// Whether the bytes here are those of the digest.
-    pub(super) fn verify(&self) -> Result<(), Error> {
-        use std::io::{Read as _, Seek as _, SeekFrom};
-        let mut file = fs_err::File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.offset))?;
-        let mut hashing = Hashing::new(file.take(self.descriptor.size));
-        std::io::copy(&mut hashing, &mut std::io::sink())?;
+    /// Opens the blob, if it has as many bytes as it should have.
+    pub(super) fn open(&self) -> Result<File, Error> {
+        let file = match &self.place {
+            BlobPlace::Store(path) => fs_err::File::open(path)?.into_file(),
+            BlobPlace::Layout(root, path) => {
+                let named = |error: io::Error| {
+                    let path = root.join(path);
+                    let reason = format!("failed to open file `{}`: {error}", path.display());
+                    io::Error::new(error.kind(), reason)
+                };
+                confined::file(root, path).map_err(named)?
+            }
+        };
+        let Descriptor { digest, size, .. } = self.descriptor;
+        let found = file.metadata()?.len();
+        if found == size {
+            return Ok(file);
+        }
+        let expected = size;
+        Err(store::Error::Size {
+            digest,
+            expected,
+            found,
+        }
+        .into())
+    }
+
+    /// Whether the bytes of an open file are those of the digest.
+    pub(super) fn verify(&self, file: &File, progress: &Progress) -> Result<(), Error> {
+        let mut hashing = Hashing::new(io::sink());
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            progress.check()?;
+            let length = file.read_at(&mut buffer, at)?;
+            if length == 0 {
+                break;
+            }
+            hashing.write_all(&buffer[..length])?;
+            at += length as u64;
+        }
         let (_, found, _) = hashing.complete();
         if found == self.descriptor.digest {
             return Ok(());
         }
         let expected = self.descriptor.digest;
         Err(store::Error::Damaged { expected, found }.into())
+    }
+
+    /// Verifies a blob that somebody else may have written; other work goes on meanwhile.
+    async fn verify_foreign(&self, file: &Arc<File>, progress: &Progress) -> Result<(), Error> {
+        if let BlobPlace::Store(_) = self.place {
+            return Ok(());
+        }
+        let (blob, file, progress) = (self.clone(), file.clone(), progress.clone());
+        let verified = tokio::task::spawn_blocking(move || blob.verify(&file, &progress)).await;
+        verified.map_err(|error| Error::Setup {
+            reason: error.to_string(),
+        })?
     }
 }
 
@@ -202,12 +259,16 @@ impl Client {
                 Mount::Refused => {}
             }
         }
-        if !blob.path.exists() {
+        if let BlobPlace::Store(path) = &blob.place
+            && !path.exists()
+        {
             self.bring_blob(&blob.descriptor, store, progress).await?;
         }
+        let file = Arc::new(blob.open()?);
+        blob.verify_foreign(&file, progress).await?;
         let part = Arc::new(progress.transfer(label(&blob.descriptor), Some(blob.descriptor.size)));
-        let mut upload = Upload::new(target, blob, part.clone(), session)?;
-        self.upload(&mut upload).await?;
+        let mut upload = Upload::new(target, (blob, file), part.clone(), session);
+        self.upload(&mut upload, progress).await?;
         drop(upload);
         part.advance(blob.descriptor.size);
         if let Some(part) = Arc::into_inner(part) {
@@ -224,7 +285,7 @@ impl Client {
         let path = format!("blobs/{digest}");
         let request = Request::new(Method::HEAD, target, path, Access::Push);
         match self.insist(&request).await {
-            Ok(_) => Ok(true),
+            Ok(response) => refuse_web_page(&response, &request.what).map(|()| true),
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
         }
@@ -255,7 +316,10 @@ impl Client {
         );
         request.headers = super::document::accept();
         match self.insist(&request).await {
-            Ok(response) => Ok(content_digest(response.headers())),
+            Ok(response) => {
+                refuse_web_page(&response, &request.what)?;
+                Ok(content_digest(response.headers()))
+            }
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
@@ -286,7 +350,7 @@ impl Client {
                         expected: descriptor.digest,
                         found,
                     },
-                    _ => return Ok(()),
+                    _ => return refuse_web_page(&response, &request.what),
                 },
                 Err(error) => error,
             };

@@ -6,6 +6,7 @@
 //!
 //! Follows the OCI distribution specification 1.1, "Pushing Blobs".
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,8 +19,7 @@ use super::push::Blob;
 use super::transfer::TICK;
 use super::{Client, Error, Reference, pause_for};
 use crate::net::{Body, FilePart, host};
-use crate::progress::Part;
-use crate::store;
+use crate::progress::{Part, Progress};
 
 /// Up to this many bytes go into one request with the end of the session, however often that fails. Of larger
 /// blobs only the first attempt does: a request more lets them be resumed in every registry.
@@ -31,7 +31,7 @@ const CHUNKS: [u64; 3] = [64 << 20, 16 << 20, 4 << 20];
 pub(super) struct Upload<'a> {
     reference: &'a Reference,
     blob: &'a Blob,
-    file: Arc<std::fs::File>,
+    file: Arc<File>,
     part: Arc<Part>,
     what: String,
     session: Option<Session>,
@@ -54,23 +54,14 @@ impl<'a> Upload<'a> {
     /// `session` is where an upload was begun already, if it was.
     pub(super) fn new(
         reference: &'a Reference,
-        blob: &'a Blob,
+        (blob, file): (&'a Blob, Arc<File>),
         part: Arc<Part>,
         session: Option<Url>,
-    ) -> Result<Self, Error> {
-        let file = fs_err::File::open(&blob.path)?;
-        let length = file.metadata()?.len();
-        if length < blob.offset.saturating_add(blob.descriptor.size) {
-            return Err(Error::Store(store::Error::Size {
-                digest: blob.descriptor.digest,
-                expected: blob.descriptor.size,
-                found: length.saturating_sub(blob.offset),
-            }));
-        }
-        Ok(Self {
+    ) -> Self {
+        Self {
             reference,
             blob,
-            file: Arc::new(file.into_file()),
+            file,
             part,
             what: format!(
                 "{}/{}@{}",
@@ -85,7 +76,7 @@ impl<'a> Upload<'a> {
             is_first: true,
             chunk: u64::MAX,
             tried: 0,
-        })
+        }
     }
 
     fn request(&self, method: Method, target: Target<'a>) -> Request<'a> {
@@ -101,7 +92,7 @@ impl<'a> Upload<'a> {
     }
 
     /// How often what failed so is worth trying. The session is asked next time, or is lost.
-    fn judge(&mut self, error: &Error) -> Result<u32, Error> {
+    fn judge(&mut self, error: &Error, progress: &Progress) -> Result<u32, Error> {
         if self.session.is_none() {
             return Ok(error.attempts());
         }
@@ -113,7 +104,7 @@ impl<'a> Upload<'a> {
         self.session = None;
         // Bytes that the registry does not take may be wrong here already.
         if mismatch || error.status() == Some(StatusCode::BAD_REQUEST) {
-            self.blob.verify()?;
+            self.blob.verify(&self.file, progress)?;
             return Ok(3);
         }
         Ok(5)
@@ -133,7 +124,7 @@ impl<'a> Upload<'a> {
         let told = Mutex::new(Instant::now());
         Body::Part(FilePart {
             file: self.file.clone(),
-            from: self.blob.offset + from,
+            from,
             length,
             tell: Arc::new(move |sent| {
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +141,11 @@ impl<'a> Upload<'a> {
 
 impl Client {
     /// Brings a blob into the repository, however often that has to be tried.
-    pub(super) async fn upload(&self, upload: &mut Upload<'_>) -> Result<(), Error> {
+    pub(super) async fn upload(
+        &self,
+        upload: &mut Upload<'_>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
         let mut retry = self.retry();
         let mut furthest = 0;
         loop {
@@ -174,7 +169,7 @@ impl Client {
                     continue;
                 }
             }
-            let attempts = upload.judge(&error)?;
+            let attempts = upload.judge(&error, progress)?;
             if let Err(error) = pause_for(&mut retry, attempts, error).await {
                 self.abandon(upload).await;
                 return Err(error);

@@ -93,6 +93,29 @@ fn an_image_of_the_store_an_archive_and_the_files_for_scripts() {
 }
 
 #[test]
+fn archives_for_other_machines_are_inspected_and_pushed() {
+    let bench = Bench::current();
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let image = small(&bench).for_architecture("s390x");
+    for kind in ["oci-archive", "docker-archive"] {
+        let file = bench.path(&format!("{kind}.tar"));
+        let target = format!("{kind}:{}:x:1", file.display());
+        skopeo_copy(&bench, &image.image(), &target);
+        let source = format!("{kind}:{kind}.tar");
+        let run = bench.finish(&mut tool(&bench, &["inspect", &source]));
+        let said: Value = serde_json::from_str(run.stdout()).expect("JSON");
+        let said = said.get(0).unwrap_or(&said);
+        assert_eq!(said["Architecture"], "s390x");
+        let reference = registry.reference(&format!("team/{kind}:1"));
+        bench
+            .finish(&mut tool(&bench, &["push", &source, &reference]))
+            .line();
+    }
+}
+
+#[test]
 fn media_types_are_of_one_kind() {
     let bench = Bench::current();
     let Some(registry) = Registry::start() else {

@@ -11,7 +11,7 @@ use pyats_image_builder::digest::Digest;
 use pyats_image_builder::manifest::Descriptor;
 use pyats_image_builder::net::{self, Timing};
 use pyats_image_builder::progress::Progress;
-use pyats_image_builder::registry::{Blob, Client, Content, Error, Options, Reference};
+use pyats_image_builder::registry::{Blob, BlobPlace, Client, Content, Error, Options, Reference};
 use pyats_image_builder::store::Store;
 use serde_json::Value;
 
@@ -169,8 +169,7 @@ fn push(client: &Client, image: &Noise, to: &Reference, store: &Store) -> Result
             .iter()
             .map(|blob| Blob {
                 descriptor: blob.clone(),
-                path: path(blob),
-                offset: 0,
+                place: BlobPlace::Store(path(blob)),
             })
             .collect(),
     };

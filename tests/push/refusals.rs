@@ -1,9 +1,12 @@
 //! What is refused: one clear error that says what to do, no secret in it, and nothing under the tag.
 
 use fs_err as fs;
+use fs_err::os::unix::fs::symlink;
 
 use super::{FAILED, USAGE, policy, pull_run, push_refused, refused, small, tool};
-use crate::support::{Bench, Gate, Login, Mode, Noise, Registry, Settings, Tokens, Way, noise};
+use crate::support::{
+    Bench, Gate, Login, Mode, Noise, Registry, Settings, Tokens, Way, Web, noise,
+};
 
 #[test]
 fn logins_that_do_not_do() {
@@ -221,6 +224,74 @@ fn requests_that_are_wrong() {
     assert_eq!(registry.tagged("team/image", "1"), None);
 }
 
+/// Each file of a layout in turn is a link to the right bytes elsewhere, which may be somebody's secret.
+#[test]
+fn links_are_not_followed_out_of_a_layout() {
+    let bench = Bench::current();
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let name = registry.reference("team/image:1");
+    for at in [
+        "index.json",
+        "oci-layout",
+        "manifest",
+        "layer",
+        "blobs",
+        "blobs/sha256",
+    ] {
+        let _ = fs::remove_dir_all(bench.path("noise"));
+        // What is in the store is not asked for again.
+        let _ = fs::remove_dir_all(bench.store());
+        let image = small(&bench);
+        let blob = |digest: &str| format!("blobs/{}", digest.replace(':', "/"));
+        let entry = match at {
+            "manifest" => blob(&image.digest),
+            "layer" => blob(&image.layers[2]),
+            entry => entry.to_owned(),
+        };
+        let (there, elsewhere) = (image.layout.join(&entry), bench.path("elsewhere"));
+        let _ = fs::remove_dir_all(&elsewhere);
+        let _ = fs::remove_file(&elsewhere);
+        fs::rename(&there, &elsewhere).expect("ours");
+        symlink(&elsewhere, &there).expect("ours");
+        let words = ["is a link to a file outside of it", "hint: "];
+        push_refused(&bench, &[], &image, (&registry, &name), &words);
+        let source = image.image();
+        for command in [&["inspect", &source][..], &["run", &source, "/noise"]] {
+            refused(&bench.finish(&mut tool(&bench, command)), FAILED, &words);
+        }
+        refused(&pull_run(&bench, &[], &source), FAILED, &words);
+        // A link that stays inside is fine.
+        fs::remove_file(&there).expect("ours");
+        fs::rename(&elsewhere, image.layout.join("inside")).expect("ours");
+        let up = "../".repeat(entry.split('/').count() - 1);
+        symlink(format!("{up}inside"), &there).expect("ours");
+        bench
+            .finish(&mut tool(&bench, &["inspect", &source]))
+            .stdout();
+    }
+}
+
+/// Whatever a captive portal is asked for, it answers with its page, and with success.
+#[test]
+fn a_web_page_is_no_registry() {
+    let bench = Bench::current();
+    let image = small(&bench);
+    let page = "<!DOCTYPE html><html><title>Log in to the network</title></html>";
+    let location = format!("location /v2/ {{ default_type text/html; return 200 '{page}'; }}");
+    let Some(web) = Web::start_with(&location) else {
+        return;
+    };
+    let url = web.url("team/image:1");
+    let reference = url.strip_prefix("http://").expect("plain HTTP").to_owned();
+    let (host, _) = reference.split_once('/').expect("a host");
+    let words = ["sent a web page for", host, "captive portal"];
+    refused(&pull_run(&bench, &[], &reference), FAILED, &words);
+    let arguments = ["push", &image.image(), &reference];
+    refused(&bench.finish(&mut tool(&bench, &arguments)), FAILED, &words);
+}
+
 #[test]
 fn an_image_that_is_damaged_is_not_pushed() {
     let bench = Bench::current();
@@ -242,6 +313,11 @@ fn an_image_that_is_damaged_is_not_pushed() {
         fs::write(blob(&image), bytes).expect("ours");
         let words = [&image.layers[2]["sha256:".len()..][..12]];
         push_refused(&bench, &[], &image, (&registry, &name), &words);
+        let mut requests = registry.requests().into_iter();
+        let is_sent = requests.any(|one| {
+            one.method != "HEAD" && one.path.contains(&image.layers[2]["sha256:".len()..])
+        });
+        assert!(!is_sent, "{:?}", registry.requests());
     }
     fs::remove_file(blob(&image)).expect("ours");
     push_refused(&bench, &[], &image, (&registry, &name), &[]);

@@ -43,6 +43,18 @@ impl Noise {
         }
     }
 
+    /// The same for another architecture.
+    pub(crate) fn for_architecture(&self, architecture: &str) -> Self {
+        let mut manifest: Value = serde_json::from_slice(&self.manifest).expect("it was made here");
+        let hex = text(&manifest["config"]["digest"]).replace(':', "/");
+        let config = fs::read(self.layout.join("blobs").join(hex)).expect("it was made here");
+        let mut config: Value = serde_json::from_slice(&config).expect("it was made here");
+        config["architecture"] = architecture.into();
+        let media_type = text(&manifest["config"]["mediaType"]);
+        manifest["config"] = put(&self.layout, &media_type, &config.to_string());
+        self.with_manifest(&manifest)
+    }
+
     /// The size of all its layers.
     pub(crate) fn size(&self) -> u64 {
         let manifest: Value = serde_json::from_slice(&self.manifest).expect("it was made here");

@@ -1,3 +1,4 @@
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -15,8 +16,8 @@ fn load(source: &str, store: &Store) -> Result<Base, Error> {
     pull(source, &linux("amd64"), Pull::Never, store)
 }
 
-/// The same file three times: plain, with gzip and with zstd.
-fn packed(path: &Path) -> [String; 3] {
+/// The same file, plain and compressed in every way.
+fn packed(path: &Path) -> [String; 5] {
     let bytes = fs_err::read(path).unwrap();
     let other = |suffix: &str, bytes: Vec<u8>| {
         let name = format!("{}.{suffix}", path.display());
@@ -27,7 +28,80 @@ fn packed(path: &Path) -> [String; 3] {
         path.display().to_string(),
         other("gz", gzip(&bytes)),
         other("zst", zstd::encode_all(&bytes[..], 1).unwrap()),
+        other("bz2", bzip2(&bytes)),
+        other("xz", xz(&bytes)),
     ]
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    // Python's module is there wherever the tests run.
+    let program =
+        "import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.stdin.buffer.read()))";
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(bytes).unwrap();
+    input.rewind().unwrap();
+    let output = std::process::Command::new("python3")
+        .args(["-c", program])
+        .stdin(input)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn layers_in_archives_of_docker_are_what_the_config_says_however_they_are_compressed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file.tar");
+    let tars = ["a", "b", "c", "d", "e"].map(|name| layer_tar(name, name.as_bytes()));
+    let layers = [
+        tars[0].clone(),
+        gzip(&tars[1]),
+        zstd::encode_all(&tars[2][..], 1).unwrap(),
+        bzip2(&tars[3]),
+        xz(&tars[4]),
+    ];
+    let names = ["0", "1", "2", "3", "4"];
+    let load_with = |diff_ids: &[DiffId]| {
+        let config = config(&linux("amd64"), &json!(diff_ids)).to_string();
+        let listing =
+            json!([{ "Config": "c.json", "RepoTags": null, "Layers": names }]).to_string();
+        let mut entries: Vec<(&str, &[u8])> = vec![
+            ("manifest.json", listing.as_bytes()),
+            ("c.json", config.as_bytes()),
+        ];
+        entries.extend(
+            names
+                .iter()
+                .copied()
+                .zip(layers.iter().map(|layer| &layer[..])),
+        );
+        fs_err::write(&file, archive(&entries)).unwrap();
+        let (_directory, store) = empty();
+        load(&format!("docker-archive:{}", file.display()), &store)
+    };
+    let diff_ids = tars.each_ref().map(|tar| DiffId(Digest::of(tar)));
+    let base = load_with(&diff_ids).unwrap();
+    let kept = [&tars[0], &layers[1], &layers[2], &tars[3], &tars[4]];
+    for (layer, kept) in base.layers.iter().zip(kept) {
+        assert_eq!(layer.descriptor.digest, Digest::of(kept));
+        assert_eq!(layer.descriptor.size, kept.len() as u64);
+    }
+    for number in 0..names.len() {
+        let mut others = diff_ids;
+        others[number] = DiffId(Digest::of(b"other"));
+        let error = load_with(&others).unwrap_err();
+        assert!(
+            matches!(&error, Error::Damaged { entry, .. } if entry == names[number]),
+            "{error}"
+        );
+    }
 }
 
 #[test]

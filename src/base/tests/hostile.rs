@@ -71,6 +71,16 @@ fn documents_that_are_not_images_are_refused_with_the_reason() {
     assert!(error.to_string().contains("which it is not"), "{error}");
     let error = outcome(|layout| layout.store.put("", b"\x1f\x8b no json").unwrap());
     assert!(matches!(error, Error::Document { .. }), "{error}");
+    let error = outcome(|layout| {
+        let manifest = layout.store.read(&layout.manifest(&amd())).unwrap();
+        let text = String::from_utf8(manifest).unwrap();
+        let twice = text.replacen('{', "{\"layers\":[],", 1);
+        layout.store.put("", twice.as_bytes()).unwrap()
+    });
+    assert!(
+        error.to_string().contains("duplicate field `layers`"),
+        "{error}"
+    );
     let error = outcome(|layout| document(layout, &json!([])));
     assert!(
         error

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
 use crate::net;
 use crate::progress::Progress;
-use crate::registry::{Blob, Content, Error};
+use crate::registry::{Blob, BlobPlace, Content, Error};
 use crate::store;
 
 const MEBI: usize = 1 << 20;
@@ -111,8 +111,7 @@ fn image(place: &Place, bytes: &[u8]) -> Content {
     Content {
         blobs: vec![Blob {
             descriptor: Descriptor::new(media_type::OCI_LAYER, Digest::of(bytes), size),
-            path,
-            offset: 0,
+            place: BlobPlace::Store(path),
         }],
         documents: vec![(
             Descriptor::new(media_type::OCI_MANIFEST, digest, 2),
