@@ -11,7 +11,7 @@ use rustix::io::Errno;
 const SMALL: u64 = 1 << 20;
 
 /// Zeros in place of a hole.
-pub(super) const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+pub(super) static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// The parts of a file of `size` bytes that hold data, in order.
 pub(super) fn data(file: &File, size: u64) -> impl Iterator<Item = io::Result<Range<u64>>> {
