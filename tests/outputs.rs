@@ -1,5 +1,7 @@
 //! Output kinds, tags, labels, annotations, compression and the files for scripts.
 
+use std::path::Path;
+
 use fs_err as fs;
 use serde_json::{Value, json};
 
@@ -87,10 +89,25 @@ fn every_kind_of_output_holds_the_same_image() {
     let metadata: Value = serde_json::from_str(&read(&files[2])).expect("JSON");
     assert_eq!(metadata["digest"], *digest);
 
-    // As streams, where nothing else goes: to standard output, and to a pipe.
+    streams(&bench, &base, digest, [&docker, &archive]);
+
+    // The same from the store, with Docker's words.
+    let run = bench.run(["inspect", "example.com/team/image:1"]);
+    let said: Value = serde_json::from_str(run.stdout()).expect("JSON");
+    let said = if said.is_array() {
+        said[0].clone()
+    } else {
+        said
+    };
+    assert_eq!(said["Id"], image.manifest["config"]["digest"]);
+    assert!(said["RepoTags"].to_string().contains("other:2"), "{said}");
+}
+
+/// Archives on standard output, where nothing else goes, are those in files.
+fn streams(bench: &Bench, base: &str, digest: &str, [docker, archive]: [&Path; 2]) {
     for (output, file) in [
-        ("docker-archive:-", &docker),
-        ("oci-archive:/dev/stdout", &archive),
+        ("docker-archive:-", docker),
+        ("oci-archive:/dev/stdout", archive),
     ] {
         let streamed = bench.path("streamed.tar");
         let tags = ["-t", "example.com/team/image:1", "-t", "other:2"];
@@ -102,7 +119,7 @@ fn every_kind_of_output_holds_the_same_image() {
             "-o",
             output,
         ];
-        let mut command = bench.tool(["build.yaml", "--base", &base]);
+        let mut command = bench.tool(["build.yaml", "--base", base]);
         command.args(tags).args(options);
         command.stdout(fs::File::create(&streamed).expect("ours").into_file());
         let ended = command.output().expect("it starts");
@@ -118,7 +135,7 @@ fn every_kind_of_output_holds_the_same_image() {
     let run = bench.run([
         "build.yaml",
         "--base",
-        &base,
+        base,
         "-o",
         "oci-archive:-",
         "-o",
@@ -128,19 +145,8 @@ fn every_kind_of_output_holds_the_same_image() {
         run.refusal(2)
             .contains("two outputs would be written to `/dev/stdout`")
     );
-    let run = bench.run(["build.yaml", "--base", &base, "-o", "oci-dir:-"]);
+    let run = bench.run(["build.yaml", "--base", base, "-o", "oci-dir:-"]);
     assert!(run.refusal(2).contains("`oci-dir:-` is not an output"));
-
-    // The same from the store, with Docker's words.
-    let run = bench.run(["inspect", "example.com/team/image:1"]);
-    let said: Value = serde_json::from_str(run.stdout()).expect("JSON");
-    let said = if said.is_array() {
-        said[0].clone()
-    } else {
-        said
-    };
-    assert_eq!(said["Id"], image.manifest["config"]["digest"]);
-    assert!(said["RepoTags"].to_string().contains("other:2"), "{said}");
 }
 
 #[test]
