@@ -129,7 +129,7 @@ fn streams(bench: &Bench, base: &str, digest: &str, [docker, archive]: [&Path; 2
             said.ends_with(&format!("example.com/team/image:1@{digest}\n")),
             "{said}"
         );
-        let read = |path| fs::read(path).expect("it was written");
+        let read = |path: &Path| fs::read(path).expect("it was written");
         assert!(read(&streamed) == read(file), "{output}");
     }
     let run = bench.run([
