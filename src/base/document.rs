@@ -187,7 +187,7 @@ pub(crate) fn fuzz(bytes: &[u8], platform: &Platform) {
         Ok((_, manifest)) => drop(layers(name, &manifest.layers, &[])),
         Err(error) => drop((error.to_string(), error.hint())),
     }
-    let _ = parse_config(name, bytes, platform);
+    let _ = parse_config(name, bytes, Some(platform));
 }
 
 fn other_algorithm(document: &Value) -> Option<String> {
