@@ -251,6 +251,7 @@ fn secrets_of_steps_are_masked_without_their_blanks() {
     let text = json!({"base": base, "system-packages": [], "cmds": {"pre": instruction}});
     bench.write("build.yaml", text.to_string());
     let run = bench.run(["build.yaml", "-v", "--secret", "id=s,src=secret"]);
+    assert_eq!(run.status(), Some(1));
     let told: Vec<_> = run
         .stderr()
         .lines()
