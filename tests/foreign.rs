@@ -28,10 +28,12 @@ fn images_cannot_drive_a_terminal() {
     for what in IMAGES {
         let bench = Bench::current();
         let image = hostile(&bench, what);
-        let command = if what.ends_with("a layer") || what == "the user" {
-            vec!["run", &image, "/noise"]
-        } else {
-            vec!["inspect", &image]
+        bench.write("build.yaml", "tag: x:1");
+        let command = match what {
+            "a name in a layer" | "the user" => vec!["run", &image, "/noise"],
+            // Any may be inspected.
+            "the architecture" => vec!["build.yaml", "--base", &image],
+            _ => vec!["inspect", &image],
         };
         for mode in ["plain", "json", "tty"] {
             let run = bench.run([&["--progress", mode], &command[..]].concat());

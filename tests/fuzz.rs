@@ -2,6 +2,7 @@
 //! `FUZZ_SECONDS` for more, and another `FUZZ_SEED` for others. Neither needs a compiler of its own. `tests/fuzz/run.sh`
 //! fuzzes with coverage feedback, and is where seeds come from.
 
+use std::io::{Seek as _, Write as _};
 use std::panic::catch_unwind;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -95,16 +96,17 @@ fn run(name: &str) {
     let seconds = number("FUZZ_SECONDS").unwrap_or(10);
     let mut chance = Chance(number("FUZZ_SEED").unwrap_or(1));
     let seeds = seeds(name);
-    // What ends the process leaves its input here.
+    // What ends the process leaves its input here. The file stays open: others are flushed to the disk when they are closed.
     let input = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}"));
+    let mut file = fs::File::create(&input).expect("the folder is the tests'");
     let began = Instant::now();
     let mut calls = 0_u64;
     for seed in &seeds {
-        call(name, seed, &input);
+        call(name, seed, &mut file);
         calls += 1;
     }
     while began.elapsed() < Duration::from_secs(seconds) {
-        call(name, &chance.input(&seeds), &input);
+        call(name, &chance.input(&seeds), &mut file);
         calls += 1;
     }
     fs::remove_file(&input).expect("it was written");
@@ -115,8 +117,10 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-fn call(name: &str, bytes: &[u8], input: &Path) {
-    fs::write(input, bytes).expect("it is a file of the tests'");
+fn call(name: &str, bytes: &[u8], input: &mut fs::File) {
+    input.rewind().expect("it is a file");
+    input.write_all(bytes).expect("there is room");
+    input.set_len(bytes.len() as u64).expect("it is a file");
     let began = Instant::now();
     let outcome = catch_unwind(|| fuzz::call(name, bytes));
     let took = began.elapsed();
@@ -124,7 +128,7 @@ fn call(name: &str, bytes: &[u8], input: &Path) {
         outcome.is_ok() && took < PATIENCE,
         "{name}: {took:?} for `{}`, which is in {}",
         bytes.escape_ascii(),
-        input.display()
+        input.path().display()
     );
 }
 
