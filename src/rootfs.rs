@@ -328,15 +328,22 @@ pub fn writable(
 /// An overlay over `lower` (topmost first) whose own directories are made in `directory`.
 pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
     let upper = make(&directory.join("upper"))?;
-    if let Some(base) = lower.last() {
-        // The upper directory's mode is the root's.
-        fs::set_permissions(&upper, fs::metadata(base)?.permissions())?;
+    if let Some(below) = lower.first() {
+        like(below, &upper)?;
     }
     Ok(RootFs::Overlay {
         lower: lower.to_vec(),
         upper,
         work: make(&directory.join("work"))?,
     })
+}
+
+/// Gives a directory the mode and the time of another: of an overlay's directories, the topmost one's are the root's.
+pub fn like(other: &Path, directory: &Path) -> Result<(), Error> {
+    let metadata = fs::metadata(other)?;
+    let opened = fs::File::open(directory)?;
+    opened.set_permissions(metadata.permissions())?;
+    Ok(opened.set_modified(metadata.modified()?)?)
 }
 
 fn make(directory: &Path) -> Result<PathBuf, Error> {

@@ -1,8 +1,11 @@
 //! The table of fragments: instructions of `cmds`, one behaviour each, with Buildah as the oracle.
 //!
 //! Every fragment of `testdata/fragments/table.txt` is carried out on every rung that can be had, and must
-//! give the same layers, byte for byte, on all of them. As root, Buildah builds the same text upon the same
-//! base from the same context, and must come to the same tree and the same config. What Buildah cannot read,
+//! give the same layers, byte for byte, on all of them. A step behind it must see the same files in the tree that
+//! it left and in one that is unpacked from its layers: else the result of a build would depend on the cache.
+//!
+//! As root, Buildah builds the same text upon the same base from the same context, and must come to the same
+//! tree and the same config. What Buildah cannot read,
 //! and the few things in which it is known to differ from the reference or from `BuildKit`, have a
 //! hand-written text beside them that says the same in plainer instructions, which Buildah builds in its
 //! place. `@PORT@` is a web server's port, `@GIT@` a git daemon's address. Buildah takes a while, so it is one of the long tests. `testdata/fragments/bad.txt` holds instructions that must fail, and the words of the error.
@@ -30,8 +33,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fs_err as fs;
@@ -43,7 +46,7 @@ use pyats_image_builder::dockerfile::{self, Config};
 use pyats_image_builder::error::Error;
 use pyats_image_builder::layer::Times;
 use pyats_image_builder::manifest::Platform;
-use pyats_image_builder::progress::Progress;
+use pyats_image_builder::progress::{Event, Progress};
 use pyats_image_builder::rootfs;
 use pyats_image_builder::runner::Rung;
 use pyats_image_builder::step::{Inputs, Stack};
@@ -62,6 +65,9 @@ const EPOCH: i64 = 1_000_000_000;
 
 /// The base has no entry for the root, so that its mode is each builder's own.
 const ROOT: (&str, &str) = ("", "its mode is the builder's own");
+
+/// Prints what a step can see of the image's files.
+const LOOK: &str = "RUN [\"/bin/tool\", \"list\"]";
 
 /// What the step's secret is.
 const SECRET: &str = "the secret's words\n";
@@ -460,7 +466,16 @@ impl<'a> Ground<'a> {
             lines.collect::<String>()
         })?;
         let scratch = Scratch::new_in(&self.store.scratch_root()).unwrap();
-        let progress = Progress::silent();
+        let second = Scratch::new_in(&self.store.scratch_root()).unwrap();
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let progress = {
+            let printed = printed.clone();
+            Progress::new(move |event| {
+                if let Event::Output { line } = event {
+                    printed.lock().unwrap().push(line);
+                }
+            })
+        };
         let ssh = SshOptions {
             accept_new_host_keys: false,
             known_hosts: None,
@@ -482,7 +497,7 @@ impl<'a> Ground<'a> {
             epoch: Some(EPOCH),
             progress: &progress,
         };
-        let inputs = Inputs {
+        let inputs = |scratch| Inputs {
             rung: Some(self.rung),
             platform: self.base.platform.clone(),
             store: &self.store,
@@ -495,7 +510,7 @@ impl<'a> Ground<'a> {
                 },
                 "fragments",
             ),
-            scratch: scratch.path(),
+            scratch,
             ca_bundle: None,
             times: Times {
                 fixed_under: Vec::new(),
@@ -507,17 +522,45 @@ impl<'a> Ground<'a> {
             progress: &progress,
         };
         let config = Config::read(&self.base.config);
-        let mut stack = Stack::new(&self.base.layers, inputs);
-        let carried_out = assemble::carry_out(&instructions, config, &mut stack, instructor);
-        rootfs::remove(self.rung, scratch.path()).unwrap();
-        let (config, entries) = carried_out.map_err(|error| words(&error))?;
-        if self.rung == Rung::Root {
+        let mut stack = Stack::new(&self.base.layers, inputs(scratch.path()));
+        let carried_out = assemble::carry_out(&instructions, config, &mut stack, instructor)
+            .map_err(|error| words(&error));
+        let look = dockerfile::parse(LOOK).unwrap();
+        let seen = |stack: &mut Stack<'_>| {
+            printed.lock().unwrap().clear();
+            let looked = assemble::carry_out(&look, Config::default(), stack, instructor);
+            let seen = std::mem::take(&mut *printed.lock().unwrap());
+            looked.map(|_| seen).map_err(|error| words(&error))
+        };
+        let compared = carried_out.and_then(|(config, entries)| {
             let own = entries.iter().filter_map(|entry| entry.layer.clone());
             let layers: Vec<_> = self.base.layers.iter().cloned().chain(own).collect();
-            let tree = rootfs::unpack(&layers, self.rung, &self.store, &progress).unwrap();
+            let left = seen(&mut stack)?;
+            let unpacked = seen(&mut Stack::new(&layers, inputs(second.path())))?;
+            Ok((config, entries, layers, left, unpacked))
+        });
+        for scratch in [&scratch, &second] {
+            rootfs::remove(self.rung, scratch.path()).unwrap();
+        }
+        let (config, entries, layers, left, unpacked) = compared?;
+        let tree = rootfs::unpack(&layers, self.rung, &self.store, &Progress::silent()).unwrap();
+        if self.rung == Rung::Root {
             let name = self.folder.join(&fragment.name);
             fs::create_dir_all(name.parent().unwrap()).unwrap();
             fs_err::os::unix::fs::symlink(tree.path, name).unwrap();
+        } else if layers.len() > self.base.layers.len() {
+            rootfs::remove(self.rung, tree.path.parent().unwrap()).unwrap();
+        }
+        if left != unpacked {
+            let only = |one: &[String], two: &[String]| {
+                let lines = one.iter().filter(|line| !two.contains(line));
+                lines.cloned().collect::<Vec<_>>()
+            };
+            return Err(format!(
+                "the next step sees what no layer says:\n{:#?}\nand not what one says:\n{:#?}",
+                only(&left, &unpacked),
+                only(&unpacked, &left)
+            ));
         }
         let mut document = self.base.config.clone();
         config.write(&mut document);

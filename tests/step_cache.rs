@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Registry, Run, base_layout, serve_base, verify};
+use crate::support::{Bench, Registry, Run, User, base_layout, serve_base, verify};
 
 /// A build with steps of every kind.
 const BUILD: &str = r"
@@ -120,6 +120,63 @@ fn an_unchanged_build_runs_nothing_and_a_touched_file_costs_one_layer() {
 
     let (_, said) = ground.build(&["--no-cache"]);
     assert!(!said.contains("cached"), "{said}");
+}
+
+/// Steps that leave behind what is in no layer, and one that looks for it.
+const LEAVING: [&str; 7] = [
+    "RUN --mount=type=secret,id=token --mount=type=cache,target=/c/d --mount=type=tmpfs,target=/t \
+     --mount=type=bind,source=image/workspace/seen,target=/etc/alternatives/seen true",
+    "RUN touch /etc/passwd- /made && ln /usr/bin/env /linked && mkdir -p /var/lib/apt/lists/partial",
+    "RUN python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('/socket')\"",
+    "WORKDIR /opt/below",
+    "RUN chmod 711 /usr / && touch /usr/gone && rm /usr/gone",
+    "COPY image/workspace/seen/file /placed",
+    "RUN find / -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o \
+     -path /etc/hosts -o -path /etc/resolv.conf -o -printf '%p %y %m %U:%G %T@ %l\\n' | sort >/list",
+];
+
+#[test]
+fn a_build_that_was_stopped_and_started_again_has_the_same_digest() {
+    let Some(ground) = Ground::new() else { return };
+    let build = |instructions: &[&str]| {
+        let head =
+            "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [seen]\ncmds:\n  post: |\n";
+        let lines = instructions.iter().map(|line| format!("    {line}\n"));
+        ground
+            .bench
+            .write("build.yaml", head.to_owned() + &lines.collect::<String>());
+    };
+    let run = |runner: &str| {
+        let mut command =
+            ground
+                .bench
+                .tool(["build.yaml", "--base", &ground.base, "--runner", runner]);
+        command.args(["--secret", "id=token,src=token"]);
+        ground
+            .bench
+            .finish(command.env("SOURCE_DATE_EPOCH", "1700000000"))
+    };
+    let is_root = User::current() == User::Root;
+    let runners = if is_root {
+        &["root", "chroot"][..]
+    } else {
+        &["auto"]
+    };
+    let mut digests = BTreeSet::new();
+    for runner in runners {
+        build(&LEAVING);
+        digests.insert(run(runner).line().to_owned());
+        for stop in [3, LEAVING.len() - 1] {
+            ground.forget();
+            build(&[&LEAVING[..stop], &["RUN false"]].concat());
+            let stopped = run(runner);
+            assert!(stopped.refusal(1).contains("`RUN /bin/sh -c false` ended"));
+            build(&LEAVING);
+            digests.insert(run(runner).line().to_owned());
+        }
+        ground.forget();
+    }
+    assert_eq!(digests.len(), 1, "{digests:#?}");
 }
 
 #[test]

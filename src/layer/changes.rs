@@ -12,16 +12,26 @@
 //!   what is no longer in it, never an opaque marker, so that it does not matter how it came to be,
 //! - files of the layer that are one inode are one file and hard links to it, the first name in order
 //!   being the file. A file that was only linked to is not changed, so its new name is a file.
+//!
+//! On the way the tree becomes what the layer makes of it: the next step must not see what it would not see
+//! if this one came from the cache. What is in no layer is removed, and times are those of the layer.
 
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use fs_err as fs;
+use rustix::fs::{Mode, OFlags};
+
+use crate::confined;
 use crate::layer::node::{Kind, Node, Xattrs};
 use crate::layer::owners::Owners;
 use crate::layer::walk::{self, is_within};
 use crate::layer::writer::{Content, Header, LayerWriter};
-use crate::layer::{Changes, ChangesRequest, Error, leftout, overlay, root, snapshot, whiteout};
+use crate::layer::{
+    Changes, ChangesRequest, Error, leftout, overlay, root, snapshot, tree, whiteout,
+};
 use crate::manifest::Layer;
 use crate::store::Store;
 
@@ -30,6 +40,7 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
     let store = Store::open(&request.store)?;
     let mut changeset = Changeset {
         request,
+        mounts: Vec::new(),
         owners: request.owners.as_ref().map(Owners::read).transpose()?,
         writer: LayerWriter::new(&store, request.compression)?,
         parents: Vec::new(),
@@ -40,6 +51,9 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
     match &request.changes {
         Changes::Overlay { lower, upper } => overlay::visit(lower, upper, &mut changeset)?,
         Changes::Walk { root, snapshot } => visit_walk(root, snapshot, &mut changeset)?,
+    }
+    while let Some(directory) = changeset.parents.pop() {
+        changeset.settle(directory)?;
     }
     if let Some(owners) = &changeset.owners {
         owners.write()?;
@@ -53,6 +67,7 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
 
 /// Offers all paths of a tree and of its snapshot.
 fn visit_walk(root: &Path, file: &Path, changeset: &mut Changeset<'_>) -> Result<(), Error> {
+    changeset.find_mounts(root)?;
     let mut records = snapshot::Reader::open(file)?;
     let mut record = records.next()?;
     for entry in walk::Walk::new(root) {
@@ -63,9 +78,10 @@ fn visit_walk(root: &Path, file: &Path, changeset: &mut Changeset<'_>) -> Result
         }
         let host = walk::at(root, &path);
         match record.take_if(|record| record.path == path) {
-            None => changeset.visit(&path, None, &after, &host, || Ok(false))?,
+            None => changeset.visit(&path, None, &after, [&host, &host], || Ok(false))?,
             Some(before) => {
-                changeset.visit(&path, Some(&before.node), &after, &host, || {
+                let kept = snapshot::kept(file, &path);
+                changeset.visit(&path, Some(&before.node), &after, [&host, &kept], || {
                     Ok(after.is_untouched(&before.node)
                         || Some(snapshot::content_digest(&host)?) == before.digest)
                 })?;
@@ -83,6 +99,8 @@ fn visit_walk(root: &Path, file: &Path, changeset: &mut Changeset<'_>) -> Result
 /// A layer that is being written, and what the next path needs to know of those before it.
 pub(super) struct Changeset<'a> {
     request: &'a ChangesRequest,
+    /// See [`ChangesRequest::ignore`]; where links lead, and not through them.
+    mounts: Vec<Vec<u8>>,
     owners: Option<Owners>,
     writer: LayerWriter,
     /// The directories from the root to the current path.
@@ -99,24 +117,69 @@ struct Parent {
     node: Node,
     owner: (u32, u32),
     is_written: bool,
+    place: Place,
+}
+
+/// What a path is on this machine: there owners are what they are, not what is recorded of them.
+struct Place {
+    host: PathBuf,
+    before: Option<Node>,
+    after: Node,
+    /// Where the content of before is, if that is needed.
+    old: PathBuf,
+    /// Whether it stays out of the layer, though it changed.
+    is_left_out: bool,
 }
 
 impl Changeset<'_> {
-    /// Takes a path that is there, and lies at `host`. `has_same_content` is asked for a file of which a
-    /// layer says the same as before.
+    /// Finds out where the runner mounted in the tree at `root`: links in it lead on, as for the runner.
+    pub(super) fn find_mounts(&mut self, root: &Path) -> Result<(), Error> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(root, flags, Mode::empty())
+            .map_err(Error::file("open the directory", root))?;
+        let place = |fd: &OwnedFd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let top = place(&opened)?;
+        for mount in &self.request.ignore {
+            let mount = mount.strip_prefix("/").unwrap_or(mount);
+            for above in mount.ancestors() {
+                let Ok(found) = confined::open(&opened, above, flags) else {
+                    continue;
+                };
+                let found = place(&found)?;
+                let below = mount.strip_prefix(above).unwrap_or(mount);
+                let found = found.strip_prefix(&top).unwrap_or(above).join(below);
+                self.mounts.push(relative(&found).to_owned());
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a path that is there, and lies at `host`; of a file that stays out of the layer the content of before
+    /// lies at `old`. `has_same_content` is asked for a file of which a layer says the same as before.
     pub(super) fn visit(
         &mut self,
         path: &[u8],
         before: Option<&Node>,
         after: &Node,
-        host: &Path,
+        [host, old]: [&Path; 2],
         has_same_content: impl FnOnce() -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let before = before.filter(|node| is_something(node));
         if !is_something(after) {
+            if after.kind == Kind::Socket {
+                self.remove(host, before.is_some())?;
+            }
             return before.map_or(Ok(()), |before| self.visit_gone(path, before));
         }
-        self.leave_directories(path);
+        self.leave_directories(path)?;
+        let place = Place {
+            host: host.to_owned(),
+            before: before.cloned(),
+            after: after.clone(),
+            old: old.to_owned(),
+            is_left_out: false,
+        };
         // Where owners are recorded, the file system has but one.
         let both;
         let (before, after) = if let Some(owners) = &mut self.owners {
@@ -130,9 +193,6 @@ impl Changeset<'_> {
             (before, after)
         };
         let is_made = before.is_none() && self.is_made_to_mount(path, after);
-        if is_made && after.kind != Kind::Directory {
-            return Ok(());
-        }
         if before.is_some_and(|node| node.kind == Kind::Directory) && after.kind != Kind::Directory
         {
             self.gone = Some(path.to_owned());
@@ -150,16 +210,21 @@ impl Changeset<'_> {
             self.write_parents()?;
             self.write_entry(path, after, owner, host)?;
         }
+        let entry = Parent {
+            path: path.to_owned(),
+            node: after.clone(),
+            owner,
+            is_written,
+            place: Place {
+                is_left_out: is_changed && !is_written,
+                ..place
+            },
+        };
         if after.kind == Kind::Directory {
-            let is_written = is_written || path.is_empty();
-            self.parents.push(Parent {
-                path: path.to_owned(),
-                node: after.clone(),
-                owner,
-                is_written,
-            });
+            self.parents.push(entry);
+            return Ok(());
         }
-        Ok(())
+        self.settle(entry)
     }
 
     /// Takes a path that is not there any more.
@@ -171,7 +236,7 @@ impl Changeset<'_> {
         if let Some(owners) = &mut self.owners {
             owners.forget_all(path);
         }
-        self.leave_directories(path);
+        self.leave_directories(path)?;
         self.write_parents()?;
         self.is_empty = false;
         self.writer.append(&Header {
@@ -189,7 +254,7 @@ impl Changeset<'_> {
     /// Whether something new may be there for the sake of a mount alone: a directory that leads to it, or what
     /// was mounted upon, if it is empty.
     fn is_made_to_mount(&self, path: &[u8], after: &Node) -> bool {
-        let mut mounts = self.request.ignore.iter().map(|mount| relative(mount));
+        let mut mounts = self.mounts.iter();
         match after.kind {
             Kind::Directory => mounts.any(|mount| is_within(mount, path)),
             Kind::File => after.size == 0 && mounts.any(|mount| mount == path),
@@ -197,20 +262,63 @@ impl Changeset<'_> {
         }
     }
 
-    fn leave_directories(&mut self, path: &[u8]) {
-        while self
-            .parents
-            .last()
-            .is_some_and(|parent| !is_within(path, &parent.path))
-        {
-            self.parents.pop();
+    fn leave_directories(&mut self, path: &[u8]) -> Result<(), Error> {
+        while let Some(left) = self.parents.pop_if(|parent| !is_within(path, &parent.path)) {
+            self.settle(left)?;
         }
+        Ok(())
+    }
+
+    /// Makes of a path what the layer makes of it; of a directory when all that is in it was visited.
+    fn settle(&mut self, entry: Parent) -> Result<(), Error> {
+        let Place {
+            host,
+            before,
+            after,
+            old,
+            is_left_out,
+        } = &entry.place;
+        if entry.is_written {
+            let time = (self.request.times.of(&entry.path, after.mtime.0), 0);
+            return tree::settle_time(host, time);
+        }
+        let Some(before) = before else {
+            if let Some(owners) = &mut self.owners {
+                owners.forget_all(&entry.path);
+            }
+            return self.remove(host, false);
+        };
+        if *is_left_out {
+            return tree::restore(host, before, old);
+        }
+        if after.kind == Kind::Directory {
+            return tree::settle_time(host, before.mtime);
+        }
+        if after.nlink > 1 {
+            // Its new name is a file of its own.
+            return tree::unshare(host, before);
+        }
+        if after.mtime == before.mtime {
+            return Ok(());
+        }
+        tree::settle_time(host, before.mtime)
+    }
+
+    /// Removes something of which the layer says nothing, or that it is gone.
+    fn remove(&self, host: &Path, is_gone: bool) -> Result<(), Error> {
+        tree::remove(host)?;
+        if is_gone && matches!(self.request.changes, Changes::Overlay { .. }) {
+            return tree::hide(host);
+        }
+        Ok(())
     }
 
     fn write_parents(&mut self) -> Result<(), Error> {
-        for parent in self.parents.iter_mut().filter(|parent| !parent.is_written) {
+        let is_missing = |parent: &&mut Parent| !parent.is_written && !parent.path.is_empty();
+        for parent in self.parents.iter_mut().filter(is_missing) {
             parent.is_written = true;
-            write_node(&mut self.writer, self.request, parent, Content::Directory)?;
+            let entry = (&parent.path[..], &parent.node, parent.owner);
+            write_node(&mut self.writer, self.request, entry, Content::Directory)?;
         }
         Ok(())
     }
@@ -243,34 +351,28 @@ impl Changeset<'_> {
                 None => return Ok(()),
             },
         };
-        let parent = Parent {
-            path: path.to_owned(),
-            node: node.clone(),
-            owner,
-            is_written: true,
-        };
-        write_node(&mut self.writer, self.request, &parent, content)
+        write_node(&mut self.writer, self.request, (path, node, owner), content)
     }
 }
 
 fn write_node(
     writer: &mut LayerWriter,
     request: &ChangesRequest,
-    entry: &Parent,
+    (path, node, (uid, gid)): (&[u8], &Node, (u32, u32)),
     content: Content<'_>,
 ) -> Result<(), Error> {
     writer.append(&Header {
-        path: &entry.path,
+        path,
         content,
-        mode: if entry.node.kind == Kind::Symlink {
+        mode: if node.kind == Kind::Symlink {
             0o777
         } else {
-            entry.node.mode
+            node.mode
         },
-        uid: entry.owner.0,
-        gid: entry.owner.1,
-        mtime: request.times.of(&entry.path, entry.node.mtime.0),
-        xattrs: &entry.node.xattrs,
+        uid,
+        gid,
+        mtime: request.times.of(path, node.mtime.0),
+        xattrs: &node.xattrs,
     })
 }
 

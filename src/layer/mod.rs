@@ -171,7 +171,8 @@ pub fn unpack(request: &UnpackRequest) -> Result<Unpacked, Error> {
     unpack::unpack(request)
 }
 
-/// Writes the layer; `None` if nothing changed.
+/// Writes the layer; `None` if nothing changed. The tree becomes what it is where the layer is unpacked: what is in no
+/// layer is removed, and times are those of the layer.
 ///
 /// Both kinds of [`Changes`] give the same bytes for the same change.
 pub fn write_changes(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
@@ -201,6 +202,18 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 /// Steps may write to it meanwhile.
 pub fn disarm(path: &Path) -> Result<(), Error> {
     disarm::disarm(path)
+}
+
+/// Gives everything below `root` the time that [`write_tree`] writes.
+pub fn settle(root: &Path, times: &Times) -> Result<(), Error> {
+    for entry in walk::Walk::new(root) {
+        let (path, node) = entry?;
+        if !path.is_empty() {
+            let time = times.of(&path, node.mtime.0);
+            tree::settle_time(&walk::at(root, &path), (time, 0))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes what is in the directory `root` as a layer, owned by 0:0; `root` itself is not in it, since the

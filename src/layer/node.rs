@@ -76,7 +76,7 @@ impl Node {
         Ok(Some(node))
     }
 
-    fn of(stat: &Stat) -> Self {
+    pub(super) fn of(stat: &Stat) -> Self {
         let kind = kind(stat);
         Self {
             kind,

@@ -24,6 +24,7 @@ pub(super) fn visit(
     changeset: &mut Changeset<'_>,
 ) -> Result<(), Error> {
     let lower = Lower::open(lower, upper)?;
+    changeset.find_mounts(&lower.root)?;
     let after = Node::read(upper)?.ok_or_else(|| Error::Changed {
         path: upper.to_owned(),
     })?;
@@ -41,7 +42,7 @@ fn visit_path(
     let host = at(upper, path);
     let below = at(lower, path);
     let before = Node::read(&below)?;
-    changeset.visit(path, before.as_ref(), after, &host, || {
+    changeset.visit(path, before.as_ref(), after, [&host, &below], || {
         have_same_content(&below, &host, after.size)
     })?;
     if after.kind != Kind::Directory {

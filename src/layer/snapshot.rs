@@ -12,7 +12,7 @@ use fs_err as fs;
 use crate::digest::{Digest, Hashing};
 use crate::layer::Error;
 use crate::layer::node::{self, Kind, Node, Xattrs};
-use crate::layer::{tree, walk, writer};
+use crate::layer::{leftout, tree, walk, writer};
 
 const MAGIC: &[u8] = b"pyats-image-builder snapshot 2\n";
 const END: u64 = u64::MAX;
@@ -42,6 +42,10 @@ pub(super) fn write(root: &Path, file: &Path) -> Result<(), Error> {
         }
         if node.kind == Kind::File {
             digest = Some(content_digest(&host)?);
+            if leftout::is_left_out(&path) {
+                fs::create_dir_all(keep(file))?;
+                tree::restore(&kept(file, &path), &node, &host)?;
+            }
         }
         write_record(&mut output, &Record { path, node, digest })?;
     }
@@ -50,6 +54,15 @@ pub(super) fn write(root: &Path, file: &Path) -> Result<(), Error> {
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
     Ok(())
+}
+
+/// Where a snapshot keeps a file that stays out of layers: whatever a step does to it, the next one sees this.
+pub(super) fn kept(file: &Path, path: &[u8]) -> PathBuf {
+    keep(file).join(Digest::of(path).hex())
+}
+
+fn keep(file: &Path) -> PathBuf {
+    file.with_extension("kept")
 }
 
 /// The digest of a file's content.

@@ -67,7 +67,32 @@ pub(super) fn unshare(path: &Path, node: &Node) -> Result<(), Error> {
     copy_node(path, &copy, node)?;
     fs::rename(&copy, path)?;
     new.close()?;
-    set_time(parent, &parent_node)
+    set_time(parent, parent_node.mtime)
+}
+
+/// Gives a path what it was before, with the content at `old`; of a directory, its metadata.
+pub(super) fn restore(path: &Path, node: &Node, old: &Path) -> Result<(), Error> {
+    if node.kind == Kind::Directory {
+        return describe(path, node);
+    }
+    remove(path)?;
+    copy_node(old, path, node)
+}
+
+/// Marks a path of an overlay's upper directory as gone.
+pub(super) fn hide(path: &Path) -> Result<(), Error> {
+    rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0)
+        .map_err(Error::file("hide", path))
+}
+
+/// Gives a path this time, unless it has it.
+pub(super) fn settle_time(path: &Path, mtime: (i64, u32)) -> Result<(), Error> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(Error::file("read the metadata of", path))?;
+    if Node::of(&stat).mtime == mtime {
+        return Ok(());
+    }
+    set_time(path, mtime)
 }
 
 /// Makes the same at another path; of a directory only an empty one, that `describe` has to complete.
@@ -169,13 +194,13 @@ fn describe(path: &Path, node: &Node) -> Result<(), Error> {
         rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())
             .map_err(Error::file("set an extended attribute of", path))?;
     }
-    set_time(path, node)
+    set_time(path, node.mtime)
 }
 
-fn set_time(path: &Path, node: &Node) -> Result<(), Error> {
+fn set_time(path: &Path, (seconds, nanoseconds): (i64, u32)) -> Result<(), Error> {
     let time = Timespec {
-        tv_sec: node.mtime.0,
-        tv_nsec: node.mtime.1.into(),
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
     };
     let times = Timestamps {
         last_access: time,

@@ -70,12 +70,16 @@ impl Tree {
         // Images seldom say anything about the root; programs of users other than root need to enter it.
         rustix::fs::fchmod(root.fd(), Mode::from_raw_mode(0o755))
             .map_err(Error::file("set the mode of", &request.rootfs))?;
+        let inode = rustix::fs::fstat(root.fd())
+            .map_err(Error::file("read the metadata of", &request.rootfs))?
+            .st_ino;
         Ok(Self {
             root,
             sets_owners: request.owners.is_none(),
             current: HashSet::new(),
             current_links: HashSet::new(),
-            times: HashMap::new(),
+            // Not the time of unpacking, which would make equal trees differ.
+            times: HashMap::from([(inode, (0, 0))]),
             owners: HashMap::new(),
             available: 0,
             unpacked: Unpacked::default(),

@@ -275,6 +275,14 @@ impl Error {
             {
                 Some("make it before, such as by `RUN useradd NAME`, or use a number".to_owned())
             }
+            Self::Failed { tail, .. }
+                if tail.iter().any(|line| line.starts_with("E: Unable to locate package")) =>
+            {
+                Some(
+                    "package lists are in no layer: write `RUN apt-get update && apt-get install -y NAME` in one `RUN`"
+                        .to_owned(),
+                )
+            }
             Self::Failed { outcome: Outcome::Signalled(9), .. } => {
                 Some("it may have run out of memory".to_owned())
             }

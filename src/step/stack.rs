@@ -14,7 +14,8 @@ use super::{
 use crate::cache::{Cache, Entry, Key};
 use crate::digest::{ChainId, DiffId};
 use crate::layer::{
-    Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
+    self, Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times,
+    UnpackRequest,
 };
 use crate::manifest::{Layer, Platform};
 use crate::progress::Progress;
@@ -126,7 +127,14 @@ impl<'a> Stack<'a> {
             return Ok(());
         };
         match &mut tree.kind {
-            TreeKind::Overlay(lower) => lower.insert(0, directory.to_owned()),
+            TreeKind::Overlay(lower) => {
+                // Steps see what they would see of the unpacked layer.
+                layer::settle(directory, &self.inputs.times)?;
+                if let Some(below) = lower.first() {
+                    rootfs::like(below, directory)?;
+                }
+                lower.insert(0, directory.to_owned());
+            }
             TreeKind::InPlace(root) => {
                 let request = UnpackRequest {
                     layers: vec![(

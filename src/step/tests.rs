@@ -35,6 +35,7 @@ impl Ground {
         let seen = |source: &str, target: &str, read_only, counts| Seen {
             mount: Mount {
                 source: root.join(source),
+                below: PathBuf::new(),
                 target: PathBuf::from(target),
                 read_only,
             },

@@ -248,6 +248,19 @@ impl Change {
         write_changes(&request).unwrap()
     }
 
+    /// What an overlay holds whose upper directory was compared.
+    fn merged<T>(&self, name: &str, look: impl FnOnce(&Path) -> T) -> T {
+        let merged = self.path(&format!("{name}.merged"));
+        let [lower, upper] = ["lower", &format!("{name}.upper")].map(|name| self.path(name));
+        let options = format!("lowerdir={}:{},userxattr", upper.display(), lower.display());
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = MountFlags::RDONLY;
+        rustix::mount::mount("overlay", &merged, "overlay", flags, options.as_c_str()).unwrap();
+        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&merged)));
+        rustix::mount::unmount(&merged, UnmountFlags::DETACH).unwrap();
+        looked.unwrap()
+    }
+
     /// Makes a change both ways, and lists the entries of the one layer that came of it.
     fn entries(&self, change: impl Fn(&Path)) -> Vec<String> {
         let walked = self.walk(&change);
@@ -651,6 +664,75 @@ fn a_snapshot_that_was_cut_short_is_refused() {
     }
 }
 
+/// All that a step can see of a tree, but how often each file is linked; the root is each builder's own.
+fn seen(root: &Path) -> Vec<String> {
+    let nodes = walk::Walk::new(root).map(Result::unwrap);
+    let times = nodes.map(|(_, node)| format!("{:?}", node.mtime));
+    let lines = listing(root).into_iter().zip(times).skip(1);
+    lines.map(|(line, time)| format!("{time} {line}")).collect()
+}
+
+#[test]
+fn what_is_in_no_layer_is_not_seen_afterwards() {
+    if !can_mount(ROOT) {
+        return;
+    }
+    let change = || {
+        Change::new(|root| {
+            for (path, text) in [
+                ("etc/passwd-", "old"),
+                ("var/log/dpkg.log", "log"),
+                ("a/file", "a"),
+            ] {
+                fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+                fs::write(root.join(path), text).unwrap();
+                touch(&root.join(path), 400);
+            }
+        })
+    };
+    let step = |root: &Path| {
+        fs::write(root.join("etc/passwd-"), "changed by the step").unwrap();
+        fs::write(root.join("etc/group-"), "new").unwrap();
+        fs::create_dir_all(root.join("var/lib/apt/lists/partial")).unwrap();
+        fs::write(root.join("var/lib/apt/lists/list"), "new").unwrap();
+        fs::create_dir_all(root.join("mounted/deep/here")).unwrap();
+        fs::write(root.join("a/stub"), "").unwrap();
+        fs::remove_file(root.join("a/file")).unwrap();
+        std::os::unix::net::UnixListener::bind(root.join("a/file")).unwrap();
+        std::os::unix::net::UnixListener::bind(root.join("a/socket")).unwrap();
+        fs::hard_link(root.join("var/log/dpkg.log"), root.join("linked")).unwrap();
+    };
+    let ignore = vec![PathBuf::from("mounted/deep/here"), PathBuf::from("a/stub")];
+    let mut layers = Vec::new();
+    for in_place in [true, false] {
+        let mut change = change();
+        change.request.ignore.clone_from(&ignore);
+        let layer = if in_place {
+            change.walk(step)
+        } else {
+            change.overlay(&["lower"], "o", step)
+        };
+        let found = if in_place {
+            seen(&change.path("tree"))
+        } else {
+            change.merged("o", seen)
+        };
+        let ChangesRequest { times, store, .. } = &change.request;
+        let store = Store::open(store).unwrap();
+        let base = write_tree(&change.path("lower"), times, Compression::None, &store).unwrap();
+        let layers_of_both = [base, layer.clone().unwrap()];
+        let unpacked = unpack_into(change.directory.path(), "unpacked", &layers_of_both);
+        assert_eq!(found, seen(&unpacked));
+        let text = found.join("\n");
+        assert!(text.contains("passwd- File 644 0:0 400 {} old"), "{text}");
+        for gone in ["group-", "partial", "mounted", "stub", "socket"] {
+            assert!(!text.contains(gone), "{gone}: {text}");
+        }
+        layers.push(layer);
+    }
+    assert_eq!(layers[0], layers[1]);
+}
+
 fn trees(before: &[Op], ops: &[Op]) {
     let change = Change::new(|root| {
         // Something to change, since most changes of an empty tree are none.
@@ -680,15 +762,21 @@ fn trees(before: &[Op], ops: &[Op]) {
     layers.extend(walked.clone());
     let unpacked = unpack_into(change.directory.path(), "unpacked", &layers);
     assert_eq!(
-        listing(&unpacked),
-        listing(&change.path("tree")),
-        "the layer does not lead from before to after"
+        seen(&change.path("tree")),
+        seen(&unpacked),
+        "the tree is not what its layer makes of it"
     );
 
     if can_mount(ROOT) {
         let overlaid = change.overlay(&["lower"], "o", |root| apply_all(root, ops));
         assert_eq!(change.list(walked.as_ref()), change.list(overlaid.as_ref()));
         assert_eq!(walked, overlaid, "the same entries with other bytes");
+        let merged = change.merged("o", seen);
+        assert_eq!(
+            merged,
+            seen(&unpacked),
+            "the overlay is not what its layer makes of it"
+        );
     }
 }
 
