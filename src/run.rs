@@ -72,6 +72,7 @@ pub fn volume(text: &str) -> Result<Mount, Error> {
     }
     Ok(Mount {
         source: source.into(),
+        below: PathBuf::new(),
         target: target.into(),
         read_only,
     })

@@ -302,6 +302,7 @@ impl Ground {
         }
         let usr = Mount {
             source: "/usr".into(),
+            below: PathBuf::new(),
             target: "/usr".into(),
             read_only: true,
         };
@@ -1029,6 +1030,7 @@ fn bad_setup(ground: &Ground) {
     let mut command = ground.command("true");
     command.mounts = vec![Mount {
         source: "/nowhere".into(),
+        below: PathBuf::new(),
         target: "/x".into(),
         read_only: false,
     }];
@@ -1269,6 +1271,7 @@ fn mounts(ground: &Ground) {
     fs_err::write(ground.path("shared/file"), "content\n").unwrap();
     let mount = |source: &str, target: &str, read_only| Mount {
         source: ground.path(source),
+        below: PathBuf::new(),
         target: target.into(),
         read_only,
     };
@@ -1341,6 +1344,7 @@ fn taken_away(ground: &Ground) {
     command.mounts = ["/cache", "/deep/down"]
         .map(|target| Mount {
             source: ground.path("shared"),
+            below: PathBuf::new(),
             target: target.into(),
             read_only: true,
         })
@@ -1488,6 +1492,7 @@ fn copied_back(ground: &Ground) {
     );
     command.mounts = vec![Mount {
         source: shared.clone(),
+        below: PathBuf::new(),
         target: "/cache".into(),
         read_only: false,
     }];
@@ -1553,6 +1558,7 @@ fn moved_away(ground: &Ground) {
     let before = (state(&shared), fs_err::metadata(&file).unwrap().ino());
     let mount = |source: &Path, target: &str| Mount {
         source: source.into(),
+        below: PathBuf::new(),
         target: target.into(),
         read_only: false,
     };
@@ -1634,6 +1640,7 @@ fn hostile(ground: &Ground) {
         command.mounts = ["mnt/made", "mnt"]
             .map(|target| Mount {
                 source: ground.path("file"),
+                below: PathBuf::new(),
                 target: target.into(),
                 read_only: true,
             })

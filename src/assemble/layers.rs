@@ -269,6 +269,7 @@ fn mounts(
         mounts.push(Seen {
             mount: Mount {
                 source,
+                below: PathBuf::new(),
                 target: PathBuf::from(target),
                 read_only: true,
             },
@@ -313,6 +314,7 @@ fn installer_cache(build: Build<'_>, rung: Option<Rung>, kept: Kept) -> Result<S
     Ok(Seen {
         mount: Mount {
             source,
+            below: PathBuf::new(),
             target: PathBuf::from(kept.place),
             read_only: false,
         },
@@ -352,6 +354,7 @@ fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
         secrets.mounts.push(Seen {
             mount: Mount {
                 source: copy,
+                below: PathBuf::new(),
                 target: PathBuf::from(target),
                 read_only: true,
             },

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::error::{list, quoted};
 use super::instruction::{Command, Network, RunWords};
 use super::mount::MountOptions;
-use super::parse::{NAMES, Parser, first_word, not_a_port, usage};
-use super::value;
+use super::parse::{NAMES, Parser, first_word, json, not_a_port, usage};
+use super::{flags, value};
 
 impl Parser<'_> {
     pub(super) fn command(&mut self) -> Option<Command> {
@@ -41,7 +41,8 @@ impl Parser<'_> {
             }
             self.flags.0.push(flag);
         }
-        let network = match self.flags.text("network").as_deref() {
+        let network = self.flags.get("network");
+        let network = match network.and_then(|flag| flag.value.clone()).as_deref() {
             None | Some("default") => Network::Default,
             Some("none") => Network::None,
             Some("host") => Network::Host,
@@ -198,6 +199,14 @@ impl Parser<'_> {
         if !NAMES.contains(&trigger.as_str()) {
             self.name_at = at;
             self.named(&trigger)?;
+        }
+        let takes_array = ["ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"];
+        let (_, rest) = first_word(self.rest());
+        let arguments = flags::cut(rest, 0, self.escape).map_or(0, |(_, at)| at);
+        let arguments = &rest[arguments..];
+        if takes_array.contains(&trigger.as_str()) && json(arguments) == Some(Err(())) {
+            self.not_of_strings(self.text.len() - arguments.len()..self.text.len());
+            return None;
         }
         let mut text = self.rest().to_owned();
         for heredoc in &self.statement.heredocs {

@@ -5,7 +5,7 @@
 //! action out.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::action::{Action, Applied, History, Run, Script, Workdir};
@@ -14,15 +14,6 @@ use super::error::quoted;
 use super::instruction::{Command, Instruction, Kind, RunWords};
 use super::problem::{Error, MAX_EXPANDED, Problem};
 use super::{heredoc, history, value, word};
-
-/// Variables whose values are for the steps alone: an ARG without a default does not record them.
-const PROXIES: [&str; 5] = [
-    "http_proxy",
-    "https_proxy",
-    "ftp_proxy",
-    "no_proxy",
-    "all_proxy",
-];
 
 /// Bytes that a port counts as: with its name and its place in a set, it takes about as many.
 const PORT_WORK: usize = 64;
@@ -33,11 +24,12 @@ pub struct State {
     config: Config,
     /// Places in `config.env`.
     variables: HashMap<String, usize>,
-    /// In the order of their first ARG, with their last value.
+    /// In the order of their first ARG. One with a value hides the variable of that name; a later ENV takes the value
+    /// away.
     args: Vec<(String, Option<String>)>,
     /// Places in `args`.
     arg_places: HashMap<String, usize>,
-    /// What an ARG of that name gets, whatever its default.
+    /// What an ARG of that name gets without a default.
     given: HashMap<String, String>,
     /// Whether a CMD of these instructions set the command.
     own_cmd: bool,
@@ -46,7 +38,7 @@ pub struct State {
 }
 
 impl State {
-    /// Begins above a base. `given` are values for ARG, such as `TARGETARCH`; they outweigh defaults.
+    /// Begins above a base. `given` are values for ARG without a default, such as `TARGETARCH`.
     #[must_use]
     pub fn new(config: Config, given: impl IntoIterator<Item = (String, String)>) -> Self {
         let names = config.env.iter().enumerate();
@@ -67,13 +59,15 @@ impl State {
         &self.config
     }
 
-    /// The variables that a command sees: those of the config, and the values of ARG that none of them hides.
+    /// The variables that a command sees: those of the config, and the values of ARG.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut env = self.config.env.clone();
         for (name, value) in &self.args {
-            if let (Some(value), false) = (value, self.variables.contains_key(name)) {
-                env.push((name.clone(), value.clone()));
+            match (value, self.variables.get(name)) {
+                (Some(value), Some(at)) => env[*at].1.clone_from(value),
+                (Some(value), None) => env.push((name.clone(), value.clone())),
+                (None, _) => {}
             }
         }
         env
@@ -166,12 +160,14 @@ impl State {
         })
     }
 
-    /// The value of a variable: ENV outweighs ARG.
+    /// The value of a variable: of ENV and ARG, the later one counts.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
-        if let Some(at) = self.variables.get(name) {
-            return Some(&self.config.env[*at].1);
+        let argument = self.arg_places.get(name);
+        if let Some(value) = argument.and_then(|at| self.args[*at].1.as_deref()) {
+            return Some(value);
         }
-        self.args[*self.arg_places.get(name)?].1.as_deref()
+        let at = self.variables.get(name)?;
+        Some(&self.config.env[*at].1)
     }
 
     pub(super) fn expand(&mut self, word: &str, escape: char) -> Result<String, Problem> {
@@ -222,6 +218,9 @@ impl State {
         let pairs = self.pairs(pairs, escape)?;
         let text = listed("ENV", &pairs);
         for (name, value) in pairs {
+            if let Some(at) = self.arg_places.get(&name) {
+                self.args[*at].1 = None;
+            }
             if let Some(at) = self.variables.get(&name) {
                 self.config.env[*at].1 = value;
             } else {
@@ -236,36 +235,33 @@ impl State {
     fn arg(&mut self, args: &[(String, Option<String>)], escape: char) -> Result<String, Problem> {
         let mut text = String::from("ARG");
         for (name, default) in args {
-            let name = self.expand(name, escape)?;
-            if name.is_empty() {
-                return Err(Problem::Empty("name of an argument"));
-            }
-            let value = match (self.given.get(&name), default) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(self.expand(default, escape)?),
-                (None, None) => None,
+            let value = match default {
+                Some(default) => Some(self.expand(default, escape)?),
+                None => self.given.get(name).cloned(),
             };
             text.push(' ');
-            text.push_str(&name);
+            text.push_str(name);
             if let Some(value) = &value {
                 text.push('=');
                 text.push_str(value);
             }
-            if value.is_none() && PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy)) {
-                continue;
-            }
-            if let Some(at) = self.arg_places.get(&name) {
-                self.args[*at].1 = value;
-            } else {
-                self.arg_places.insert(name.clone(), self.args.len());
-                self.args.push((name, value));
+            match self.arg_places.get(name) {
+                None => {
+                    self.arg_places.insert(name.clone(), self.args.len());
+                    self.args.push((name.clone(), value));
+                }
+                // Named once more, it keeps its value.
+                Some(at) if value.is_some() => self.args[*at].1 = value,
+                Some(_) => {}
             }
         }
         Ok(text)
     }
 
     fn expose(&mut self, words: &[String], escape: char) -> Result<String, Problem> {
-        let mut ports = BTreeSet::new();
+        let mut ports = Vec::new();
+        let mut words: Vec<&String> = words.iter().collect();
+        words.sort();
         for word in words {
             let expanded = word::expand(word, escape, &|name| self.value(name))?;
             self.spend(expanded.text.len() + expanded.work)?;
@@ -276,7 +272,7 @@ impl State {
                 ports.extend(named.map(|port| format!("{port}/{protocol}")));
             }
         }
-        let text = format!("EXPOSE {}", history::ports(ports.iter()));
+        let text = format!("EXPOSE {}", history::words(&ports));
         self.config.exposed_ports.extend(ports);
         Ok(text)
     }
@@ -376,9 +372,6 @@ impl State {
 
     fn workdir(&mut self, path: &str, escape: char) -> Result<Applied, Problem> {
         let path = self.expand(path, escape)?;
-        if path.is_empty() {
-            return Err(Problem::Empty("working directory"));
-        }
         let path = value::absolute(&self.cwd(), &path);
         self.config.working_dir.clone_from(&path);
         let history = History {

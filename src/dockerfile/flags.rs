@@ -28,7 +28,7 @@ pub(super) enum Shape {
 pub(super) struct Flags(pub(super) Vec<Flag>);
 
 /// Reads the flags of `text` from `start` on; also, where the arguments begin.
-pub(super) fn cut(text: &str, start: usize) -> Result<(Vec<Flag>, usize), Wrong> {
+pub(super) fn cut(text: &str, start: usize, escape: char) -> Result<(Vec<Flag>, usize), Wrong> {
     let mut flags = Vec::new();
     let mut at = start;
     loop {
@@ -36,7 +36,7 @@ pub(super) fn cut(text: &str, start: usize) -> Result<(Vec<Flag>, usize), Wrong>
         if !text[at..].starts_with("--") {
             return Ok((flags, at));
         }
-        let (word, length) = unquoted(&text[at..])
+        let (word, length) = unquoted(&text[at..], escape)
             .map_err(|quote| unclosed(at + quote..text.len(), &text[at + quote..]))?;
         let place = at..at + length;
         at += length;
@@ -67,7 +67,7 @@ fn unclosed(at: Range<usize>, text: &str) -> Wrong {
 }
 
 /// The first word of a text without its quotes and escapes, and its length; or where its open quote is.
-fn unquoted(text: &str) -> Result<(String, usize), usize> {
+fn unquoted(text: &str, escape: char) -> Result<(String, usize), usize> {
     let mut word = String::new();
     let mut quote: Option<(char, usize)> = None;
     let mut characters = text.char_indices();
@@ -75,7 +75,7 @@ fn unquoted(text: &str) -> Result<(String, usize), usize> {
         match (character, quote) {
             ('\'' | '"', None) => quote = Some((character, at)),
             (_, Some((open, _))) if open == character => quote = None,
-            ('\\', None | Some(('"', _))) => word.extend(characters.next().map(|(_, next)| next)),
+            _ if character == escape => word.extend(characters.next().map(|(_, next)| next)),
             (blank, None) if blank.is_whitespace() => return Ok((word, at)),
             _ => word.push(character),
         }
@@ -126,8 +126,8 @@ impl Flags {
                 continue;
             }
             match (shape, flag.value.as_deref()) {
-                (Shape::Truth, None | Some("true" | "false"))
-                | (Shape::Text | Shape::Texts, Some(_)) => {}
+                (Shape::Truth, None) | (Shape::Text | Shape::Texts, Some(_)) => {}
+                (Shape::Truth, Some(value)) if is_false(value) || is_true(value) => {}
                 (Shape::Truth, Some(_)) => {
                     let message = format!("the flag `--{name}` is `true` or `false`");
                     wrong.push(Wrong::new(at, message, format!("write `--{name}` alone")));
@@ -157,6 +157,14 @@ impl Flags {
 
     pub(super) fn truth(&self, name: &str) -> bool {
         self.get(name)
-            .is_some_and(|flag| flag.value.as_deref() != Some("false"))
+            .is_some_and(|flag| !flag.value.as_deref().is_some_and(is_false))
     }
+}
+
+fn is_true(value: &str) -> bool {
+    value.eq_ignore_ascii_case("true")
+}
+
+fn is_false(value: &str) -> bool {
+    value.eq_ignore_ascii_case("false")
 }

@@ -40,12 +40,6 @@ fn quote(word: &str) -> String {
     text
 }
 
-/// Go's `%v` of a set of ports: `map[53/udp:{} 80/tcp:{}]`.
-pub(super) fn ports<'p>(ports: impl Iterator<Item = &'p String>) -> String {
-    let ports: Vec<String> = ports.map(|port| format!("{port}:{{}}")).collect();
-    format!("map[{}]", ports.join(" "))
-}
-
 /// Go's `%+v` of a health check.
 pub(super) fn healthcheck(check: &Healthcheck) -> String {
     format!(

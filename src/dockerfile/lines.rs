@@ -92,7 +92,7 @@ impl<'t> Reader<'t> {
             if statement.text.trim().is_empty() {
                 continue;
             }
-            if parse::takes_heredocs(&statement.text) {
+            if parse::takes_heredocs(&statement.text, self.escape) {
                 self.heredocs(&mut statement);
             }
             statement.source = self.source(first, self.next);

@@ -23,17 +23,19 @@ pub enum Mount {
     Cache {
         /// Which one; the target, unless it is named.
         id: String,
+        /// What of it is shown, absolute: its root is `/`.
+        source: String,
         /// Where it appears.
         target: String,
         /// Nothing is written.
         read_only: bool,
         /// What other builds may do meanwhile.
         sharing: Sharing,
-        /// Of a new folder.
+        /// Permission bits. With another mode or owner it is another cache.
         mode: u32,
-        /// Of a new folder.
+        /// See `mode`.
         uid: u32,
-        /// Of a new folder.
+        /// See `mode`.
         gid: u32,
     },
     /// A folder in memory.
@@ -140,9 +142,10 @@ pub enum MountError {
 
 /// The keys of each type, and of all of them.
 const BIND: [&str; 5] = ["type", "source", "target", "readonly", "readwrite"];
-const CACHE: [&str; 9] = [
+const CACHE: [&str; 10] = [
     "type",
     "id",
+    "source",
     "target",
     "readonly",
     "readwrite",
@@ -295,10 +298,11 @@ impl MountOptions {
                 let target = target.ok_or_else(needed)?;
                 Mount::Cache {
                     id: values.text("id").unwrap_or(&target).to_owned(),
+                    source: value::absolute("/", values.text("source").unwrap_or("/")),
                     target,
                     read_only: values.read_only(false)?,
                     sharing: values.sharing()?,
-                    mode: values.mode(0o755)?,
+                    mode: values.mode(0o755)? & 0o777,
                     uid: values.number("uid")?,
                     gid: values.number("gid")?,
                 }

@@ -69,7 +69,7 @@ pub fn parse(text: &str) -> Result<Vec<Instruction>, Vec<SyntaxError>> {
 }
 
 /// Whether a statement is an instruction that may open heredocs: RUN, COPY or ADD, not in JSON form.
-pub(super) fn takes_heredocs(text: &str) -> bool {
+pub(super) fn takes_heredocs(text: &str, escape: char) -> bool {
     let (mut name, mut rest) = first_word(text);
     if name.eq_ignore_ascii_case("ONBUILD") {
         (name, rest) = first_word(rest);
@@ -78,7 +78,7 @@ pub(super) fn takes_heredocs(text: &str) -> bool {
     if !rest.contains("<<") || !takes.iter().any(|taker| name.eq_ignore_ascii_case(taker)) {
         return false;
     }
-    let arguments = flags::cut(rest, 0).map_or(0, |(_, at)| at);
+    let arguments = flags::cut(rest, 0, escape).map_or(0, |(_, at)| at);
     !matches!(json(&rest[arguments..]), Some(Ok(_)))
 }
 
@@ -88,7 +88,7 @@ pub(super) fn first_word(text: &str) -> (&str, &str) {
 }
 
 /// A JSON array of strings; an error if it is an array of anything else, nothing if it is none.
-fn json(text: &str) -> Option<Result<Vec<String>, ()>> {
+pub(super) fn json(text: &str) -> Option<Result<Vec<String>, ()>> {
     if !text.starts_with('[') {
         return None;
     }
@@ -120,7 +120,8 @@ impl Parser<'_> {
         self.name_at = start..start + typed.len();
         self.name = self.named(typed)?;
         // An unclosed quote may stand in a flag alone if the instruction has flags at all.
-        (self.flags.0, self.arguments) = match flags::cut(self.text, self.name_at.end) {
+        (self.flags.0, self.arguments) = match flags::cut(self.text, self.name_at.end, self.escape)
+        {
             Ok(cut) => cut,
             Err(wrong) => {
                 self.wrong.push(wrong);
@@ -286,14 +287,14 @@ impl Parser<'_> {
     pub(super) fn array(&mut self) -> Result<Option<Vec<String>>, ()> {
         let array = json(self.rest());
         if let Some(Err(())) = array {
-            let hint = "put each word in double quotes";
-            self.add(
-                self.rest_at(),
-                "the array holds something else than strings",
-                hint,
-            );
+            self.not_of_strings(self.rest_at());
         }
         array.transpose()
+    }
+
+    pub(super) fn not_of_strings(&mut self, at: Range<usize>) {
+        let message = "the array holds something else than strings";
+        self.add(at, message, "put each word in double quotes");
     }
 
     /// Whether a word is a heredoc of this statement.
@@ -312,11 +313,8 @@ pub(super) fn blanks(text: &str) -> usize {
 
 /// What is said about a word that names no port.
 pub(super) fn not_a_port(word: &str) -> (String, &'static str) {
-    let hint = if word.contains(':') {
-        "name the port of the image alone; whoever runs the image maps it"
-    } else {
-        "write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`"
-    };
+    let hint =
+        "write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`";
     (format!("`{}` is not a port", quoted(word)), hint)
 }
 

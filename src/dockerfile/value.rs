@@ -60,9 +60,13 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (total <= i64::MAX.unsigned_abs()).then_some(Duration::from_nanos(total))
 }
 
-/// The ports of one word of EXPOSE, such as `80`, `53/udp` or `8000-8002/tcp`, and their protocol.
+/// The ports of one word of EXPOSE, such as `80`, `53/udp` or `8000-8002/tcp`, and their protocol. An address and ports
+/// of the host may stand in front (`127.0.0.1:8080:80`): whoever runs the image says where its ports are, so they are
+/// read and have no effect.
 pub(super) fn ports(word: &str) -> Option<(RangeInclusive<u16>, &'static str)> {
-    let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let (host, ports) = word.rsplit_once(':').unwrap_or(("", word));
+    let (ports, protocol) = ports.split_once('/').unwrap_or((ports, ""));
+    let protocol = if protocol.is_empty() { "tcp" } else { protocol };
     let known = ["tcp", "udp", "sctp"];
     let protocol = known
         .into_iter()
@@ -71,9 +75,23 @@ pub(super) fn ports(word: &str) -> Option<(RangeInclusive<u16>, &'static str)> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<u16>().ok().filter(|_| digits)
     };
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (first, last) = (number(first)?, number(last)?);
-    (first <= last).then_some((first..=last, protocol))
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (number(first)?, number(last)?);
+        (first <= last).then_some(first..=last)
+    };
+    let ports = range(ports)?;
+    let (address, host) = host.rsplit_once(':').unwrap_or(("", host));
+    if !host.is_empty() {
+        let host = range(host)?;
+        // One port may have any of several on the host.
+        (ports.len() == 1 || ports.len() == host.len()).then_some(())?;
+    }
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|address| address.strip_suffix(']'));
+    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok();
+    (address.is_empty() || is_address(bare.unwrap_or(address))).then_some((ports, protocol))
 }
 
 /// An octal mode up to `07777`.

@@ -329,7 +329,8 @@ impl<'t, 'e> Lexer<'t, 'e> {
         })
     }
 
-    /// `${name/pattern/replacement}`; with two slashes in front, every match is replaced.
+    /// `${name/pattern/replacement}`; with two slashes in front, every match is replaced. Escapes stay in the
+    /// replacement, as `BuildKit` has it.
     fn replace(&mut self, name: &str, depth: usize) -> Result<String, ExpandError> {
         let all = self.skip('/');
         let missing = |error| match error {
@@ -337,7 +338,7 @@ impl<'t, 'e> Lexer<'t, 'e> {
             other => other,
         };
         let pattern = self.word(Some('/'), true, depth + 1).map_err(missing)?.text;
-        let replacement = self.word(Some('}'), false, depth + 1)?.text;
+        let replacement = self.word(Some('}'), true, depth + 1)?.text;
         let Some(value) = self.value(name) else {
             return Ok(String::new());
         };

@@ -124,6 +124,9 @@ pub struct Mount {
     /// On the host, absolute.
     #[serde(with = "wire::path")]
     pub source: PathBuf,
+    /// What of it is shown, relative; empty for all. Links count as if the source were the root.
+    #[serde(with = "wire::path")]
+    pub below: PathBuf,
     /// In the root file system, absolute; made if it is not there.
     #[serde(with = "wire::path")]
     pub target: PathBuf,

@@ -335,6 +335,7 @@ fn bind(root: &OwnedFd, mount: &super::Mount) -> Result<(), Failure> {
     let call = |call: &str| format!("{call}({})", mount.source.display());
     let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| Failure::new(call("open"), error))?;
+    let source = place::below(source, &mount.below)?;
     let directory =
         place::is_directory(&source).map_err(|error| Failure::new(call("stat"), error))?;
     let path = place::inside(&mount.target);

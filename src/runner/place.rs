@@ -36,6 +36,19 @@ pub(super) fn open(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd
     crate::confined::open(root, path, flags | OFlags::PATH)
 }
 
+/// Opens what lies below a place of the host; the place itself for an empty path.
+pub(super) fn below(place: OwnedFd, path: &Path) -> Result<OwnedFd, Failure> {
+    if path.as_os_str().is_empty() {
+        return Ok(place);
+    }
+    open(&place, path, OFlags::empty()).map_err(|error| {
+        Failure::new(
+            format!("open({}) in what is mounted", path.display()),
+            error,
+        )
+    })
+}
+
 /// Opens a directory, made if it is not there, with those that lead to it.
 pub(super) fn directory(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Failure> {
     match open(root, path, OFlags::DIRECTORY) {

@@ -78,11 +78,7 @@ impl Shown {
     pub(super) fn put(command: &Command) -> Result<Self, Failure> {
         let path = directory(&command.rootfs)?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        let open = |path: &Path| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty())
-                .map_err(|error| Failure::new(format!("open({})", path.display()), error))
-        };
+        let open = |path: &Path| open(path, OFlags::DIRECTORY);
         let aside = path.with_extension("aside");
         fs::create_dir_all(&aside)
             .map_err(|error| Failure::new(format!("mkdir({})", aside.display()), error))?;
@@ -119,7 +115,8 @@ impl Shown {
         }
         for mount in &command.mounts {
             let shown = mount.source.display();
-            let source = fs::canonicalize(&mount.source)
+            let source = open(&mount.source, OFlags::empty())?;
+            let source = fs::read_link(name(&place::below(source, &mount.below)?))
                 .map_err(|error| Failure::new(format!("open({shown})"), error))?;
             let root = fs::read_link(name(&self.root))
                 .map_err(|error| Failure::new("readlink(root)", error))?;
@@ -342,6 +339,13 @@ impl Shown {
 /// Why there is no overlay.
 pub(super) fn no_mounts() -> Failure {
     Failure::said("mount(overlay)", "nothing can be mounted here")
+}
+
+/// Opens a path of the host.
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Failure> {
+    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| Failure::new(format!("open({})", path.display()), error))
 }
 
 fn directory(rootfs: &RootFs) -> Result<&Path, Failure> {

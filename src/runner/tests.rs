@@ -42,6 +42,7 @@ fn mount_points_are_relative_and_complete() {
     command.cwd = "/work/space".into();
     command.mounts.push(Mount {
         source: "/host".into(),
+        below: PathBuf::new(),
         target: "/opt/../a/./b".into(),
         read_only: true,
     });

@@ -194,6 +194,7 @@ fn make(workdir: &dockerfile::Workdir, title: &str) -> Task {
 fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
         source: source.to_owned(),
+        below: PathBuf::new(),
         target: PathBuf::from(target),
         read_only,
     }

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::dockerfile::{self, Network, Sharing};
 use crate::error::{Error, InstructionError};
 use crate::mode::Mode;
-use crate::runner::{FILES, Item, Placement, Tmpfs};
+use crate::runner::{FILES, Item, Mount, Placement, Tmpfs};
 use crate::step::{self, Counts, Seen, Task};
 use crate::store::{flock, open_lock};
 
@@ -80,6 +80,7 @@ impl Instructor<'_> {
             }),
             dockerfile::Mount::Cache {
                 id,
+                source,
                 target,
                 read_only,
                 sharing,
@@ -87,7 +88,8 @@ impl Instructor<'_> {
                 uid,
                 gid,
             } => {
-                let (folder, lock) = self.cache(id, *sharing)?;
+                let name = cache_name(id, *mode, (*uid, *gid));
+                let (folder, lock) = self.cache(&name, *sharing)?;
                 prepared.locks.extend(lock);
                 let inside = folder.join("content");
                 // A link would lead elsewhere.
@@ -95,9 +97,13 @@ impl Instructor<'_> {
                     let owner = (*uid, *gid);
                     prepared.before.push(place(&folder, None, *mode, owner));
                 }
+                let below = source.trim_start_matches('/').into();
                 task.mounts.push(Seen {
-                    mount: mount(&inside, target, *read_only),
-                    counts: Counts::Cache(format!("cache {id}")),
+                    mount: Mount {
+                        below,
+                        ..mount(&inside, target, *read_only)
+                    },
+                    counts: Counts::Cache(format!("cache {name} {source}")),
                 });
             }
             dockerfile::Mount::Secret {
@@ -112,6 +118,10 @@ impl Instructor<'_> {
                 let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id) else {
                     if *required {
                         return Err(InstructionError::NoSecret(id.clone()).into());
+                    }
+                    if let Some(variable) = env {
+                        task.env.push((variable.into(), OsString::new()));
+                        task.private.push(variable.into());
                     }
                     return Ok(());
                 };
@@ -181,6 +191,14 @@ impl Instructor<'_> {
         }
         unreachable!("some folder is free")
     }
+}
+
+/// The name of a cache. As with `BuildKit`, the same id with another mode or owner is another cache.
+fn cache_name(id: &str, mode: u32, (uid, gid): (u32, u32)) -> String {
+    if (mode, uid, gid) == (0o755, 0, 0) {
+        return id.to_owned();
+    }
+    format!("{id}\n{mode:o} {uid}:{gid}")
 }
 
 /// Puts `file`, or an empty directory, into a folder of the host under the name `content`, with this owner.

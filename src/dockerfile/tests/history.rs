@@ -14,13 +14,13 @@ fn entries_are_as_buildkit_writes_them() {
             false,
         ),
         (
-            "ARG A=b\nARG C\nARG LANG=x\nRUN x",
-            "RUN |3 A=b C= LANG=C /bin/sh -c x # buildkit",
+            "ARG A=b\nARG C\nARG LANG\nARG A=d E=f\nRUN x",
+            "RUN |4 A=d C= LANG=C E=f /bin/sh -c x # buildkit",
             false,
         ),
         (
             "ARG HTTP_PROXY\nRUN x",
-            "RUN /bin/sh -c x # buildkit",
+            "RUN |1 HTTP_PROXY= /bin/sh -c x # buildkit",
             false,
         ),
         (
@@ -53,7 +53,10 @@ fn entries_are_as_buildkit_writes_them() {
         ("ARG A B=$PATH", "ARG A B=/bin", true),
         ("LABEL a=b c=\"d e\"", "LABEL a=b c=d e", true),
         ("USER me", "USER me", true),
-        ("EXPOSE 80 53/udp", "EXPOSE map[53/udp:{} 80/tcp:{}]", true),
+        ("EXPOSE 80 53/udp", "EXPOSE [53/udp 80/tcp]", true),
+        ("EXPOSE 9-10 10", "EXPOSE [10/tcp 9/tcp 10/tcp]", true),
+        ("EXPOSE $NONE", "EXPOSE []", true),
+        ("COPY $NONE a", "COPY  a # buildkit", false),
         ("VOLUME /a /b", "VOLUME [/a /b]", true),
         ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGTERM", true),
         (

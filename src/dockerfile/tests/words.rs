@@ -57,7 +57,7 @@ fn words_expand() {
         ("${FILE/nothing/x}", "/usr/lib/name.tar.gz"),
         ("${FILE//[.]/x}", "/usr/lib/name.tar.gz"),
         ("${FILE//./$A}", "/usr/lib/nameataragz"),
-        ("${FILE//a/\\}}", "/usr/lib/n}me.t}r.gz"),
+        ("${FILE//a/\\}}", "/usr/lib/n\\}me.t\\}r.gz"),
         ("${FILE/usr/}", "//lib/name.tar.gz"),
         ("${FILE//a/$1}", "/usr/lib/nme.tr.gz"),
         // Escapes and quotes.

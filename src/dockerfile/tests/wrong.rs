@@ -38,12 +38,12 @@ fn wrong_instructions_are_refused() {
     7:5: there is no name before the `=` (2) -- write `ARG NAME` or `ARG NAME=DEFAULT`
     8:7: `"a` has no value (2) -- write `LABEL NAME=VALUE`
     "#);
-    assert_snapshot!(bad("EXPOSE 80:80 x 70000 9-8 80/icmp\nVOLUME []\nSHELL a\nCMD [1]\nRUN []\nSTOPSIGNAL SIGNOT"), @r#"
-    1:8: `80:80` is not a port (5) -- name the port of the image alone; whoever runs the image maps it
-    1:14: `x` is not a port (1) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
-    1:16: `70000` is not a port (5) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
-    1:22: `9-8` is not a port (3) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
-    1:26: `80/icmp` is not a port (7) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
+    assert_snapshot!(bad("EXPOSE a:80 x 70000 9-8 80/icmp\nVOLUME []\nSHELL a\nCMD [1]\nRUN []\nSTOPSIGNAL SIGNOT"), @r#"
+    1:8: `a:80` is not a port (4) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
+    1:13: `x` is not a port (1) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
+    1:15: `70000` is not a port (5) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
+    1:21: `9-8` is not a port (3) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
+    1:25: `80/icmp` is not a port (7) -- write a port, or a range, with or without its protocol: `80`, `53/udp`, `8000-8010/tcp`
     2:8: a path is missing (2) -- write `VOLUME DIRECTORY`, or `VOLUME ["DIRECTORY"]`
     3:7: `SHELL` takes a JSON array of words (1) -- write `SHELL ["/bin/bash", "-c"]`
     4:5: the array holds something else than strings (3) -- put each word in double quotes
