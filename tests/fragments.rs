@@ -467,15 +467,7 @@ impl<'a> Ground<'a> {
         })?;
         let scratch = Scratch::new_in(&self.store.scratch_root()).unwrap();
         let second = Scratch::new_in(&self.store.scratch_root()).unwrap();
-        let printed = Arc::new(Mutex::new(Vec::new()));
-        let progress = {
-            let printed = printed.clone();
-            Progress::new(move |event| {
-                if let Event::Output { line } = event {
-                    printed.lock().unwrap().push(line);
-                }
-            })
-        };
+        let (progress, printed) = listening();
         let ssh = SshOptions {
             accept_new_host_keys: false,
             known_hosts: None,
@@ -551,17 +543,7 @@ impl<'a> Ground<'a> {
         } else if layers.len() > self.base.layers.len() {
             rootfs::remove(self.rung, tree.path.parent().unwrap()).unwrap();
         }
-        if left != unpacked {
-            let only = |one: &[String], two: &[String]| {
-                let lines = one.iter().filter(|line| !two.contains(line));
-                lines.cloned().collect::<Vec<_>>()
-            };
-            return Err(format!(
-                "the next step sees what no layer says:\n{:#?}\nand not what one says:\n{:#?}",
-                only(&left, &unpacked),
-                only(&unpacked, &left)
-            ));
-        }
+        compare_seen(&left, &unpacked)?;
         let mut document = self.base.config.clone();
         config.write(&mut document);
         let digest = |entry: &pyats_image_builder::image::Entry| {
@@ -576,6 +558,34 @@ impl<'a> Ground<'a> {
             config: document,
         })
     }
+}
+
+/// What steps print, as they print it.
+fn listening() -> (Progress, Arc<Mutex<Vec<String>>>) {
+    let printed = Arc::new(Mutex::new(Vec::new()));
+    let sink = printed.clone();
+    let progress = Progress::new(move |event| {
+        if let Event::Output { line } = event {
+            sink.lock().unwrap().push(line);
+        }
+    });
+    (progress, printed)
+}
+
+/// What a step sees in the tree that those before it left, and in one that is unpacked from their layers.
+fn compare_seen(left: &[String], unpacked: &[String]) -> Result<(), String> {
+    if left == unpacked {
+        return Ok(());
+    }
+    let only = |one: &[String], two: &[String]| {
+        let lines = one.iter().filter(|line| !two.contains(line));
+        lines.cloned().collect::<Vec<_>>()
+    };
+    Err(format!(
+        "the next step sees what no layer says:\n{:#?}\nand not what one says:\n{:#?}",
+        only(left, unpacked),
+        only(unpacked, left)
+    ))
 }
 
 /// An error as the program shows it.

@@ -131,8 +131,8 @@ const LEAVING: [&str; 7] = [
     "WORKDIR /opt/below",
     "RUN chmod 711 /usr / && touch /usr/gone && rm /usr/gone",
     "COPY image/workspace/seen/file /placed",
-    "RUN find / -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o \
-     -path /etc/hosts -o -path /etc/resolv.conf -o -printf '%p %y %m %U:%G %T@ %l\\n' | sort >/list",
+    "RUN find / -mindepth 1 -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o \
+     -path /etc/hosts -o -path /etc/resolv.conf -o -path /list -o -printf '%p %y %m %U:%G %T@ %l\\n' | sort >/list",
 ];
 
 #[test]
@@ -166,14 +166,13 @@ fn a_build_that_was_stopped_and_started_again_has_the_same_digest() {
     for runner in runners {
         build(&LEAVING);
         digests.insert(run(runner).line().to_owned());
-        for stop in [3, LEAVING.len() - 1] {
-            ground.forget();
-            build(&[&LEAVING[..stop], &["RUN false"]].concat());
-            let stopped = run(runner);
-            assert!(stopped.refusal(1).contains("`RUN /bin/sh -c false` ended"));
-            build(&LEAVING);
-            digests.insert(run(runner).line().to_owned());
-        }
+        ground.forget();
+        // Before the step that looks.
+        build(&[&LEAVING[..LEAVING.len() - 1], &["RUN false"]].concat());
+        let stopped = run(runner);
+        assert!(stopped.refusal(1).contains("`RUN /bin/sh -c false` ended"));
+        build(&LEAVING);
+        digests.insert(run(runner).line().to_owned());
         ground.forget();
     }
     assert_eq!(digests.len(), 1, "{digests:#?}");

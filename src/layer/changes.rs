@@ -53,7 +53,7 @@ pub(super) fn write(request: &ChangesRequest) -> Result<Option<Layer>, Error> {
         Changes::Walk { root, snapshot } => visit_walk(root, snapshot, &mut changeset)?,
     }
     while let Some(directory) = changeset.parents.pop() {
-        changeset.settle(directory)?;
+        changeset.settle(&directory)?;
     }
     if let Some(owners) = &changeset.owners {
         owners.write()?;
@@ -224,7 +224,7 @@ impl Changeset<'_> {
             self.parents.push(entry);
             return Ok(());
         }
-        self.settle(entry)
+        self.settle(&entry)
     }
 
     /// Takes a path that is not there any more.
@@ -264,13 +264,13 @@ impl Changeset<'_> {
 
     fn leave_directories(&mut self, path: &[u8]) -> Result<(), Error> {
         while let Some(left) = self.parents.pop_if(|parent| !is_within(path, &parent.path)) {
-            self.settle(left)?;
+            self.settle(&left)?;
         }
         Ok(())
     }
 
     /// Makes of a path what the layer makes of it; of a directory when all that is in it was visited.
-    fn settle(&mut self, entry: Parent) -> Result<(), Error> {
+    fn settle(&mut self, entry: &Parent) -> Result<(), Error> {
         let Place {
             host,
             before,
