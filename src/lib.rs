@@ -200,7 +200,7 @@ pub use output::{Kind as OutputKind, Output};
 pub use progress::{Event, Progress};
 pub use push::{Options as PushOptions, Pushed, push};
 pub use registry::Reference;
-pub use run::{Options as RunOptions, run, volume};
+pub use run::{Options as RunOptions, env_file, run, volume};
 pub use runner::{Mount, Outcome as Ended, Rung};
 pub use secret::{Secret, printable, printable_json};
 pub use step::Fate;

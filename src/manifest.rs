@@ -88,7 +88,9 @@ pub struct Platform {
 
 /// A text that is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a platform of the form `os/architecture[/variant]`, such as `linux/amd64`")]
+#[error(
+    "`{0}` is not a platform of the form `os/architecture[/variant]`, such as `linux/amd64`, or an architecture, such as `arm64`"
+)]
 pub struct InvalidPlatform(pub String);
 
 impl Platform {
@@ -161,6 +163,12 @@ impl fmt::Display for Platform {
     }
 }
 
+/// What may stand alone, as Docker has it: Go's names, and the kernel's for two of them.
+const ARCHITECTURES: [&str; 11] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x", "x86-64",
+    "x86_64",
+];
+
 impl FromStr for Platform {
     type Err = InvalidPlatform;
 
@@ -168,6 +176,9 @@ impl FromStr for Platform {
         let lower = text.to_ascii_lowercase();
         let parts: Vec<&str> = lower.split('/').collect();
         let (os, architecture, variant) = match parts[..] {
+            [architecture] if ARCHITECTURES.contains(&architecture) => {
+                ("linux", architecture, None)
+            }
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),
             _ => return Err(InvalidPlatform(text.to_owned())),
@@ -324,7 +335,9 @@ mod tests {
         assert_eq!(parse("linux/amd64"), Ok("linux/amd64".to_owned()));
         assert_eq!(parse("Linux/x86_64"), Ok("linux/amd64".to_owned()));
         assert_eq!(parse("linux/arm/v7"), Ok("linux/arm/v7".to_owned()));
-        for wrong in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x"] {
+        assert_eq!(parse("arm64"), Ok("linux/arm64".to_owned()));
+        assert_eq!(parse("x86_64"), Ok("linux/amd64".to_owned()));
+        for wrong in ["", "linux", "amd46", "linux/", "/amd64", "linux/arm/v7/x"] {
             assert_eq!(parse(wrong), Err(InvalidPlatform(wrong.to_owned())));
         }
     }

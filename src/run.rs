@@ -2,7 +2,7 @@
 //! and is gone when it ends; only mounted paths keep what is written to them.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::base;
 use crate::error::{Error, OptionsError};
@@ -28,6 +28,8 @@ pub struct Options {
     pub env: Vec<(String, OsString)>,
     /// Whether the command reads the caller's standard input.
     pub interactive: bool,
+    /// Replaces the image's: `USER[:GROUP]`, names of the image or numbers.
+    pub user: Option<String>,
     /// Replaces the image's.
     pub working_dir: Option<PathBuf>,
     /// Replaces the image's; empty for none.
@@ -47,6 +49,7 @@ impl Options {
             volumes: Vec::new(),
             env: Vec::new(),
             interactive: false,
+            user: None,
             working_dir: None,
             entrypoint: None,
             command: Vec::new(),
@@ -54,7 +57,8 @@ impl Options {
     }
 }
 
-/// Parses `HOST:IMAGE[:ro|:rw]`, a mount for [`run`]. What is mounted must be there.
+/// Parses `HOST:IMAGE[:ro|:rw]`, a mount for [`run`]. `HOST` must exist; a relative path begins with `./` or `../`, as
+/// Docker has it, so that it cannot be taken for the name of a volume.
 pub fn volume(text: &str) -> Result<Mount, Error> {
     let invalid = || OptionsError::Mount(text.to_owned());
     let parts: Vec<&str> = text.split(':').collect();
@@ -64,18 +68,52 @@ pub fn volume(text: &str) -> Result<Mount, Error> {
         _ => return Err(invalid().into()),
     };
     let nowhere = target.trim_matches('/').is_empty();
-    if !source.starts_with('/') || !target.starts_with('/') || nowhere {
+    let first = Path::new(source).components().next();
+    let is_path = matches!(
+        first,
+        Some(Component::RootDir | Component::CurDir | Component::ParentDir)
+    );
+    if !is_path || !target.starts_with('/') || nowhere {
         return Err(invalid().into());
     }
     if !Path::new(source).exists() {
         return Err(OptionsError::MountSource(source.into()).into());
     }
     Ok(Mount {
-        source: source.into(),
         below: PathBuf::new(),
+=======
+        source: std::path::absolute(source)?,
+>>>>>>> 4db199e (net, run: Servers trusted by their own certificate, coded answers, more of `docker run`)
         target: target.into(),
         read_only,
     })
+}
+
+/// Reads a file of environment variables for [`run`], as `docker run --env-file` does: one `NAME=VALUE` per line, and
+/// `NAME` alone for the value that it has here, if it has one. Values are taken as they stand, quotes included. Empty
+/// lines and those that begin with `#` are skipped.
+pub fn env_file(path: &Path) -> Result<Vec<(String, OsString)>, Error> {
+    let text = fs_err::read_to_string(path)?;
+    let mut variables = Vec::new();
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = match line.split_once('=') {
+            Some((name, value)) => (name, Some(value.into())),
+            None => (line.trim_end(), std::env::var_os(line.trim_end())),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(OptionsError::EnvFile {
+                path: path.to_owned(),
+                line: index + 1,
+            }
+            .into());
+        }
+        variables.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    Ok(variables)
 }
 
 /// Runs a command in an image to its end, with the meanings of `docker run`. It has this process's standard output and
@@ -109,7 +147,10 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             rootfs: rootfs::writable(rung, &[base.path], scratch.path(), progress)?,
             mounts: options.volumes.clone(),
             tmpfs: Vec::new(),
-            user: image.text("User").to_owned(),
+            user: options
+                .user
+                .clone()
+                .unwrap_or_else(|| image.text("User").to_owned()),
             network: true,
             placement: None,
             argv,

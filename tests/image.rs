@@ -139,6 +139,52 @@ fn run_has_dockers_meanings() {
         "new\n"
     );
 
+    // The user, a file of variables (`-e` wins), and a relative path.
+    bench.write(
+        "variables",
+        "# none\n\nA=file\nB=\"as it is\"\nUNSET_HERE\n",
+    );
+    let script = "id -u; id -g; echo $A $B ${UNSET_HERE-unset}; cat /mnt/note.txt";
+    let run = bench.run([
+        "run",
+        "-q",
+        "--rm",
+        "-u",
+        "65534:65534",
+        "--env-file",
+        "variables",
+        "-e",
+        "A=option",
+        "-v",
+        "./note.txt:/mnt/note.txt",
+        "image:1",
+        "sh",
+        "-c",
+        script,
+    ]);
+    insta::assert_snapshot!(run.stdout(), @r#"
+    65534
+    65534
+    option "as it is" unset
+    mounted
+    "#);
+    for (arguments, words) in [
+        (
+            ["--env-file", "wrong"],
+            "`wrong`, line 2: a variable has a name",
+        ),
+        (["--env-file", "missing"], "`missing`"),
+        (
+            ["-v", "note.txt:/mnt/x"],
+            "`note.txt:/mnt/x` is not a mount",
+        ),
+    ] {
+        bench.write("wrong", "A=b\nB C=d\n");
+        let run = bench.run([&["run"], &arguments[..], &["image:1", "true"]].concat());
+        assert!(run.stderr().contains(words), "{}", run.stderr());
+        assert_ne!(run.status(), Some(0));
+    }
+
     // Standard input only with -i.
     let feed = |options: &[&str]| {
         let mut command = bench.tool(

@@ -195,6 +195,6 @@ fn holds_with_tls(server: &Ftpd, bytes: &[u8]) {
     let stage = Stage::new(&bench).option("--no-cache");
     let workspace = stage.env("SSL_CERT_FILE", authority).workspace(&file);
     assert_eq!(staged(&workspace, "file"), bytes);
-    let words = ["the server's certificate is not trusted", "--ca-cert"];
+    let words = ["its certificate is not trusted", "--ca-cert"];
     Stage::new(&bench).refused(&file, &words);
 }

@@ -1,9 +1,13 @@
 //! Files by http and https from nginx, directly and through proxies.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use fs_err as fs;
 
 use crate::support::{
-    Bench, Proxy, Stage, Web, base_layout, free_ports, serve_base, verify, without_proxies,
+    Bench, Proxy, SelfSigned, Stage, Web, base_layout, free_ports, serve_base, verify,
+    without_proxies,
 };
 
 /// The request itself is wrong.
@@ -323,6 +327,75 @@ fn proxies_lead_pip() {
         let image = verify(&bench.path("out"), "1");
         let module = "venv/lib/python3.11/site-packages/pib_hello/__init__.py";
         assert!(image.find(module).is_some(), "{index} by {scheme}");
+    }
+}
+
+/// Words for `openssl req`.
+const P256: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+const P521: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:secp521r1"];
+
+#[test]
+fn a_server_is_trusted_by_its_own_certificate() {
+    if base_layout().is_none() {
+        return;
+    }
+    for key in [P256, P521, &["rsa:2048"]] {
+        let server = SelfSigned::start(key, "localhost", "2", &[]);
+        let text = format!("files:\n  - '{}'", server.url());
+        let certificate = server.certificate();
+        let bench = Bench::current();
+        let stage = Stage::new(&bench).option("--ca-cert").option(&certificate);
+        let served = |workspace: PathBuf| fs::read(workspace.join("file")).expect("it was staged");
+        assert_eq!(served(stage.workspace(&text)), b"served", "{key:?}");
+        let bench = Bench::current();
+        let stage = Stage::new(&bench).env("SSL_CERT_FILE", &certificate);
+        assert_eq!(served(stage.workspace(&text)), b"served", "{key:?}");
+        let words = ["certificate is not trusted", "or its own, with `--ca-cert"];
+        Stage::new(&bench).refused(&text, &words);
+    }
+}
+
+#[test]
+fn a_certificate_that_is_named_has_to_be_right_in_all_else() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let refused = |server: &SelfSigned, certificate: String, word: &str| {
+        let stage = Stage::new(&bench).option("--ca-cert").option(certificate);
+        stage.refused(&format!("files:\n  - '{}'", server.url()), &[word]);
+    };
+    let server = SelfSigned::start(P256, "elsewhere.example", "2", &[]);
+    refused(&server, server.certificate(), "for another name");
+    let server = SelfSigned::start(P256, "localhost", "0", &[]);
+    // It is valid for the second in which it was made.
+    std::thread::sleep(Duration::from_secs(2));
+    refused(&server, server.certificate(), "it has expired");
+    let server = SelfSigned::start(P256, "localhost", "2", &[]);
+    let another = SelfSigned::start(P521, "localhost", "2", &[]);
+    refused(&server, another.certificate(), "`CA:TRUE`");
+}
+
+#[test]
+fn a_handshake_that_fails_says_what_is_needed() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    let old = ["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"];
+    let weak = ["-tls1_2", "-cipher", "AES128-SHA"];
+    for (options, word) in [(old, "TLS 1.1 or older"), (weak, "`HandshakeFailure`")] {
+        let server = SelfSigned::start(&["rsa:2048"], "localhost", "2", &options);
+        let stage = Stage::new(&bench)
+            .option("--ca-cert")
+            .option(server.certificate());
+        let words = [
+            "the TLS handshake failed",
+            word,
+            "hint: the server needs TLS 1.2 or 1.3",
+            "openssl s_client -connect localhost:",
+        ];
+        stage.refused(&format!("files:\n  - '{}'", server.url()), &words);
     }
 }
 

@@ -365,13 +365,22 @@ pub(crate) struct Tag {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Mount a file or directory of this machine; both paths absolute, `:ro` for read-only
+    /// Mount a file or directory of this machine, named by an absolute path or one that begins with `./`; `:ro` for
+    /// read-only
     #[arg(long = "volume", short, value_name = "HOST:IMAGE[:ro]")]
     pub(crate) volumes: Vec<String>,
 
     /// Set an environment variable; without a value, the one of this environment
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+
+    /// Set the environment variables in a file, one `NAME[=VALUE]` per line; `--env` wins
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
+
+    /// Run the command as this user of the image, by name or number
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
 
     /// Let the command read standard input
     #[arg(long, short)]

@@ -1,14 +1,15 @@
 //! What is done to images: built, inspected, tagged, run, pushed. This is the library's API at work: of the library
 //! nothing else is used here, which `tests/architecture.rs` holds.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use pyats_image_builder::{
-    Ended, Fate, Image, Outcome, Plan, Progress, Reference, RunOptions, find, printable_json,
-    volume,
+    Ended, Error, Fate, Image, Outcome, Plan, Progress, Reference, RunOptions, env_file, find,
+    printable_json, volume,
 };
 use serde_json::json;
 
@@ -169,12 +170,9 @@ pub(crate) fn run(arguments: &Run, global: &Global, progress: &Progress) -> Resu
             .iter()
             .map(|text| volume(text))
             .collect::<std::result::Result<_, _>>()?,
-        env: arguments
-            .env
-            .iter()
-            .filter_map(|text| variable(text))
-            .collect(),
+        env: environment(arguments)?,
         interactive: arguments.interactive,
+        user: arguments.user.clone(),
         working_dir: arguments.workdir.clone(),
         entrypoint: arguments.entrypoint.clone(),
         command: arguments.command.clone(),
@@ -190,6 +188,16 @@ pub(crate) fn run(arguments: &Run, global: &Global, progress: &Progress) -> Resu
 /// A path as JSON can hold it.
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// The variables of `--env-file` and `--env`. Later ones win.
+fn environment(arguments: &Run) -> std::result::Result<Vec<(String, OsString)>, Error> {
+    let mut variables = BTreeMap::new();
+    for path in &arguments.env_files {
+        variables.extend(env_file(path)?);
+    }
+    variables.extend(arguments.env.iter().filter_map(|text| variable(text)));
+    Ok(variables.into_iter().collect())
 }
 
 /// `NAME=VALUE`, or `NAME` with the value that it has here, if it has one.

@@ -89,7 +89,7 @@ pub(super) fn is_git(word: &str) -> bool {
     let location = word.split(['#', '?']).next().unwrap_or(word);
     if let Some((scheme, _)) = word.split_once("://") {
         return match scheme {
-            "http" | "https" => location.ends_with(".git"),
+            "http" | "https" => location.strip_suffix(".git").is_some(),
             "git" | "ssh" => true,
             _ => false,
         };

@@ -281,9 +281,17 @@ pub enum OptionsError {
     NoCommand,
     /// A mount that is not `HOST:IMAGE[:ro]`.
     #[error(
-        "`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, both absolute, and not `/` in the image"
+        "`{0}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, where HOST begins with `/`, `./` or `../`, and IMAGE with `/` and is not `/` itself"
     )]
     Mount(String),
+    /// A line of `--env-file` that is no variable.
+    #[error("`{}`, line {line}: a variable has a name without white space, as in `NAME=VALUE`", path.display())]
+    EnvFile {
+        /// As the user typed it.
+        path: std::path::PathBuf,
+        /// From 1 on.
+        line: usize,
+    },
     /// A mount of what is not there.
     #[error("`{}` cannot be mounted: it does not exist", .0.display())]
     MountSource(std::path::PathBuf),
@@ -335,7 +343,7 @@ impl OptionsError {
                 "make it first; the left side of `-v` is a path of this machine"
             }
             // Its words are made up for each case.
-            Self::Policy(_) | Self::Mount(_) => return None,
+            Self::Policy(_) | Self::Mount(_) | Self::EnvFile { .. } => return None,
         })
     }
 }

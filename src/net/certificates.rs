@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use fs_err as fs;
-use reqwest::{Identity, Url};
+use reqwest::Url;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::tls::Identity;
 use super::{Client, Error, Trust};
 
 /// The HTTP clients of hosts that have a folder, by what they are made of.
@@ -30,7 +31,7 @@ type Key = (PathBuf, bool, Trust);
 /// What a folder holds.
 #[derive(Debug, Default)]
 pub(super) struct Certificates {
-    pub(super) authorities: Vec<reqwest::Certificate>,
+    pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) identity: Option<Identity>,
 }
 
@@ -136,18 +137,22 @@ fn load(folder: &Path) -> Result<Certificates, Error> {
     Ok(certificates)
 }
 
-fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
-    reqwest::Certificate::from_pem_bundle(&fs::read(path)?)
-        .ok()
-        .filter(|found| !found.is_empty())
-        .ok_or_else(|| Error::Authority {
-            path: path.to_owned(),
-        })
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    read(path)?.ok_or_else(|| Error::Authority {
+        path: path.to_owned(),
+    })
+}
+
+/// The certificates in a PEM file; `None` if it holds none, or one that is damaged.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<CertificateDer<'static>>>> {
+    let text = fs::read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    Ok(found.ok().filter(|found| !found.is_empty()))
 }
 
 /// The client certificate in `path` with the key beside it.
 fn identity(path: &Path) -> Result<Identity, Error> {
-    let certificate = fs::read(path)?;
+    let chain = read(path)?;
     let key = match fs::read(path.with_extension("key")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::NoKey {
@@ -156,17 +161,14 @@ fn identity(path: &Path) -> Result<Identity, Error> {
         }
         key => key?,
     };
-    // Looked at here, because the HTTP library says of both only that it cannot be set up.
-    let is_right = || {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&certificate)
-            .collect::<Result<_, _>>()
-            .ok()?;
+    let pair = chain.and_then(|chain| {
         let key = PrivateKeyDer::from_pem_slice(&key).ok()?;
-        CertifiedKey::from_der(chain, key, &ring::default_provider()).ok()
-    };
-    is_right()
-        .and_then(|_| Identity::from_pem(&[&key[..], b"\n", &certificate].concat()).ok())
-        .ok_or_else(|| Error::Identity {
-            path: path.to_owned(),
-        })
+        let provider = ring::default_provider();
+        // Whether they belong together.
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).ok()?;
+        Some((chain, key))
+    });
+    pair.ok_or_else(|| Error::Identity {
+        path: path.to_owned(),
+    })
 }

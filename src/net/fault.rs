@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 
 use super::proxy::Proxy;
+use super::tls;
 use super::words::short;
 use crate::progress::Cancelled;
 
@@ -114,6 +115,9 @@ pub enum Fault {
     /// Plain HTTP where TLS should be.
     #[error("it does not speak TLS")]
     NotTls,
+    /// Both ends have no version, cipher or kind of key in common.
+    #[error("the TLS handshake failed ({0})")]
+    Handshake(String),
     /// The proxy does not lead there, or is not there itself.
     #[error("the proxy `{proxy}` does not lead there ({reason})")]
     Proxy {
@@ -231,19 +235,29 @@ impl Fault {
     pub(crate) fn is_lasting(&self) -> bool {
         matches!(
             self,
-            Self::Certificate(_) | Self::ClientCertificate(_) | Self::NotTls
+            Self::Certificate(_) | Self::ClientCertificate(_) | Self::NotTls | Self::Handshake(_)
         )
     }
 
-    fn hint(&self, host: &str) -> Option<String> {
+    pub(crate) fn hint(&self, host: &str) -> Option<String> {
         Some(match self {
             Self::Certificate(_) => {
                 format!(
-                    "if the certificate is right, name its authority with `--ca-cert FILE` or in `SSL_CERT_FILE`, or put it as `ca.crt` into `/etc/containers/certs.d/{host}`"
+                    "if the certificate is right, name its authority's certificate, or its own, with `--ca-cert FILE` or in `SSL_CERT_FILE`, or put that as `ca.crt` into `/etc/containers/certs.d/{host}`"
                 )
             }
             Self::ClientCertificate(_) => {
                 format!("put it as `NAME.cert` with its key `NAME.key` into `/etc/containers/certs.d/{host}`")
+            }
+            Self::Handshake(_) => {
+                let address = if host.contains(':') {
+                    host.to_owned()
+                } else {
+                    format!("{host}:443")
+                };
+                format!(
+                    "the server needs TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20, and an RSA (2048 bits or more), ECDSA or Ed25519 certificate; `openssl s_client -connect {address}` shows what it offers"
+                )
             }
             Self::NotTls => format!("write `http://{host}` if there is no TLS, or look at the port"),
             Self::Lookup(_) => {
@@ -312,14 +326,44 @@ fn timed_out(error: &reqwest::Error) -> bool {
 
 fn tls_fault(error: &reqwest::Error) -> Option<Fault> {
     let error = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())?;
-    Some(match error {
-        rustls::Error::InvalidCertificate(reason) => Fault::Certificate(distrust(reason)),
-        rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
-            Fault::ClientCertificate(format!("{alert:?}"))
+    Some(Fault::from(error))
+}
+
+impl From<&rustls::Error> for Fault {
+    fn from(error: &rustls::Error) -> Self {
+        match error {
+            error if tls::is_authority(error) => Self::Certificate(
+                "it is an authority's certificate (`CA:TRUE`), which is trusted only where it is named itself"
+                    .to_owned(),
+            ),
+            rustls::Error::InvalidCertificate(reason) => Self::Certificate(distrust(reason)),
+            rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
+                Self::ClientCertificate(format!("{alert:?}"))
+            }
+            rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion) => {
+                Self::Handshake(OLD.to_owned())
+            }
+            rustls::Error::AlertReceived(alert) => Self::Handshake(format!(
+                "the server gave up with the alert `{alert:?}`: it accepts nothing of what it was offered"
+            )),
+            rustls::Error::PeerIncompatible(reason) => Self::Handshake(offered(reason)),
+            rustls::Error::InvalidMessage(_) => Self::NotTls,
+            other => Self::Other(short(&other.to_string())),
         }
-        rustls::Error::InvalidMessage(_) => Fault::NotTls,
-        other => Fault::Other(short(&other.to_string())),
-    })
+    }
+}
+
+const OLD: &str = "the server offers TLS 1.1 or older only";
+
+/// What a server offers that cannot be used.
+fn offered(reason: &rustls::PeerIncompatible) -> String {
+    use rustls::PeerIncompatible as Reason;
+    match reason {
+        Reason::ServerDoesNotSupportTls12Or13 | Reason::ServerTlsVersionIsDisabledByOurConfig => {
+            OLD.to_owned()
+        }
+        other => format!("the server's offer cannot be used: `{other:?}`"),
+    }
 }
 
 /// Whether a server says it of the client's certificate (RFC 8446, section 6.2).
@@ -345,10 +389,6 @@ fn distrust(reason: &rustls::CertificateError) -> String {
         Reason::NotValidYet | Reason::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
         Reason::NotValidForName | Reason::NotValidForNameContext { .. } => {
             "it is for another name".to_owned()
-        }
-        other if other.to_string().contains("CaUsedAsEndEntity") => {
-            "it is an authority's certificate (`CA:TRUE`), which cannot be a server's as well"
-                .to_owned()
         }
         other => short(&other.to_string()),
     }

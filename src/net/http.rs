@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
 use super::body::Watch;
@@ -164,6 +164,7 @@ impl Client {
             let request = self
                 .http_for(home, &at, trust)?
                 .request(method.clone(), at.clone())
+                .header(ACCEPT_ENCODING, "identity")
                 .headers(headers.clone());
             let (mut request, watch) = body.attach(request);
             if let Some(value) = authorization.filter(|_| is_home) {
@@ -249,30 +250,18 @@ impl Client {
         trust: Trust,
         certificates: Certificates,
     ) -> Result<reqwest::Client, Error> {
-        if trust != Trust::Verified {
-            return self.build(trust, certificates.identity, Vec::new());
-        }
-        let mut roots = self.authorities()?;
-        roots.extend(certificates.authorities);
-        if tls::needs_bundled() {
-            for root in tls::bundled() {
-                let root = reqwest::Certificate::from_der(&root);
-                roots.push(root.map_err(|error| Error::setup(&error))?);
-            }
-        }
-        self.build(trust, certificates.identity, roots)
-    }
-
-    /// `roots` are trusted besides the system's.
-    fn build(
-        &self,
-        trust: Trust,
-        identity: Option<reqwest::Identity>,
-        roots: Vec<reqwest::Certificate>,
-    ) -> Result<reqwest::Client, Error> {
-        let proxies = self.options.proxies.clone();
-        let by_url = move |url: &Url| proxies.for_url(url).map(super::Proxy::url);
+        let Certificates {
+            authorities,
+            identity,
+        } = certificates;
+        let mut config = match trust {
+            Trust::Verified => self.tls_with(authorities, identity)?,
+            Trust::Unverified | Trust::Local => tls::unverified(identity)?,
+        };
+        // The HTTP library leaves a configuration that it is given as it is.
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
             .user_agent(concat!("pyats-image-build/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -281,36 +270,14 @@ impl Client {
             .tcp_user_timeout(self.timing.stall)
             // Its own reading of the environment ends here.
             .no_proxy();
-        let builder = match identity {
-            Some(identity) => builder.identity(identity),
-            None => builder,
-        };
-        let builder = match trust {
-            Trust::Verified => {
-                let builder = builder.proxy(reqwest::Proxy::custom(by_url));
-                if roots.is_empty() {
-                    builder
-                } else {
-                    builder.tls_certs_merge(roots)
-                }
-            }
-            Trust::Unverified => builder
-                .proxy(reqwest::Proxy::custom(by_url))
-                .tls_danger_accept_invalid_certs(true),
-            Trust::Local => builder.tls_danger_accept_invalid_certs(true),
+        let builder = if trust == Trust::Local {
+            builder
+        } else {
+            let proxies = self.options.proxies.clone();
+            let by_url = move |url: &Url| proxies.for_url(url).map(super::Proxy::url);
+            builder.proxy(reqwest::Proxy::custom(by_url))
         };
         builder.build().map_err(|error| Error::setup(&error))
-    }
-
-    /// What `--ca-cert` names.
-    fn authorities(&self) -> Result<Vec<reqwest::Certificate>, Error> {
-        let Some(path) = &self.options.ca_cert else {
-            return Ok(Vec::new());
-        };
-        reqwest::Certificate::from_pem_bundle(&fs_err::read(path)?)
-            .ok()
-            .filter(|roots| !roots.is_empty())
-            .ok_or_else(|| Error::Certificate { path: path.clone() })
     }
 }
 

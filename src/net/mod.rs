@@ -11,8 +11,9 @@
 //! | `tunnel.rs`, `handshake.rs` | TCP connections, and how a proxy is asked for one |
 //! | `relay.rs` | the proxies as steps see them |
 //! | `http.rs`, `body.rs`, `response.rs` | HTTP requests with their redirects, and what comes back |
+//! | `coding.rs` | bodies that were compressed on their way |
 //! | `certificates.rs` | certificates for one host, in `certs.d` |
-//! | `tls.rs` | TLS for what is neither HTTP nor git |
+//! | `tls.rs` | TLS: who is trusted |
 //! | `netrc.rs` | names and passwords by machine |
 //! | `fault.rs` | why there was no answer |
 //! | `retry.rs` | how often, and after which pause, something is tried again |
@@ -20,6 +21,7 @@
 
 mod body;
 mod certificates;
+mod coding;
 mod fault;
 mod handshake;
 mod http;
@@ -41,6 +43,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::runtime::Runtime;
 
 use crate::progress::{Cancelled, Progress};
@@ -52,11 +55,11 @@ pub use netrc::NetrcError;
 pub use proxy::{InvalidProxy, Proxies, Proxy};
 pub use relay::StepProxies;
 pub use response::Response;
-pub use tls::TlsError;
 pub(crate) use tls::bundled_pem;
 pub use tunnel::{ConnectError, Connection};
 
 pub(crate) use body::{Body, FilePart};
+pub(crate) use coding::{Coding, Decoder};
 pub(crate) use fault::host;
 pub(crate) use http::{DOWNGRADE, basic, chunk, next_hop, without_credentials};
 pub(crate) use netrc::{lookup as netrc, passwords as netrc_passwords};
@@ -98,6 +101,8 @@ pub struct Client {
     timing: Timing,
     engine: OnceLock<Arc<Engine>>,
     pools: http::Pools,
+    /// Trusted for every host.
+    authorities: OnceLock<Vec<CertificateDer<'static>>>,
 }
 
 /// How long things may take. Nothing limits the whole of a transfer, which may be long.
@@ -138,13 +143,13 @@ impl Client {
     /// As [`new`](Self::new), with other patience.
     #[must_use]
     pub fn with_timing(options: Options, timing: Timing) -> Self {
-        // A second installation fails, and changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::install();
         Self {
             options,
             timing,
             engine: OnceLock::new(),
             pools: http::Pools::default(),
+            authorities: OnceLock::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! follows redirects and is told here, for each, whether it may lead there.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::Mutex;
 
 use super::auth::{Access, Pass};
 use super::{Client, Error, Reference, pause};
-use crate::net::{self, Body, DOWNGRADE, Trust};
+use crate::net::{self, Body, Coding, DOWNGRADE, Trust};
 
 /// How long an insecure registry has to answer by HTTPS before plain HTTP is tried.
 const PROBE: Duration = Duration::from_secs(5);
@@ -169,14 +170,20 @@ impl Client {
         mut response: Response,
         most: u64,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let mut bytes = Vec::new();
+        let coding = Coding::of(response.headers()).unwrap_or(Coding::Identity);
+        let mut decoder = coding.decoder(Vec::new());
+        let url = response.url().clone();
+        let damaged = |error: io::Error| Error::broken(&url, error.to_string());
         while let Some(chunk) = net::chunk(&mut response, self.net.timing().stall).await? {
-            if (bytes.len() + chunk.len()) as u64 > most {
-                return Ok(None);
+            // A few kilobytes can stand for megabytes.
+            for piece in chunk.chunks(1 << 12) {
+                decoder.push(piece).map_err(damaged)?;
+                if decoder.written() > most {
+                    return Ok(None);
+                }
             }
-            bytes.extend_from_slice(&chunk);
         }
-        Ok(Some(bytes))
+        Ok(Some(decoder.finish().map_err(damaged)?))
     }
 
     /// Where `response`, to a request that opened or filled an upload, says that the upload goes on.

@@ -4,7 +4,7 @@
 //! writer lives through the attempts. Memory holds one chunk of the network for each download.
 
 use std::collections::HashSet;
-use std::io::Write as _;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -17,10 +17,12 @@ use super::document::refuse_web_page;
 use super::{Client, Error, Reference, pause};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, media_type};
-use crate::net::{self, host};
+use crate::net::{self, Coding, Decoder, host};
 use crate::progress::{Part, Progress};
 use crate::store::{self, BlobWriter, Store};
 
+/// Bytes that are decoded between two looks at the size of a blob.
+const PIECE: usize = 1 << 16;
 /// Between two events about the same blob.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
@@ -132,10 +134,9 @@ impl Client {
             reference.registry(),
             reference.repository()
         );
-        let from = if download.writer.is_some() {
-            download.received
-        } else {
-            0
+        let from = match &download.writer {
+            Some(writer) if writer.is_identity() => download.received,
+            _ => 0,
         };
         let path = format!("blobs/{digest}");
         let mut request = Request::new(Method::GET, reference, path, Access::Pull);
@@ -157,7 +158,8 @@ impl Client {
             result => result?,
         };
         if !resumes(&response, from) {
-            download.restart()?;
+            let coding = download.coding(&response);
+            download.restart(coding)?;
         }
         download.check_length(&response)?;
         let url = response.url().clone();
@@ -179,22 +181,33 @@ struct Download<'a> {
     blob: &'a Descriptor,
     store: &'a Store,
     part: &'a Part,
-    writer: Option<BlobWriter>,
+    writer: Option<Decoder<BlobWriter>>,
     /// Bytes in the writer, or in the one that was given up last.
     received: u64,
     told: Instant,
 }
 
 impl Download<'_> {
-    fn restart(&mut self) -> Result<(), Error> {
-        self.writer = Some(self.store.writer_of(&self.blob.digest)?);
+    /// How the blob is coded on its way. A body of its size is the blob itself: some servers say of that, too, that it
+    /// is compressed.
+    fn coding(&self, response: &Response) -> Coding {
+        let coding = Coding::of(response.headers()).unwrap_or(Coding::Identity);
+        let is_own = response.content_length() == Some(self.blob.size)
+            || (coding == Coding::Gzip && self.blob.media_type.ends_with("gzip"));
+        if is_own { Coding::Identity } else { coding }
+    }
+
+    fn restart(&mut self, coding: Coding) -> Result<(), Error> {
+        let writer = self.store.writer_of(&self.blob.digest)?;
+        self.writer = Some(coding.decoder(writer));
         self.received = 0;
         Ok(())
     }
 
     /// Refuses an answer whose announced length is not what is missing, before a byte is taken.
     fn check_length(&mut self, response: &Response) -> Result<(), Error> {
-        let Some(length) = response.content_length() else {
+        let is_identity = self.writer.as_ref().is_some_and(Decoder::is_identity);
+        let Some(length) = response.content_length().filter(|_| is_identity) else {
             return Ok(());
         };
         let end = self.received.saturating_add(length);
@@ -208,17 +221,20 @@ impl Download<'_> {
     }
 
     fn take(&mut self, chunk: &[u8], url: &reqwest::Url) -> Result<(), Error> {
-        let received = self.received + chunk.len() as u64;
-        if received > self.blob.size {
-            return Err(self.wrong_size(url, received));
-        }
         let writer = self
             .writer
             .as_mut()
             .expect("an attempt begins with a writer");
         // Blocks for as long as copying into the page cache takes, which is less than a switch to
         // another thread costs.
-        writer.write_all(chunk).map_err(store::Error::Io)?;
+        for piece in chunk.chunks(PIECE) {
+            writer.push(piece).map_err(|error| coded(error, url))?;
+            let received = writer.written();
+            if received > self.blob.size {
+                return Err(self.wrong_size(url, received));
+            }
+        }
+        let received = writer.written();
         self.received = received;
         if self.told.elapsed() >= TICK {
             self.told = Instant::now();
@@ -228,14 +244,16 @@ impl Download<'_> {
     }
 
     fn complete(&mut self, url: &reqwest::Url) -> Result<(), Error> {
-        if self.received < self.blob.size {
+        let writer = self.writer.take().expect("an attempt begins with a writer");
+        if writer.is_identity() && self.received < self.blob.size {
+            self.writer = Some(writer);
             let reason = format!(
                 "it ended after {} of {} bytes",
                 self.received, self.blob.size
             );
             return Err(Error::broken(url, reason));
         }
-        let writer = self.writer.take().expect("an attempt begins with a writer");
+        let writer = writer.finish().map_err(|error| coded(error, url))?;
         writer.complete_as(self.blob).map_err(|error| match error {
             store::Error::Damaged { expected, found } => Error::Damaged {
                 host: host(url),
@@ -280,6 +298,16 @@ fn resumes(response: &Response, from: u64) -> bool {
                     == Some(from)
             })
     })
+}
+
+/// A body that cannot be decoded may be whole the next time; the disk's own errors stay what they are.
+fn coded(error: io::Error, url: &reqwest::Url) -> Error {
+    match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+            Error::broken(url, error.to_string())
+        }
+        _ => Error::Store(store::Error::Io(error)),
+    }
 }
 
 pub(super) fn label(blob: &Descriptor) -> String {

@@ -153,7 +153,7 @@ const READ: [Change; 33] = [
     }),
     ("owner", |g| g.placement().owner = "1".to_owned()),
     ("given mode", |g| {
-        g.placement().mode = Some(Mode::Octal(0o600))
+        g.placement().mode = Some(Mode::Octal(0o600));
     }),
     ("name there", |g| {
         g.placement().items[0].target = "name".into();

@@ -159,7 +159,9 @@ mod tests {
         let folders = FOLDERS.map(|folder| store.join(folder));
         let folders = folders.iter().chain([&store]);
         let old: Vec<_> = folders.cloned().chain([store.join("caches/pip")]).collect();
-        old.iter().for_each(|folder| open(folder));
+        for folder in &old {
+            open(folder);
+        }
         Store::open(&store).unwrap();
         for folder in &old {
             assert_eq!(mode(folder), 0o700, "{}", folder.display());

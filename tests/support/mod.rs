@@ -47,7 +47,7 @@ pub(crate) use tokens::{Account, Failure, Policy, Tokens};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
 pub(crate) use verify::{Image, check, verify};
-pub(crate) use web::{Web, free_ports};
+pub(crate) use web::{SelfSigned, Web, free_ports};
 
 use std::io::{self, Read};
 use std::path::Path;

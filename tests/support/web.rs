@@ -102,6 +102,72 @@ impl Drop for Web {
     }
 }
 
+/// A server of OpenSSL's that serves the file `file`; it ends with the value.
+#[derive(Debug)]
+pub(crate) struct SelfSigned {
+    directory: tempfile::TempDir,
+    process: Child,
+    port: u16,
+}
+
+impl SelfSigned {
+    /// Makes a certificate as `openssl req -x509` does, which says `CA:TRUE`: `key` are words for `-newkey`, `host` is
+    /// its name, and `days` how long it is valid. `options` are of `openssl s_server`.
+    pub(crate) fn start(key: &[&str], host: &str, days: &str, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a folder");
+        let at = directory.path();
+        let mut request = Command::new("openssl");
+        request.args(["req", "-x509", "-nodes", "-subj", "/CN=x", "-addext"]);
+        request.arg(format!("subjectAltName=DNS:{host}"));
+        request.args(["-keyout", "key.pem", "-out", "new.pem", "-newkey"]);
+        succeed(request.args(key).current_dir(at));
+        // `openssl req` refuses 0 days.
+        let mut sign = Command::new("openssl");
+        sign.args(["x509", "-in", "new.pem", "-signkey", "key.pem"]);
+        succeed(
+            sign.args(["-days", days, "-out", "cert.pem"])
+                .current_dir(at),
+        );
+        fs::write(at.join("file"), "served").expect("the folder is ours");
+        let [port] = free_ports();
+        let mut process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "openssl", "s_server", "-WWW"])
+            .args(["-cert", "cert.pem", "-key", "key.pem", "-accept"])
+            .arg(format!("127.0.0.1:{port}"))
+            .args(options)
+            .current_dir(at)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl starts");
+        wait_for(port, &mut process);
+        Self {
+            directory,
+            process,
+            port,
+        }
+    }
+
+    /// The file, asked for by the host's name.
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}/file", self.port)
+    }
+
+    /// The path of its certificate.
+    pub(crate) fn certificate(&self) -> String {
+        self.directory.path().join("cert.pem").display().to_string()
+    }
+}
+
+impl Drop for SelfSigned {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 fn config(at: &Path, [port, tls_port, expired_port]: [u16; 3], locations: &str) -> String {
     let temporary = temporary_paths(at);
     let at = at.display();

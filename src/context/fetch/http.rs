@@ -9,7 +9,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,14 +17,12 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use reqwest::StatusCode;
-use reqwest::header::{
-    self, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue,
-};
+use reqwest::header::{self, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::buildfile::Location;
-use crate::net::{self, Retry};
+use crate::net::{self, Coding, Decoder, Retry};
 use crate::secret::Secret;
 
 use super::{Answer, Fetch, Validator};
@@ -83,15 +81,40 @@ struct Download<'a> {
     location: &'a Location,
     credentials: Option<(String, Secret)>,
     fetch: Fetch<'a>,
-    file: fs::File,
-    hash: Sha256,
-    /// Bytes in the file.
+    path: &'a Path,
+    into: Decoder<Sink>,
+    /// Bytes that came.
     received: u64,
     /// Bytes all in all, if the server says so.
     total: Option<u64>,
     /// By what the server tells this state of the file from others.
     marks: Marks,
     told: Instant,
+}
+
+/// A file, and the digest of what is in it.
+struct Sink {
+    file: fs::File,
+    hash: Sha256,
+}
+
+impl Sink {
+    fn new(file: fs::File) -> Self {
+        let hash = Sha256::new();
+        Self { file, hash }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// What the server says of the state of a file.
@@ -102,17 +125,14 @@ struct Marks {
 }
 
 impl<'a> Download<'a> {
-    fn start(location: &'a Location, into: &Path, fetch: Fetch<'a>) -> Result<Self, Problem> {
+    fn start(location: &'a Location, path: &'a Path, fetch: Fetch<'a>) -> Result<Self, Problem> {
+        let file = create(path)?;
         Ok(Self {
             location,
             credentials: super::credentials(location)?,
             fetch,
-            file: fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(into)?,
-            hash: Sha256::new(),
+            path,
+            into: Coding::Identity.decoder(Sink::new(file)),
             received: 0,
             total: None,
             marks: Marks::default(),
@@ -141,7 +161,7 @@ impl<'a> Download<'a> {
             net.pause(pause, progress).map_err(net::Error::from)?;
         };
         if unchanged {
-            fs::remove_file(self.file.path())?;
+            fs::remove_file(self.path)?;
             return Ok(Answer::Unchanged);
         }
         self.complete(expected)
@@ -149,7 +169,7 @@ impl<'a> Download<'a> {
 
     /// One request, for what is missing yet. Says whether there is nothing new.
     fn attempt(&mut self, known: Option<&Validator>) -> Result<bool, Problem> {
-        let resumes = self.received > 0 && self.marks.tag().is_some();
+        let resumes = self.received > 0 && self.into.is_identity() && self.marks.tag().is_some();
         let mut request = net::Request::get(self.location.public());
         request.credentials.clone_from(&self.credentials);
         request.headers = if resumes {
@@ -158,8 +178,6 @@ impl<'a> Download<'a> {
             conditions(known)
         };
         let is_conditional = !resumes && !request.headers.is_empty();
-        let identity = HeaderValue::from_static("identity");
-        request.headers.insert(ACCEPT_ENCODING, identity);
         let Fetch { net, progress, .. } = self.fetch;
         let mut response = net.request(request, progress)?;
         match response.status() {
@@ -219,9 +237,16 @@ impl<'a> Download<'a> {
 
     /// The answer is the whole file.
     fn restart(&mut self, response: &net::Response) -> Result<(), Problem> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.hash = Sha256::new();
+        let coding = if self.is_coding_of_file(response) {
+            Coding::Identity
+        } else {
+            Coding::of(response.headers()).map_err(|encoding| {
+                let host = net::host(response.url());
+                Problem::Encoded { host, encoding }
+            })?
+        };
+        fs::remove_file(self.path)?;
+        self.into = coding.decoder(Sink::new(create(self.path)?));
         self.received = 0;
         self.total = response.content_length();
         if let Some(total) = self.total {
@@ -233,20 +258,13 @@ impl<'a> Download<'a> {
 
     /// Refuses what cannot be taken, before a byte of it is.
     fn check(&self, response: &net::Response) -> Result<(), Problem> {
-        let text = |name| response.headers().get(name).and_then(text);
-        if let Some(encoding) = text(CONTENT_ENCODING)
-            && !self.is_encoding_of_file(&encoding)
-        {
-            let host = net::host(response.url());
-            return Err(Problem::Encoded { host, encoding });
-        }
         let Some(length) = response.content_length() else {
             return Ok(());
         };
         if self.received.saturating_add(length) > LARGEST {
             return Err(Problem::TooLarge);
         }
-        let disk = rustix::fs::fstatvfs(&self.file).map_err(io::Error::from)?;
+        let disk = rustix::fs::statvfs(self.path).map_err(io::Error::from)?;
         let available = disk.f_bavail.saturating_mul(disk.f_frsize);
         if length > available {
             return Err(Problem::NoSpace { length, available });
@@ -255,14 +273,20 @@ impl<'a> Download<'a> {
     }
 
     /// Some servers say of an archive itself what is meant for its transfer.
-    fn is_encoding_of_file(&self, encoding: &str) -> bool {
+    fn is_coding_of_file(&self, response: &net::Response) -> bool {
+        let Some(encoding) = response.headers().get(header::CONTENT_ENCODING) else {
+            return true;
+        };
         let name = self
             .location
             .file_name()
             .unwrap_or_default()
             .to_ascii_lowercase();
-        let endings: &[&str] = match encoding.to_ascii_lowercase().as_str() {
-            "" | "identity" => return true,
+        let endings: &[&str] = match text(encoding)
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "gzip" | "x-gzip" => &["gz", "tgz"],
             "bzip2" | "x-bzip2" => &["bz2", "tbz2"],
             "zstd" => &["zst", "tzst"],
@@ -275,11 +299,10 @@ impl<'a> Download<'a> {
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), Problem> {
         let received = self.received + chunk.len() as u64;
-        if received > LARGEST {
+        if received.max(self.into.written()) > LARGEST {
             return Err(Problem::TooLarge);
         }
-        self.file.write_all(chunk)?;
-        self.hash.update(chunk);
+        self.into.push(chunk)?;
         self.received = received;
         if self.told.elapsed() >= TICK {
             self.told = Instant::now();
@@ -289,18 +312,19 @@ impl<'a> Download<'a> {
     }
 
     fn complete(self, expected: Option<&str>) -> Result<Answer, Problem> {
-        let found = hex::encode(self.hash.finalize());
+        let length = self.into.written();
+        let Sink { file, hash } = self.into.finish()?;
+        let found = hex::encode(hash.finalize());
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             let expected = expected.to_owned();
             return Err(Problem::Damaged { expected, found });
         }
-        self.file
-            .set_permissions(PermissionsExt::from_mode(0o644))?;
+        file.set_permissions(PermissionsExt::from_mode(0o644))?;
         self.fetch.part.advance(self.received);
         Ok(Answer::Fetched(json!({
             "etag": self.marks.etag,
             "last_modified": self.marks.last_modified,
-            "length": self.received,
+            "length": length,
             "sha256": found,
         })))
     }
@@ -345,6 +369,14 @@ impl Marks {
             (header::IF_RANGE, self.tag()),
         ])
     }
+}
+
+fn create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Asks for the file only if it is not the known one.

@@ -1,6 +1,9 @@
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use flate2::write::GzEncoder;
 
 use super::server::Server;
 use super::{Place, blob, client, client_with, fetch, noise, reference};
@@ -40,6 +43,38 @@ fn a_blob_that_is_cut_again_and_again_is_resumed_where_it_was_cut() {
         bytes.len(),
         "some bytes were fetched twice"
     );
+}
+
+#[test]
+fn a_blob_that_is_compressed_on_its_way_is_decoded() {
+    let bytes = noise(300_000);
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&bytes).unwrap();
+    let coded = encoder.finish().unwrap();
+    let server = Server::start(move |request, reply| {
+        let length = format!("Content-Length: {}", coded.len());
+        let lines = [length.as_str(), "Content-Encoding: gzip"];
+        let end = if request.number == 0 {
+            coded.len() / 2
+        } else {
+            coded.len()
+        };
+        reply.raw("200 OK", &lines, &coded[..end]);
+    });
+    fetch(&client(), &server, &blob(&bytes)).unwrap();
+    let requests = server.requests();
+    assert_eq!(requests[0].header("accept-encoding"), Some("identity"));
+    assert_eq!(requests[1].from(), 0, "a coded body cannot be resumed");
+}
+
+#[test]
+fn a_compressed_blob_that_says_so_itself_is_taken_as_it_is() {
+    let bytes = noise(10_000);
+    let content = bytes.clone();
+    let server = Server::start(move |_, reply| {
+        reply.send("200 OK", &["Content-Encoding: gzip"], &content);
+    });
+    fetch(&client(), &server, &blob(&bytes)).unwrap();
 }
 
 #[test]

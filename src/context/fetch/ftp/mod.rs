@@ -16,7 +16,7 @@ use fs_err as fs;
 use suppaftp::FtpError;
 
 use crate::buildfile::Location;
-use crate::net::{ConnectError, Retry, TlsError};
+use crate::net::{self, ConnectError, Retry};
 use crate::progress::Cancelled;
 
 use super::{Answer, Fetch, Validator};
@@ -51,7 +51,7 @@ pub enum Fault {
     Connect(#[from] ConnectError),
     /// There can be no TLS.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Setup(#[from] net::Error),
     /// The path cannot be sent.
     #[error("the path is not one line of UTF-8 text")]
     Path,
@@ -69,12 +69,9 @@ pub enum Fault {
         /// The server's words.
         said: String,
     },
-    /// The certificate is expired, of another machine, or of an unknown authority.
-    #[error("the server's certificate is not trusted: {0}")]
-    Untrusted(rustls::CertificateError),
-    /// Any other failure of TLS.
-    #[error("the server does not speak TLS that can be used")]
-    Handshake(#[source] io::Error),
+    /// The TLS handshake failed.
+    #[error("no encrypted connection: {0}")]
+    Tls(net::Fault),
     /// No such file, or none that may be read.
     #[error("the server does not give the file: `{said}`")]
     Missing {
@@ -261,7 +258,12 @@ impl Error {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        self.source.hint()
+        match &self.source {
+            Fault::Tls(fault @ net::Fault::Handshake(_)) => {
+                fault.hint(&net::host(self.location.url()))
+            }
+            source => source.hint(),
+        }
     }
 }
 
@@ -269,7 +271,7 @@ impl Fault {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Connect(error) => return error.hint(),
-            Self::Tls(error) => return error.hint(),
+            Self::Setup(error) => return error.hint(),
             Self::Path => {
                 "write it as the server shows it, with special characters percent-encoded"
             }
@@ -280,7 +282,9 @@ impl Fault {
                 "check user and password; special characters in a URL are percent-encoded"
             }
             Self::NoTls { .. } => "`ftp://` fetches without encryption, if that is good enough",
-            Self::Untrusted(_) => "name the authority's certificate with `--ca-cert FILE`",
+            Self::Tls(net::Fault::Certificate(_)) => {
+                "name the certificate of its authority, or its own, with `--ca-cert FILE`"
+            }
             Self::Missing { .. } => "the path is absolute, as the server shows it to this user",
             Self::Directory => "name one file of it: ftp fetches single files only",
             Self::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -305,8 +309,7 @@ impl Fault {
     fn io(error: io::Error) -> Self {
         let inner = error.get_ref();
         match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(reason)) => Self::Untrusted(reason.clone()),
-            Some(_) => Self::Handshake(error),
+            Some(error) => Self::Tls(net::Fault::from(error)),
             None => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Stalled,
                 _ => Self::Cut(error),
@@ -340,7 +343,7 @@ impl From<FtpError> for Fault {
                 code: session::code(&reply),
                 said: String::from_utf8_lossy(&reply.body).into_owned(),
             },
-            FtpError::SecureError(text) => Self::Handshake(io::Error::other(text)),
+            FtpError::SecureError(text) => Self::Tls(net::Fault::Other(text)),
             _ => Self::NotFtp,
         }
     }

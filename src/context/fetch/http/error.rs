@@ -39,7 +39,7 @@ pub(super) enum Problem {
         strayed: bool,
     },
     /// The server sends the file in another form than it has.
-    #[error("`{host}` sends it compressed as `{encoding}` unasked")]
+    #[error("`{host}` sends it compressed as `{encoding}`, though it was asked not to")]
     Encoded {
         /// The host that was spoken to in the end.
         host: String,
@@ -97,7 +97,7 @@ impl Error {
                 500.. => "the server is in trouble: try again later".to_owned(),
                 _ => return None,
             },
-            Problem::Encoded { .. } => "ask for a server's file as it is, such as its `.gz`".to_owned(),
+            Problem::Encoded { .. } => "turn that off at the server; `gzip` and `deflate` are decoded".to_owned(),
             Problem::NoSpace { .. } => DISK.to_owned(),
             Problem::Io(error) if error.kind() == io::ErrorKind::StorageFull => DISK.to_owned(),
             Problem::Damaged { .. } => {

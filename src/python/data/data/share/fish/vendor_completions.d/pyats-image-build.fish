@@ -97,8 +97,10 @@ plain\t'Lines with times'
 json\t'One JSON object a line, on standard error'"
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand tag" -s q -l quiet -d 'Show nothing but errors'
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand tag" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s v -l volume -d 'Mount a file or directory of this machine; both paths absolute, `:ro` for read-only' -r
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s v -l volume -d 'Mount a file or directory of this machine, named by an absolute path or one that begins with `./`; `:ro` for read-only' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s e -l env -d 'Set an environment variable; without a value, the one of this environment' -r
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l env-file -d 'Set the environment variables in a file, one `NAME[=VALUE]` per line; `--env` wins' -r -F
+complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s u -l user -d 'Run the command as this user of the image, by name or number' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -s w -l workdir -d 'Where the command starts' -r -F
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l entrypoint -d 'Replace the image\'s entrypoint; empty for none' -r
 complete -c pyats-image-build -n "__fish_pyats_image_build_using_subcommand run" -l store -d 'The folder with images, bases and cache [env: PYATS_IMAGE_BUILD_STORE] [default: pyats-image-build in the user\'s cache folder]' -r -F
