@@ -86,7 +86,7 @@ fn hostile(bench: &Bench, what: &str) -> String {
         "a digest" => manifest["config"]["digest"] = format!("sha512:{HOSTILE}").into(),
         "the architecture" => {
             config(&made, &mut manifest, |config| {
-                config["architecture"] = HOSTILE.into()
+                config["architecture"] = HOSTILE.into();
             });
         }
         "the user" => config(&made, &mut manifest, |config| {
@@ -106,7 +106,7 @@ fn hostile(bench: &Bench, what: &str) -> String {
                 "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": id, "size": layer.len(),
             }]);
             config(&made, &mut manifest, |config| {
-                config["rootfs"]["diff_ids"] = json!([id])
+                config["rootfs"]["diff_ids"] = json!([id]);
             });
         }
         "a tag of the index" => {

@@ -139,7 +139,43 @@ fn run_has_dockers_meanings() {
         "new\n"
     );
 
-    // The user, a file of variables (`-e` wins), and a relative path.
+    users_variables_and_relative_paths(&bench);
+
+    // Standard input only with -i.
+    let feed = |options: &[&str]| {
+        let mut command = bench.tool(
+            ["run", "-q"]
+                .iter()
+                .chain(options)
+                .chain(&["image:1", "cat"]),
+        );
+        let input = fs::File::open(&note).expect("there").into_parts().0;
+        bench.finish(command.stdin(input)).stdout().to_owned()
+    };
+    assert_eq!(feed(&["-i"]), "mounted");
+    assert_eq!(feed(&[]), "");
+    // A directory would lead out of the image.
+    let mut command = bench.tool(["run", "-q", "-i", "image:1", "true"]);
+    let input = fs::File::open(&folder).expect("there").into_parts().0;
+    let run = bench.finish(command.stdin(input));
+    let said = run.refusal(1);
+    assert!(said.contains("standard input is a directory"), "{said}");
+
+    let run = bench.run(["run", "-q", "image:1", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(run.status(), Some(137));
+    let run = bench.run(["run", "-q", "image:1", "no-such-command"]);
+    assert_eq!(run.status(), Some(127));
+    assert!(run.stderr().contains("no-such-command"), "{}", run.stderr());
+    let run = bench.run(["run", "unknown:1", "true"]);
+    assert!(
+        run.refusal(2).contains("there is no image"),
+        "{}",
+        run.stderr()
+    );
+}
+
+/// `image:1` is run with a user, with files of variables (`-e` wins), and with a relative path of `note.txt`.
+fn users_variables_and_relative_paths(bench: &Bench) {
     bench.write(
         "variables",
         "# none\n\nA=file\nB=\"as it is\"\nUNSET_HERE\n",
@@ -184,38 +220,6 @@ fn run_has_dockers_meanings() {
         assert!(run.stderr().contains(words), "{}", run.stderr());
         assert_ne!(run.status(), Some(0));
     }
-
-    // Standard input only with -i.
-    let feed = |options: &[&str]| {
-        let mut command = bench.tool(
-            ["run", "-q"]
-                .iter()
-                .chain(options)
-                .chain(&["image:1", "cat"]),
-        );
-        let input = fs::File::open(&note).expect("there").into_parts().0;
-        bench.finish(command.stdin(input)).stdout().to_owned()
-    };
-    assert_eq!(feed(&["-i"]), "mounted");
-    assert_eq!(feed(&[]), "");
-    // A directory would lead out of the image.
-    let mut command = bench.tool(["run", "-q", "-i", "image:1", "true"]);
-    let input = fs::File::open(&folder).expect("there").into_parts().0;
-    let run = bench.finish(command.stdin(input));
-    let said = run.refusal(1);
-    assert!(said.contains("standard input is a directory"), "{said}");
-
-    let run = bench.run(["run", "-q", "image:1", "sh", "-c", "kill -9 $$"]);
-    assert_eq!(run.status(), Some(137));
-    let run = bench.run(["run", "-q", "image:1", "no-such-command"]);
-    assert_eq!(run.status(), Some(127));
-    assert!(run.stderr().contains("no-such-command"), "{}", run.stderr());
-    let run = bench.run(["run", "unknown:1", "true"]);
-    assert!(
-        run.refusal(2).contains("there is no image"),
-        "{}",
-        run.stderr()
-    );
 }
 
 #[test]

@@ -345,11 +345,11 @@ fn a_server_is_trusted_by_its_own_certificate() {
         let certificate = server.certificate();
         let bench = Bench::current();
         let stage = Stage::new(&bench).option("--ca-cert").option(&certificate);
-        let served = |workspace: PathBuf| fs::read(workspace.join("file")).expect("it was staged");
-        assert_eq!(served(stage.workspace(&text)), b"served", "{key:?}");
+        let content = |workspace: PathBuf| fs::read(workspace.join("file")).expect("it was staged");
+        assert_eq!(content(stage.workspace(&text)), b"served", "{key:?}");
         let bench = Bench::current();
         let stage = Stage::new(&bench).env("SSL_CERT_FILE", &certificate);
-        assert_eq!(served(stage.workspace(&text)), b"served", "{key:?}");
+        assert_eq!(content(stage.workspace(&text)), b"served", "{key:?}");
         let words = ["certificate is not trusted", "or its own, with `--ca-cert"];
         Stage::new(&bench).refused(&text, &words);
     }
