@@ -80,10 +80,8 @@ pub fn volume(text: &str) -> Result<Mount, Error> {
         return Err(OptionsError::MountSource(source.into()).into());
     }
     Ok(Mount {
-        below: PathBuf::new(),
-=======
         source: std::path::absolute(source)?,
->>>>>>> 4db199e (net, run: Servers trusted by their own certificate, coded answers, more of `docker run`)
+        below: PathBuf::new(),
         target: target.into(),
         read_only,
     })
