@@ -141,7 +141,7 @@ pub(super) fn all(
     Ok(fetched)
 }
 
-/// What [`add`] fetched; it is there for as long as the value lives.
+/// A fetched file or repository. It is there for as long as the value lives.
 #[derive(Debug)]
 pub struct Added(Entry);
 
