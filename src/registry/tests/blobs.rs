@@ -154,10 +154,11 @@ fn a_rate_limit_is_reported_in_the_words_of_the_registry() {
     });
     let error = fetch(&client(), &server, &blob(b"x")).unwrap_err();
     assert_eq!(server.requests().len(), 5);
+    // Whoever prints it cleans it.
     assert!(
         error
             .to_string()
-            .ends_with("You have reached your pull[31m rate limit"),
+            .ends_with("You have reached your pull\u{1b}[31m rate limit"),
         "{error}"
     );
     assert!(error.is_unreachable() && error.hint().is_some());
