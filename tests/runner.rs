@@ -338,6 +338,7 @@ fn command(rootfs: RootFs) -> Command {
         interactive: false,
         inherit_output: false,
         owners: None,
+        watch: None,
     }
 }
 

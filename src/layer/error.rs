@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::digest::{DiffId, Digest};
 use crate::layer::malformed::Malformed;
 
+/// How [`Error::Owner`] ends. From the helper process only words come.
+pub(crate) const UNMAPPED: &str = "which the user namespace does not map";
+
 /// What is wrong with a layer, or with a tree.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -60,7 +63,7 @@ pub enum Error {
         found: DiffId,
     },
     /// A file of a layer has an owner that cannot be set here.
-    #[error("`{}` belongs to {uid}:{gid}, which the user namespace does not map", path.display())]
+    #[error("`{}` belongs to {uid}:{gid}, {UNMAPPED}", path.display())]
     Owner {
         /// Relative to the root.
         path: PathBuf,

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::layer::compress::{Compression, InvalidCompression};
 pub use crate::layer::error::Error;
+pub(crate) use crate::layer::error::UNMAPPED;
 pub use crate::layer::malformed::Malformed;
 use crate::layer::node::{Kind, Xattrs};
 use crate::layer::writer::{Content, Header, LayerWriter};
@@ -69,6 +70,9 @@ pub struct UnpackRequest {
     pub owners: Option<PathBuf>,
     /// Where blobs that are not there yet come from.
     pub coming: Option<Coming>,
+    /// Whether the one layer is unpacked by itself, for an overlay to put it upon those below: deletions are marked.
+    /// A layer that says nothing of a directory it needs, or links to a file below, is an error.
+    pub is_alone: bool,
 }
 
 /// Blobs are on their way into a store.

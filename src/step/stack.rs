@@ -1,18 +1,32 @@
 //! The stack of layers that steps run upon. As long as all that is asked for is known from the cache there is no tree;
 //! then there is one: an overlay over what is unpacked, or, where no overlay can be had, a copy that is written in
 //! place. Both give the same layers.
+//!
+//! # Steps above the workspace
+//!
+//! Every step of `cmds` runs in a tree that has the workspace, as in a Dockerfile. Whether its result depends on it is
+//! found out while it runs ([`runner::Watch`]): a step that looks at nothing in the workspace is remembered under a key
+//! with the workspace's outline in place of its layer, and so is not run again when a file there changes. The outline
+//! has what such a step may still have learned: the names in `/workspace` and in `/workspace/installation`, since it may
+//! have looked for one that is not there; the requirements, which are no secret to the step that installs them; and all
+//! that the layer has outside of the workspace. Which way a step is remembered changes no image, only what is run: the
+//! step's layer is the same, and so is its place above the workspace's.
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{
-    Counts, Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
+    Counts, Error, REQUIREMENTS, SYSTEM_PACKAGES, Seen, Step, Task, WORKSPACE, is_full, left_out,
+    plain, relative, visible,
 };
-use crate::cache::{Cache, Entry, Key};
-use crate::digest::{ChainId, DiffId};
+use crate::cache::{self, Cache, Entry, Key};
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::layer::{
     Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
 };
@@ -20,7 +34,7 @@ use crate::manifest::{Layer, Platform};
 use crate::progress::Progress;
 use crate::registry;
 use crate::rootfs;
-use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung};
+use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung, Watch};
 use crate::secret::Secret;
 use crate::store::{self, Store};
 
@@ -60,8 +74,10 @@ pub struct Stack<'a> {
     inputs: Inputs<'a>,
     /// Lowest first.
     layers: Vec<Layer>,
-    /// Which of them hold the user's files, and no programs of the system's.
-    pushed: Vec<DiffId>,
+    /// How many of them are the base's.
+    base: usize,
+    /// Of the user's files, once they are among them.
+    workspace: Option<Workspace>,
     /// Of all these layers, once a step had to be run.
     tree: Option<Tree>,
     /// What was begun in the scratch folder so far.
@@ -90,6 +106,27 @@ pub struct Made {
     pub is_cached: bool,
 }
 
+/// The user's files: a layer that holds no programs of the system's.
+#[derive(Debug)]
+struct Workspace {
+    diff_id: DiffId,
+    /// Of all that is not watched, see the module's documentation.
+    outline: Digest,
+    /// See [`Watch::directories`].
+    directories: Vec<PathBuf>,
+    /// See [`Watch::names`].
+    names: Vec<PathBuf>,
+}
+
+/// What a step is known by.
+#[derive(Debug)]
+struct Keys {
+    /// All that it can read.
+    whole: Key,
+    /// The same but for what it would have been seen to look at, if there is such.
+    outline: Option<Key>,
+}
+
 #[derive(Debug)]
 struct Tree {
     kind: TreeKind,
@@ -111,22 +148,31 @@ impl<'a> Stack<'a> {
         Self {
             inputs,
             layers: base.to_vec(),
-            pushed: Vec::new(),
+            base: base.len(),
+            workspace: None,
             tree: None,
             folders: 0,
             fates: Vec::new(),
         }
     }
 
-    /// Puts a tree of the host's (owned by the user, shown as root's) on the stack, whose layer is there.
+    /// Puts the user's files (owned by the user, shown as root's) on the stack, whose layer is there.
     pub fn push(&mut self, directory: &Path, layer: &Layer) -> Result<(), Error> {
         self.layers.push(layer.clone());
-        self.pushed.push(layer.diff_id);
+        let progress = self.inputs.progress;
+        self.workspace = Some(Workspace::open(directory, layer.diff_id, progress)?);
         let (Some(tree), Some(rung)) = (&mut self.tree, self.inputs.rung) else {
             return Ok(());
         };
         match &mut tree.kind {
-            TreeKind::Overlay(lower) => lower.insert(0, directory.to_owned()),
+            TreeKind::Overlay(lower) => {
+                let Inputs {
+                    store, progress, ..
+                } = self.inputs;
+                let place = self.inputs.scratch.join("workspace");
+                let tree = rootfs::unpack_into(&place, layer, rung, store, progress)?;
+                lower.insert(0, tree);
+            }
             TreeKind::InPlace(root) => {
                 let request = UnpackRequest {
                     layers: vec![(
@@ -140,6 +186,7 @@ impl<'a> Stack<'a> {
                         .as_ref()
                         .map(|_| self.inputs.scratch.join("owners-of-workspace")),
                     coming: None,
+                    is_alone: false,
                 };
                 rootfs::call_unpack(rung, &request, self.inputs.progress)?;
             }
@@ -165,16 +212,24 @@ impl<'a> Stack<'a> {
             registries,
             ..
         } = self.inputs;
-        let below = rootfs::pull(&self.layers, rung, registries, store, progress)?;
-        let lower = [below.path];
-        let kind = match rootfs::writable(rung, &lower, &directory, progress)? {
+        let layers = &self.layers;
+        if rootfs::can_overlay(rung, &directory, progress) {
             // Each step gets an overlay of its own, see `prepare`.
-            RootFs::Overlay { lower, .. } => TreeKind::Overlay(lower),
-            RootFs::Directory(copy) => TreeKind::InPlace(copy),
-        };
+            let place = directory.join("workspace");
+            let workspace = self.workspace.as_ref();
+            let workspace = workspace.map(|workspace| (workspace.diff_id, &*place));
+            let (lower, owners) = rootfs::stack(
+                layers, self.base, workspace, rung, registries, store, progress,
+            )?;
+            let kind = TreeKind::Overlay(lower);
+            return Ok(Tree { kind, owners });
+        }
+        let copy = rootfs::copy_of(
+            layers, self.base, &directory, rung, registries, store, progress,
+        )?;
         Ok(Tree {
-            kind,
-            owners: below.owners,
+            kind: TreeKind::InPlace(copy.path),
+            owners: copy.owners,
         })
     }
 
@@ -220,26 +275,26 @@ impl<'a> Stack<'a> {
             self.fates.push((name.to_owned(), Fate::Unknown));
             return Ok(made);
         }
-        let key = self.key(tasks)?;
+        let keys = self.keys(tasks)?;
         let cache = self.inputs.cache.clone();
         let number = self.fates.len();
         let progress = self.inputs.progress;
-        let mut found = cache.find(&key, progress);
+        let mut found = keys.find(&cache, progress);
         let mut turn = None;
         if found.is_none() && self.inputs.rung.is_some() && cache.is_used() {
-            let (own, has_waited) = cache.turn(&key, progress)?;
+            let (own, has_waited) = cache.turn(keys.narrowest(), progress)?;
             turn = Some(own);
             if has_waited {
-                found = cache.find(&key, progress);
+                found = keys.find(&cache, progress);
             }
         }
         let fate = match &found {
             Some(_) => Fate::Cached,
-            None => Fate::Run(cache.changes(number, &key)),
+            None => Fate::Run(cache.changes(number, &keys.whole)),
         };
         self.fates.push((name.to_owned(), fate));
         if self.inputs.rung.is_some() {
-            cache.keep(number, &key)?;
+            cache.keep(number, &keys.whole)?;
         }
         if let Some(Entry { layer, .. }) = found {
             if let Some(layer) = &layer {
@@ -250,9 +305,15 @@ impl<'a> Stack<'a> {
             made.layer = layer;
             made.is_cached = true;
         } else if self.inputs.rung.is_some() {
-            made.layer = self.make(name, before, tasks)?;
+            let has_looked;
+            (made.layer, has_looked) = self.make(name, before, tasks)?;
             let entry = Entry::new(name).with_layer(made.layer.clone());
-            cache.remember(&key, &entry, progress)?;
+            let key = if has_looked {
+                &keys.whole
+            } else {
+                keys.narrowest()
+            };
+            cache.remember(key, &entry, progress)?;
             self.layers.extend(made.layer.clone());
         }
         drop(turn);
@@ -277,31 +338,52 @@ impl<'a> Stack<'a> {
     }
 
     /// What the tasks can read, in the tree as it is now.
-    fn key(&self, tasks: &[Task]) -> Result<Key, Error> {
-        let mut key = Key::default();
-        key.add("the layers below", self.chain(|_| true));
-        key.add("the platform", self.inputs.platform.to_string());
-        key.add("times", store::json(&self.inputs.times));
-        key.add("the compression", self.inputs.compression.to_string());
+    fn keys(&self, tasks: &[Task]) -> Result<Keys, Error> {
+        let mut beside = Key::default();
+        beside.add("the platform", self.inputs.platform.to_string());
+        beside.add("times", store::json(&self.inputs.times));
+        beside.add("the compression", self.inputs.compression.to_string());
         for task in tasks {
-            task.add_to(&mut key, self.inputs.progress)?;
+            task.add_to(&mut beside, self.inputs.progress)?;
         }
-        Ok(key)
+        let key = |chain: String| {
+            let mut key = Key::default();
+            key.add("the layers below", chain);
+            key.extend(&beside);
+            key
+        };
+        let outline = self.workspace.as_ref().map(|workspace| {
+            let chain = self.chain(|diff_id| {
+                let is_workspace = diff_id == workspace.diff_id;
+                Some(if is_workspace {
+                    DiffId(workspace.outline)
+                } else {
+                    diff_id
+                })
+            });
+            // No layer has a digest that begins like that.
+            key(format!("outline of {chain}"))
+        });
+        Ok(Keys {
+            whole: key(self.chain(Some)),
+            outline,
+        })
     }
 
-    /// Names the layers that `counts` holds of.
-    fn chain(&self, counts: impl Fn(&DiffId) -> bool) -> String {
+    /// Names the layers, each as what `name` gives for it.
+    fn chain(&self, name: impl Fn(DiffId) -> Option<DiffId>) -> String {
         let diff_ids = self.layers.iter().map(|layer| layer.diff_id);
-        let diff_ids: Vec<_> = diff_ids.filter(counts).collect();
+        let diff_ids: Vec<_> = diff_ids.filter_map(name).collect();
         ChainId::of(&diff_ids).map_or_else(String::new, |chain| chain.to_string())
     }
 
+    /// Gives what the tasks changed, and whether they may have looked at the workspace.
     fn make(
         &mut self,
         name: &str,
         before: &[Task],
         tasks: &[Task],
-    ) -> Result<Option<Layer>, Error> {
+    ) -> Result<(Option<Layer>, bool), Error> {
         let directory = self.folder("step")?;
         self.tree()?;
         let Some(tree) = &self.tree else {
@@ -311,7 +393,17 @@ impl<'a> Stack<'a> {
         let set = directory.join("owners-changed");
         let after = directory.join("owners");
         let mut ignore: Vec<PathBuf> = Vec::new();
-        for task in before.iter().chain(tasks) {
+        let mut has_looked = false;
+        for (number, task) in before.iter().chain(tasks).enumerate() {
+            let report = directory.join(format!("looked-{number}"));
+            let workspace = self.workspace.as_ref();
+            let watch = workspace
+                .filter(|_| number >= before.len())
+                .map(|seen| Watch {
+                    directories: seen.directories.clone(),
+                    names: seen.names.clone(),
+                    report,
+                });
             let command = Command {
                 rootfs: rootfs.clone(),
                 mounts: task.mounts.iter().map(|seen| seen.mount.clone()).collect(),
@@ -331,6 +423,7 @@ impl<'a> Stack<'a> {
                     record: set.clone(),
                     emulate: task.emulate,
                 }),
+                watch,
             };
             ignore.extend(
                 runner::mount_points(&command)
@@ -341,6 +434,7 @@ impl<'a> Stack<'a> {
             let disarmed = self.disarm(task);
             executed?;
             disarmed?;
+            has_looked |= command.watch.is_some_and(|watch| !watch.is_unseen());
         }
         ignore.sort();
         ignore.dedup();
@@ -366,7 +460,7 @@ impl<'a> Stack<'a> {
         {
             lower.insert(0, upper);
         }
-        Ok(layer)
+        Ok((layer, has_looked))
     }
 
     /// The first of `paths` (relative to the root) where the system has an executable file; without a rung, if that is
@@ -375,7 +469,8 @@ impl<'a> Stack<'a> {
         let mut key = Key::default();
         key.add("programs", store::json(&paths));
         // The user's files are none of the system's; with them each change would have to be looked at.
-        let chain = self.chain(|diff_id| !self.pushed.contains(diff_id));
+        let workspace = self.workspace.as_ref().map(|workspace| workspace.diff_id);
+        let chain = self.chain(|diff_id| (Some(diff_id) != workspace).then_some(diff_id));
         key.add("the layers below", chain);
         let cache = self.inputs.cache.clone();
         if self.tree.is_none()
@@ -392,11 +487,17 @@ impl<'a> Stack<'a> {
             TreeKind::InPlace(root) => std::slice::from_ref(root),
         };
         let is_program = |path: &&&str| {
-            // What lies in the topmost tree counts; a mark of a deletion there is no program.
-            let found = trees.iter().find_map(|tree| find(tree, path));
-            found.is_some_and(|stat| {
-                FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
-            })
+            for tree in trees {
+                // What lies in the topmost tree counts; a mark of a deletion there is no program.
+                if let Some(stat) = find(tree, path) {
+                    let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+                    return is_file && stat.st_mode & 0o111 != 0;
+                }
+                if hides(tree, path) {
+                    return false;
+                }
+            }
+            false
         };
         let found = paths.iter().find(is_program).map(|path| (*path).to_owned());
         let entry = Entry::new("programs").with_answer(found.as_deref().unwrap_or_default());
@@ -483,6 +584,85 @@ impl<'a> Stack<'a> {
             }),
         }
     }
+}
+
+impl Keys {
+    /// The key that fits the most workspaces.
+    fn narrowest(&self) -> &Key {
+        self.outline.as_ref().unwrap_or(&self.whole)
+    }
+
+    fn find(&self, cache: &Cache, progress: &Progress) -> Option<Entry> {
+        let outline = self.outline.as_ref();
+        let found = outline.and_then(|key| cache.find(key, progress));
+        found.or_else(|| cache.find(&self.whole, progress))
+    }
+}
+
+impl Workspace {
+    /// `root` has a directory for the workspace, and may have others.
+    fn open(root: &Path, diff_id: DiffId, progress: &Progress) -> Result<Self, Error> {
+        let requirements = Path::new(REQUIREMENTS);
+        let installation = requirements.parent().unwrap_or(requirements);
+        let directories = [Path::new(WORKSPACE), installation].map(Path::to_owned);
+        let mut names = Vec::new();
+        let mut outline = Key::default();
+        for path in directories
+            .iter()
+            .flat_map(|directory| children(root, directory))
+        {
+            let host = root.join(relative(&path));
+            let metadata = fs::symlink_metadata(&host)?;
+            let name = path.display().to_string();
+            if path == requirements {
+                outline.add_digest(name, cache::digest_of(&host, progress)?);
+            } else if directories.contains(&path) {
+                outline.add(name, metadata.mode().to_be_bytes());
+            } else {
+                let is_directory = u8::from(metadata.is_dir());
+                outline.add(
+                    "a name",
+                    [path.as_os_str().as_bytes(), &[0, is_directory]].concat(),
+                );
+                names.push(path);
+            }
+        }
+        for path in children(root, Path::new("/")) {
+            let host = root.join(relative(&path));
+            let name = path.display().to_string();
+            if path == Path::new(WORKSPACE) {
+                outline.add(name, fs::symlink_metadata(host)?.mode().to_be_bytes());
+            } else {
+                outline.add_digest(name, cache::digest_of(&host, progress)?);
+            }
+        }
+        Ok(Self {
+            diff_id,
+            outline: outline.digest(),
+            directories: directories.into(),
+            names,
+        })
+    }
+}
+
+/// The paths of what is in a directory of the tree at `root`, in order; none if there is no such directory.
+fn children(root: &Path, directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.join(relative(directory)))
+        .into_iter()
+        .flatten();
+    let names = entries
+        .flatten()
+        .map(|entry| directory.join(entry.file_name()));
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether a directory of those that lead to `path` is marked as deleted in the tree at `root`.
+fn hides(root: &Path, path: &str) -> bool {
+    let above = Path::new(path).ancestors().skip(1);
+    let mut found = above.filter_map(|path| fs::symlink_metadata(root.join(path)).ok());
+    found.any(|metadata| metadata.file_type().is_char_device())
 }
 
 /// What lies at `path` in the tree at `root`; links count, as long as they stay in it.

@@ -16,6 +16,8 @@ pub(crate) enum User {
     Subids,
     /// An ordinary user without.
     Plain,
+    /// An ordinary user with too few of them; none of [`User::ALL`].
+    Few,
 }
 
 impl User {
@@ -51,6 +53,8 @@ impl User {
             Self::Root => Some((0, 0)),
             Self::Subids if !super::have(&["newuidmap"]) => None,
             Self::Subids => Some(account("pib-subids", Some("2000000-2065535"))),
+            Self::Few if !super::have(&["newuidmap"]) => None,
+            Self::Few => Some(account("pib-few", Some("2100000-2100019"))),
             Self::Plain => Some(account("pib-plain", None)),
         }
     }
@@ -60,7 +64,7 @@ impl User {
         match self {
             Self::Root => "root",
             Self::Subids => "userns-range",
-            Self::Plain => "userns-single",
+            Self::Plain | Self::Few => "userns-single",
         }
     }
 
