@@ -707,7 +707,12 @@ fn a_folder_carries_the_cache() {
     one.bench.write("key", [7; 32]);
     other.bench.write("key", [7; 32]);
     let (count, _) = carry(&other, "export", &["--cache-key-file", "key"]);
+    assert_eq!(count, 0, "what came without a signature is not signed");
+    one.build(&[]);
+    let (count, _) = carry(&one, "export", &["--cache-key-file", "key"]);
     assert_eq!(count, all);
+    std::thread::sleep(Duration::from_secs(1));
+    one.bench.run(["cache", "prune", "--all"]).stdout();
     let largest = fs::read_dir(folder.join("blobs/sha256"))
         .expect("it is a layout")
         .map(|entry| entry.expect("ours").path())
