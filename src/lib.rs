@@ -71,7 +71,7 @@
 //! |---|---|---|
 //! | `dockerfile` | the instructions of `cmds` | what is to be run and copied, and what the config says; pure |
 //! | `buildfile` | YAML text | a typed `buildfile::BuildFile`; past it nobody sees YAML |
-//! | `context` | build file | the staged files: `image/workspace`, `image/venv` |
+//! | `context` | build file | the staged files: `image/workspace`, `image/venv`, or `image/pyats` |
 //! | `base` | a reference and a platform | config and layers in the store |
 //! | `runner` | a command and a root file system | its outcome; sandboxes, by the best rung that works |
 //! | `layer` | a directory or a changeset | the other one |

@@ -27,8 +27,8 @@ const BUILD_FILES: [(&str, &str, &[&str]); 18] = [
     ),
     (
         "unknown key below",
-        "jobfiles: {globs: [a]}\n",
-        &["build.yaml:1", "`globs`", "`glob`"],
+        "cmds: {prae: RUN x}\n",
+        &["build.yaml:1", "`prae`", "`pre`"],
     ),
     (
         "duplicate key",
@@ -166,13 +166,19 @@ fn command_lines() {
         &[other, "hint:"],
         "platform",
     );
-    let mut command = bench.tool(["build.yaml"]);
-    let run = bench.finish(command.env("SOURCE_DATE_EPOCH", "yesterday"));
+    bench.write("empty.yaml", "# nothing yet\n");
+    let run = bench.run(["empty.yaml"]);
     assert!(
-        run.refusal(USAGE).contains("`SOURCE_DATE_EPOCH`"),
+        run.refusal(USAGE).contains("the build file is empty"),
         "{}",
         run.stderr()
     );
+    for time in ["yesterday", "-1", "253402300800", "9223372036854775807"] {
+        let mut command = bench.tool(["build.yaml"]);
+        let run = bench.finish(command.env("SOURCE_DATE_EPOCH", time));
+        let words = format!("`SOURCE_DATE_EPOCH` is `{time}`");
+        assert!(run.refusal(USAGE).contains(&words), "{}", run.stderr());
+    }
 }
 
 #[test]
@@ -203,6 +209,11 @@ fn files_of_a_build() {
             &["../../x", "inside the workspace"],
         ),
         ("absolute", "[{/etc/passwd: a.txt}]", &["/etc/passwd"]),
+        (
+            "control character",
+            "['scp://host/a%07b']",
+            &["it has a control character"],
+        ),
         ("taken", "[{x: a.txt}, {x: b.txt}]", &["taken"]),
         (
             "the build's own",

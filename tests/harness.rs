@@ -246,7 +246,7 @@ fn buildah_builds_a_context() {
     let text = format!("FROM {reference}\nCOPY hello /\nENV A=b\nRUN python3 -m venv /venv\n");
     bench.write("context/Dockerfile", text);
     bench.write("context/hello", "hello");
-    let Some((layout, image)) = buildah_build(&bench, &bench.path("context"), "built") else {
+    let Some((layout, image)) = buildah_build(&bench, &bench.path("context"), "", "built") else {
         return;
     };
     assert_eq!(image.env("A"), Some("b"));

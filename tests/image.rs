@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use fs_err as fs;
 
-use crate::support::{Bench, serve_base, verify};
+use crate::support::{Bench, base_layout, serve_base, verify};
 
 #[test]
 fn files_packages_and_settings_arrive() {
@@ -256,4 +256,43 @@ fn a_step_sees_nothing_of_the_host() {
         Some("00000000a80425fb"),
         "{lines:?}"
     );
+}
+
+#[test]
+fn the_entrypoint_keeps_all_variables_and_needs_a_shell() {
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let bench = Bench::current();
+    let text =
+        "tag: image:1\npython: 3.11\nsystem-packages: []\nenv: {my.setting: 'a b', a-b: 2}\n";
+    bench.write("build.yaml", text);
+    bench.run(["build.yaml", "--base", &base]).line();
+    let run = bench.run(["run", "-q", "-e", "a-b=3", "image:1", "env"]);
+    for wanted in ["my.setting=a b", "a-b=3"] {
+        let is_there = run.stdout().lines().any(|line| line == wanted);
+        assert!(is_there, "{wanted}: {}", run.stdout());
+    }
+
+    // What an instruction removes is gone, and is no shell any more.
+    let remove = "cmds: {pre: 'RUN [\"python3\", \"-c\", \"import os; os.unlink(''/bin/sh'')\"]'";
+    for (more, words) in [
+        (
+            "}",
+            "error: the image has no shell at `/bin/sh`, and its entrypoint needs one",
+        ),
+        (", post: RUN true}", "does not exist"),
+    ] {
+        bench.write("build.yaml", format!("{text}{remove}{more}\n"));
+        let run = bench.run(["build.yaml", "--base", &base]);
+        let said = run.refusal(1);
+        assert!(said.contains(words), "{said}");
+        assert!(said.contains("hint: use a base that has a shell"), "{said}");
+    }
+    // A link to a program of the base will do.
+    let link = remove.replace(
+        "os.unlink(''/bin/sh'')",
+        "os.unlink(''/bin/sh''); os.symlink(''bash'', ''/bin/sh'')",
+    );
+    bench.write("build.yaml", format!("{text}{link}, post: RUN true}}\n"));
+    bench.run(["build.yaml", "--base", &base]).line();
 }

@@ -1,13 +1,15 @@
 //! `installer: uv`: what pip installs, faster; nothing of uv in the image.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use fs_err as fs;
 use insta::assert_snapshot;
 
-use crate::support::{Bench, Tree, User, base_layout, have, serve_base, umoci_unpack, verify};
+use crate::support::{
+    Bench, GitRepository, GitWeb, Tree, User, base_layout, have, serve_base, umoci_unpack, verify,
+};
 
 /// Where the tree of an image that uv made may differ from pip's, as patterns with reasons.
 const ALLOWED: [(&str, &str); 4] = [
@@ -281,4 +283,211 @@ fn what_uv_cannot_do_is_told() {
     let no_index = "packages: [six]\npip-config: {global: {no-index: 1}}\n";
     let said = refusal(no_index, &["--no-cache"]);
     assert!(said.contains("hint: `installer: uv` takes uv "), "{said}");
+}
+
+/// Writes a project, which needs nothing to be built, below `folder` of the working directory. Its backend
+/// writes a note of each build into the project.
+fn write_project(bench: &Bench, folder: &str, name: &str) {
+    for (file, text) in project(name) {
+        bench.write(&format!("{folder}/{file}"), text);
+    }
+}
+
+/// The files of such a project.
+fn project(name: &str) -> [(String, String); 3] {
+    let backend = format!(
+        r#"
+import os, zipfile
+
+def write(directory, files):
+    open("built", "w").close()
+    name = "{name}-1.0-py3-none-any.whl"
+    files["{name}-1.0.dist-info/METADATA"] = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    files["{name}-1.0.dist-info/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = "{name}-1.0.dist-info/RECORD"
+    files[record] = "".join(file + ",,\n" for file in [*files, record])
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+    return name
+
+def build_wheel(directory, settings=None, metadata=None):
+    return write(directory, {{"{name}.py": open("{name}.py").read()}})
+
+def build_editable(directory, settings=None, metadata=None):
+    return write(directory, {{"{name}.pth": os.getcwd()}})
+"#
+    );
+    let pyproject = format!(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n\
+         [project]\nname = '{name}'\nversion = '1.0'\n"
+    );
+    [
+        ("backend.py".to_owned(), backend),
+        ("pyproject.toml".to_owned(), pyproject),
+        (format!("{name}.py"), "x = 1\n".to_owned()),
+    ]
+}
+
+#[test]
+fn snapshots_are_overridden_and_relative_paths_are_in_the_workspace() {
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let bench = Bench::current();
+    bench.write("snapshot.yaml", "packages: [idna==3.6, six==1.16.0]\n");
+    write_project(&bench, "theirs/fixed", "fixed");
+    write_project(&bench, "theirs/edited", "edited");
+    // The workspace's modules are none of Python's own.
+    bench.write("theirs/zipfile.py", "raise SystemExit('shadowed')\n");
+    for installer in ["pip", "uv"] {
+        let text = format!(
+            "tag: image:1\npython: 3.11\nsystem-packages: []\ninstaller: {installer}\nsnapshot: snapshot.yaml\n\
+             files: [theirs/fixed, theirs/edited, theirs/zipfile.py]\n\
+             packages: [idna==3.7, ./fixed, -e ./edited]\n"
+        );
+        bench.write("build.yaml", text);
+        let out = bench.path(installer);
+        let output = format!("oci-dir:{}", out.display());
+        bench
+            .run(["build.yaml", "--base", &base, "-o", &output])
+            .line();
+        let image = verify(&out, "1");
+        let installed = |name: &str| {
+            let path = format!("venv/lib/python3.11/site-packages/{name}");
+            image.find(&path).is_some()
+        };
+        assert!(installed("idna-3.7.dist-info"), "{installer}");
+        assert!(!installed("idna-3.6.dist-info"), "{installer}");
+        assert!(installed("six-1.16.0.dist-info"), "{installer}");
+        assert!(
+            installed("fixed.py") && installed("edited.pth"),
+            "{installer}"
+        );
+        assert!(
+            image.find("workspace/edited/built").is_some(),
+            "{installer}"
+        );
+        let listed = image.find("workspace/installation/snapshot-requirements.txt");
+        assert!(listed.is_some(), "{installer}");
+    }
+}
+
+/// A repository with a project in a folder; gives the commit's id.
+fn write_repository(path: &Path, name: &str, folder: &str) -> String {
+    let files = project(name).map(|(file, text)| (format!("{folder}{file}"), text));
+    let files = files.each_ref();
+    let files = files.map(|(path, text)| ("100644", path.as_str(), text.as_str()));
+    GitRepository::new(path).commit("main", &files)
+}
+
+#[test]
+fn requirements_of_git_need_no_git_in_the_image() {
+    let Some(layout) = base_layout() else { return };
+    let base = format!("oci:{}", layout.display());
+    let bench = Bench::current();
+    let folder = bench.root().join("theirs");
+    let named = write_repository(&folder.join("named.git"), "named", "");
+    write_repository(&folder.join("nested.git"), "nested", "in/side/");
+    write_repository(&folder.join("edited.git"), "edited", "");
+    write_repository(&folder.join("included.git"), "included", "");
+    write_repository(&folder.join("required.git"), "required", "");
+    let Some(web) = GitWeb::start(&folder) else {
+        return;
+    };
+    let url = |path: &str| web.web.url(path);
+    let private = url("private/git/named.git").replace("://", "://user:pa55-of-web@");
+    let suite = GitRepository::new(folder.join("suite.git"));
+    let lines = format!("# theirs\ngit+{}#egg=required\n", url("git/required.git"));
+    suite.commit("main", &[("100644", "requirements.txt", &lines)]);
+    bench.write("more.txt", format!("git+{}\n", url("git/included.git")));
+    for installer in ["pip", "uv"] {
+        let text = format!(
+            "tag: image:1\npython: 3.11\nsystem-packages: []\ninstaller: {installer}\nfiles: [more.txt]\n\
+             repositories:\n  suite: {{url: '{}', requirements_file: true}}\n\
+             packages:\n  - named @ git+{private}@main ; python_version > '3'\n  \
+             - git+{}#subdirectory=in/side&egg=nested\n  - -e git+{}#egg=edited\n  \
+             - -r ${{WORKSPACE}}/more.txt\n",
+            url("git/suite.git"),
+            url("git/nested.git"),
+            url("git/edited.git"),
+        );
+        bench.write("build.yaml", text);
+        let out = bench.path(installer);
+        let output = format!("oci-dir:{}", out.display());
+        let run = bench.run(["build.yaml", "--base", &base, "-o", &output]);
+        run.line();
+        assert!(
+            run.stderr().contains("credentials in `packages`"),
+            "{installer}"
+        );
+        let image = verify(&out, "1");
+        for file in [
+            "named.py",
+            "nested.py",
+            "included.py",
+            "required.py",
+            "edited.pth",
+        ] {
+            let path = format!("venv/lib/python3.11/site-packages/{file}");
+            assert!(image.find(&path).is_some(), "{installer}: {file}");
+        }
+        assert!(
+            image.find("venv/src/edited/edited.py").is_some(),
+            "{installer}"
+        );
+        let script = "cd /venv/lib/python3.11/site-packages && cat n*.dist-info/direct_url.json && \
+            grep -c 'direct_url.json,sha256=' n*.dist-info/RECORD && cat /workspace/installation/requirements.txt";
+        let said = bench.run(["run", "-q", "image:1", "sh", "-c", script]);
+        let said = said.stdout();
+        for words in [
+            format!(
+                r#"{{"url": "{}", "vcs_info": {{"commit_id": "{named}", "requested_revision": "main", "vcs": "git"}}}}"#,
+                url("private/git/named.git")
+            ),
+            r#"{"subdirectory": "in/side", "url": "#.to_owned(),
+            "named-1.0.dist-info/RECORD:1\n".to_owned(),
+            format!("named @ git+{}@main ;", url("private/git/named.git")),
+        ] {
+            assert!(said.contains(&words), "{installer}: {words}\n{said}");
+        }
+        assert!(!said.contains("pa55-of-web"), "{said}");
+    }
+    // Without mounts the clones are shown, and written to, as well.
+    if bench.user() == User::Root {
+        let digest = |runner: &str| {
+            let arguments = [
+                "build.yaml",
+                "--no-cache",
+                "--installer",
+                "pip",
+                "--base",
+                &base,
+                "--runner",
+                runner,
+            ];
+            let mut command = bench.tool(arguments);
+            let run = bench.finish(command.env("SOURCE_DATE_EPOCH", "1700000000"));
+            run.line().to_owned()
+        };
+        assert_eq!(digest("chroot"), digest("auto"));
+    }
+    new_commits_are_seen(&bench, &base, &folder, &url("git/none.git"));
+}
+
+/// A new commit is seen, and nothing else makes the step run again; what git has to say is said.
+fn new_commits_are_seen(bench: &Bench, base: &str, folder: &Path, missing: &str) {
+    let build = || bench.run(["build.yaml", "--base", base]).line().to_owned();
+    let before = build();
+    assert_eq!(build(), before);
+    let more = ("100644", "named.py", "x = 2\n");
+    GitRepository::new(folder.join("named.git")).commit("main", &[more]);
+    assert_ne!(build(), before);
+    let text = format!("python: 3.11\npackages: ['git+{missing}']\n");
+    bench.write("build.yaml", text);
+    let run = bench.run(["build.yaml", "--base", base]);
+    let said = run.refusal(1);
+    assert!(
+        said.contains("failed to clone") && said.contains("none.git"),
+        "{said}"
+    );
 }

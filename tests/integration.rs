@@ -23,6 +23,8 @@ mod harness;
 mod image;
 /// Packages by uv in place of pip.
 mod installer;
+/// `layout: pyats`: the image of the original tool since 22.11.
+mod layout;
 /// Kills at any moment, and the whole of pyATS: `tests/run.sh --full`.
 mod long;
 /// `oci-dir`, `oci-archive`, `docker-archive`, tags, labels, compression, the files for scripts.

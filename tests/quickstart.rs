@@ -145,7 +145,7 @@ fn passes_every_oracle(user: User, installer: &str) {
 
 /// Buildah builds the kept context's `Dockerfile`: same config, same tree.
 fn is_what_buildah_makes(bench: &Bench, layout: &Path, image: &Image, context: &Path) {
-    let Some((other, built)) = buildah_build(bench, context, "buildah") else {
+    let Some((other, built)) = buildah_build(bench, context, "", "buildah") else {
         return;
     };
     let mut theirs = built.config["config"].clone();

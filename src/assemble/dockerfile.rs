@@ -6,6 +6,7 @@ use fs_err as fs;
 
 use super::layers::Stage;
 use crate::base::Base;
+use crate::buildfile::Layout;
 use crate::context::Context;
 use crate::dockerfile::Kind;
 use crate::error::Error;
@@ -16,18 +17,25 @@ use crate::step::OVERRIDES;
 pub(super) fn write(
     context: &Context,
     base: &Base,
+    layout: Layout,
     settings: &Settings,
     stages: &[Stage],
 ) -> Result<(), Error> {
-    let text = dockerfile(base, settings, stages);
+    let text = dockerfile(base, layout, settings, stages);
     Ok(fs::write(context.root.join("Dockerfile"), text)?)
 }
 
 /// The text of the `Dockerfile`. `base` is a reference.
-fn dockerfile(base: &Base, settings: &Settings, stages: &[Stage]) -> String {
-    let mut text = String::from(
-        "# Builds the same image with Docker or Buildah; the context is this file's directory.\n",
-    );
+fn dockerfile(base: &Base, layout: Layout, settings: &Settings, stages: &[Stage]) -> String {
+    let context = match layout {
+        Layout::Split => "this file's directory".to_owned(),
+        Layout::Pyats => format!(
+            "the directory `image{}` beside this file",
+            layout.workspace()
+        ),
+    };
+    let mut text =
+        format!("# Builds the same image with Docker or Buildah; the context is {context}.\n");
     let mut line = |arguments: std::fmt::Arguments| {
         text.write_fmt(arguments)
             .expect("writing to a string cannot fail");
@@ -37,13 +45,20 @@ fn dockerfile(base: &Base, settings: &Settings, stages: &[Stage]) -> String {
     for (name, value) in &settings.env {
         line(format_args!("ENV {name}={}", quoted(value)));
     }
-    line(format_args!("COPY image /"));
+    match layout {
+        Layout::Split => line(format_args!("COPY image /")),
+        Layout::Pyats => line(format_args!("COPY . {}", layout.workspace())),
+    }
     // Everything is done as root until an instruction says something else, whoever the base's user is.
     let of_base = base.config["config"]["User"]
         .as_str()
         .filter(|user| !user.is_empty());
     if of_base.is_some() {
         line(format_args!("USER root"));
+    }
+    if let Some((link, target)) = layout.link() {
+        let words = ["ln", "-s", target, link].map(str::to_owned);
+        line(format_args!("RUN {}", json(&words)));
     }
     let mut user = None;
     for stage in stages {

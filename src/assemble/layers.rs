@@ -10,9 +10,9 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use super::instructions::{Instructor, State};
 use super::{Build, settings};
 use crate::base::Base;
-use crate::buildfile::{Cmds, Instructions};
+use crate::buildfile::{Cmds, Instructions, Layout};
 use crate::cache::{self, Cache, Key};
-use crate::context::{self, Context};
+use crate::context::{self, Context, Requirements};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Entry, Settings};
@@ -46,12 +46,13 @@ pub(super) enum Stage {
 /// script rebuilds one small layer, unless pip reads the workspace.
 pub(super) fn stages(build: Build<'_>, context: &Context, settings: &Settings) -> Vec<Stage> {
     let settled = build.options.epoch.unwrap_or(SETTLED);
+    let layout = build.buildfile.layout;
     let mut stages = Vec::new();
     let system = build.buildfile.system_packages.as_deref();
     if system.is_none_or(|names| !names.is_empty()) {
-        stages.push(Stage::Step(step::system_packages(system)));
+        stages.push(Stage::Step(step::system_packages(system, layout)));
     }
-    stages.push(Stage::Step(step::virtual_environment(settled)));
+    stages.push(Stage::Step(step::virtual_environment(settled, layout)));
     let Cmds { pre, post } = &build.buildfile.cmds;
     let is_below = lies_below(build, settings);
     if is_below {
@@ -61,7 +62,10 @@ pub(super) fn stages(build: Build<'_>, context: &Context, settings: &Settings) -
         stages.push(Stage::Instructions("cmds.pre", pre.clone()));
     }
     if !context.requirements.is_empty() {
-        let packages = step::packages(build.installer, &context.requirements, settled);
+        let files = context.requirements.iter();
+        let files: Vec<_> = files.map(|file| file.path.clone()).collect();
+        let clones = &context.clones;
+        let packages = step::packages(build.installer, &files, clones, settled, layout);
         stages.push(Stage::Packages(packages));
     }
     if !is_below {
@@ -124,11 +128,7 @@ pub(super) fn make(
     let kept = step::kept(build.installer);
     mounts.push(installer_cache(build, rung, kept)?);
     let proxies = StepProxies::open(build.net, progress)?;
-    let texts = [&context.secret_requirements, &context.secret_pip_conf];
-    let proxy_urls = proxies.variables().iter().map(|(_, url)| url);
-    let texts = texts.into_iter().flatten().chain(proxy_urls);
-    let found = texts.flat_map(|text| secret::credentials(text.reveal()));
-    let hidden = pip_secrets.hidden.into_iter().chain(found).collect();
+    let hidden = hidden(context, &proxies, pip_secrets.hidden);
     let inputs = Inputs {
         rung,
         platform: base.platform.clone(),
@@ -139,7 +139,7 @@ pub(super) fn make(
         ca_bundle: step::ca_bundle(options.access.ca_cert.as_deref(), scratch)?,
         hidden,
         times: Times {
-            fixed_under: vec![PathBuf::from("venv"), PathBuf::from("workspace")],
+            fixed_under: fixed_under(build.buildfile.layout),
             fixed: options.epoch.unwrap_or(SETTLED),
             clamp: options.epoch,
         },
@@ -149,7 +149,7 @@ pub(super) fn make(
     let tree = context.root.join("image");
     let workspace = workspace(&tree, &inputs)?;
     let instructor = Instructor {
-        context: &context.root,
+        context: &context.copied_from,
         scratch,
         sources: build.sources(),
         secrets: &options.secrets,
@@ -175,7 +175,10 @@ pub(super) fn make(
                 stack.push(&tree, &workspace)?;
                 entries.push(Entry {
                     layer: Some(workspace.clone()),
-                    created_by: "COPY image/ /".to_owned(),
+                    created_by: match build.buildfile.layout {
+                        Layout::Split => "COPY image/ /".to_owned(),
+                        Layout::Pyats => "COPY . /pyats".to_owned(),
+                    },
                 });
                 continue;
             }
@@ -206,13 +209,69 @@ pub(super) fn make(
     if settings.config.user.is_empty() {
         settings.config.user = user;
     }
+    settings.entrypoint = entrypoint(build, rung, stages, &settings.config.env, &mut stack)?;
+    Ok((entries, stack.fates().to_vec()))
+}
+
+/// What no step's output shows.
+fn hidden(context: &Context, proxies: &StepProxies, of_pip: Vec<Secret>) -> Vec<Secret> {
+    let files = context.requirements.iter().chain(&context.included);
+    let requirements = files.filter_map(|file| file.secret.as_ref());
+    let proxy_urls = proxies.variables().iter().map(|(_, url)| url);
+    let texts = requirements
+        .chain(&context.secret_pip_conf)
+        .chain(proxy_urls);
+    let found = texts.flat_map(|text| secret::credentials(text.reveal()));
+    of_pip.into_iter().chain(found).collect()
+}
+
+/// The image's entrypoint, by the programs that it has; without a rung, by those that it will have.
+fn entrypoint(
+    build: Build<'_>,
+    rung: Option<Rung>,
+    stages: &[Stage],
+    env: &[(String, String)],
+    stack: &mut Stack<'_>,
+) -> Result<Vec<String>, Error> {
     let init = if rung.is_none() && install(stages, "tini") {
         Some(settings::INITS[0].to_owned())
     } else {
         stack.find_program(&settings::INITS)?
     };
-    settings.entrypoint = settings::entrypoint(init.as_deref());
-    Ok((entries, stack.fates().to_vec()))
+    let shell = match rung {
+        Some(_) => entrypoint_shell(env, stack, build.progress)?,
+        None => None,
+    };
+    let layout = build.buildfile.layout;
+    Ok(settings::entrypoint(
+        init.as_deref(),
+        shell.as_deref(),
+        layout,
+    ))
+}
+
+/// What the entrypoint has to be run by: a shell that keeps variables with names such as `a.b`, if the image has some. An
+/// error if the image has no shell at all.
+fn entrypoint_shell(
+    env: &[(String, String)],
+    stack: &mut Stack<'_>,
+    progress: &Progress,
+) -> Result<Option<String>, Error> {
+    if stack.find_program(&settings::SHELLS)?.is_none() {
+        return Err(step::Error::NoShell.into());
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let Some((name, _)) = env.iter().find(|(name, _)| !name.chars().all(is_plain)) else {
+        return Ok(None);
+    };
+    let bash = stack.find_program(&settings::BASHES)?;
+    if bash.is_none() {
+        progress.warn(format!(
+            "the image has no bash, and its shell drops variables with names such as `{name}`: commands that \
+             the entrypoint runs go without them"
+        ));
+    }
+    Ok(bash.map(|path| format!("/{path}")))
 }
 
 /// The layer of the staged files, which is not made again if there is one with the same content.
@@ -241,6 +300,19 @@ fn workspace(tree: &Path, inputs: &Inputs<'_>) -> Result<Layer, Error> {
     Ok(layer)
 }
 
+/// Where files have no times of their own.
+fn fixed_under(layout: Layout) -> Vec<PathBuf> {
+    let link = layout.link().map(|(link, _)| link);
+    let places = [Some(layout.virtual_env()), Some(layout.workspace()), link];
+    let mut places: Vec<_> = places.into_iter().flatten().map(relative).collect();
+    places.dedup();
+    places
+}
+
+fn relative(path: &str) -> PathBuf {
+    PathBuf::from(path.trim_start_matches('/'))
+}
+
 /// Names of steps, and what became of them.
 pub(super) type Fates = Vec<(String, Fate)>;
 
@@ -255,7 +327,7 @@ pub(super) fn outcome(made: &Made) -> String {
 }
 
 /// What pip, or uv, is shown: the settings of pip, and the requirements, with credentials where there are some. Of the
-/// workspace it sees nothing else, unless its layer lies below. Its key holds both without credentials.
+/// workspace it sees nothing else, unless its layer lies below. Its key holds all of them without credentials.
 fn mounts(
     build: Build<'_>,
     context: &Context,
@@ -263,7 +335,7 @@ fn mounts(
 ) -> Result<Vec<Seen>, Error> {
     let scratch = build.scratch;
     let shown = scratch.join("shown");
-    fs::create_dir_all(shown.join("installation"))?;
+    fs::create_dir_all(&shown)?;
     let mut mounts = Vec::new();
     let mut mount = |source: PathBuf, target: &str, public: &[u8]| {
         mounts.push(Seen {
@@ -276,27 +348,52 @@ fn mounts(
             counts: Counts::Known(Digest::of(public)),
         });
     };
-    let requirements = shown.join("installation/requirements.txt");
-    let staged = step::REQUIREMENTS.trim_start_matches('/');
-    let public = fs::read(context.root.join("image").join(staged))?;
-    if let Some(secret) = &context.secret_requirements {
-        write_secret(&requirements, secret.reveal())?;
-    } else {
-        fs::write(&requirements, &public)?;
+    let mut all = Vec::new();
+    let files = context.requirements.iter().chain(&context.included);
+    for (number, file) in files.enumerate() {
+        let Requirements {
+            path,
+            replaced,
+            secret,
+        } = file;
+        let secret = secret.as_ref().map(Secret::reveal);
+        let public = match replaced {
+            Some(text) => text.clone().into_bytes(),
+            None => fs::read(context.root.join("image").join(relative(path)))?,
+        };
+        let text = secret.map_or(&*public, str::as_bytes);
+        if !workspace_is_below {
+            // All of them are files of the tool's own.
+            let name = Path::new(path).file_name().unwrap_or_default();
+            write_secret(&shown.join(name), text)?;
+            all.extend(store::json(&(path, Digest::of(&public).to_string())));
+        } else if replaced.is_some() || secret.is_some() {
+            let file = scratch.join(format!("requirements-{number}"));
+            write_secret(&file, text)?;
+            mount(file, path, &public);
+        }
     }
+    let layout = build.buildfile.layout;
     if !workspace_is_below {
-        mount(shown.clone(), step::WORKSPACE, &public);
-    } else if context.secret_requirements.is_some() {
-        mount(requirements, step::REQUIREMENTS, &public);
+        mount(shown, layout.installation("").trim_end_matches('/'), &all);
     }
     let public = context.pip_conf.as_deref();
     let secret = context.secret_pip_conf.as_ref().map(Secret::reveal);
     if let Some(text) = secret.or(public) {
         let pip_conf = scratch.join("pip.conf");
-        write_secret(&pip_conf, text)?;
-        let target = format!("{}/pip.conf", step::VIRTUAL_ENV);
+        write_secret(&pip_conf, text.as_bytes())?;
+        let target = format!("{}/pip.conf", layout.virtual_env());
         mount(pip_conf, &target, public.unwrap_or_default().as_bytes());
     }
+    let clones = context.clones.iter().map(|clone| {
+        Seen::content(Mount {
+            source: clone.source.clone(),
+            target: PathBuf::from(&clone.place),
+            below: PathBuf::new(),
+            read_only: false,
+        })
+    });
+    mounts.extend(clones);
     Ok(mounts)
 }
 
@@ -343,7 +440,7 @@ fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
         };
         let copy = build.scratch.join(format!("secret-{id}"));
         let text = fs::read_to_string(source)?;
-        write_secret(&copy, &text)?;
+        write_secret(&copy, text.as_bytes())?;
         secrets.hidden.extend(if id == "netrc" {
             net::netrc_passwords(&text)
         } else {
@@ -364,13 +461,13 @@ fn pip_secrets(build: Build<'_>) -> Result<PipSecrets, Error> {
     Ok(secrets)
 }
 
-fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
+fn write_secret(path: &Path, text: &[u8]) -> Result<(), Error> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    Ok(file.write_all(text.as_bytes())?)
+    Ok(file.write_all(text)?)
 }
 
 fn size(bytes: u64) -> String {

@@ -41,7 +41,11 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     for path in options.work_dir.iter().chain(&options.path) {
         images::require_utf8(path)?;
     }
+    settings::check_epoch(options)?;
     let mut buildfile = BuildFile::load(&options.file)?;
+    for warning in &buildfile.warnings {
+        progress.warn(warning);
+    }
     let installer = buildfile.installer(options.installer)?;
     context::join_snapshot(&mut buildfile)?;
     let references = settings::references(options, &buildfile)?;
@@ -144,7 +148,9 @@ impl<'a> Build<'a> {
             progress,
         )?;
         let own = [store.root(), scratch];
-        let context = context::stage(buildfile, root.path(), &own, self.sources(), progress)?;
+        let clones = scratch.join("git");
+        let (root_path, sources) = (root.path(), self.sources());
+        let context = context::stage(buildfile, root_path, &own, &clones, sources, progress)?;
         let base = self.pull()?;
         if base.config["config"]["OnBuild"]
             .as_array()
@@ -239,7 +245,7 @@ impl<'a> Build<'a> {
             settings.created = self.created(base, &entries, &settings, cache)?;
             image = Some(image::append(base, &entries, &settings, self.store)?);
         }
-        dockerfile::write(context, base, &settings, stages)?;
+        dockerfile::write(context, base, self.buildfile.layout, &settings, stages)?;
         Ok(Made {
             image,
             entries,

@@ -8,7 +8,7 @@ use fs_err as fs;
 
 use super::{Options, Push};
 use crate::base::{Base, Source};
-use crate::buildfile::{self, BuildFile};
+use crate::buildfile::{self, BuildFile, Layout};
 use crate::dockerfile::Config;
 use crate::error::{Error, OptionsError};
 use crate::image::{self, Settings};
@@ -19,9 +19,22 @@ use crate::output::{self, Kind};
 use crate::progress::Progress;
 use crate::push;
 use crate::registry::{self, Reference};
-use crate::step;
 
-const ENTRYPOINT: &str = "/workspace/installation/entrypoint.sh";
+/// The script that an image starts with, in `installation`.
+const ENTRYPOINT: &str = "entrypoint.sh";
+
+/// The last second that documents can name: 9999-12-31T23:59:59Z.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// Holds that a time was given that documents can name.
+pub(super) fn check_epoch(options: &Options) -> Result<(), OptionsError> {
+    match options.epoch {
+        Some(epoch) if !(0..=LAST_SECOND).contains(&epoch) => {
+            Err(OptionsError::SourceDateEpoch(epoch.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The tags, completed as Docker does.
 pub(super) fn references(options: &Options, buildfile: &BuildFile) -> Result<Vec<String>, Error> {
@@ -158,11 +171,9 @@ pub(super) fn settings(
     buildfile: &BuildFile,
     base: &Base,
 ) -> Result<Settings, Error> {
-    let own = [
-        ("WORKSPACE", step::WORKSPACE),
-        ("VIRTUAL_ENV", step::VIRTUAL_ENV),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let layout = buildfile.layout;
+    let own = layout.variables();
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let env = buildfile::environment(&image::env(&base.config), &own)?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -172,7 +183,7 @@ pub(super) fn settings(
     Ok(Settings {
         config: Config {
             env: env.clone(),
-            working_dir: step::WORKSPACE.to_owned(),
+            working_dir: layout.workspace().to_owned(),
             // As in a Dockerfile, the base's command does not become the arguments of a new entrypoint.
             cmd: Vec::new(),
             // Not for those who build upon this image.
@@ -180,8 +191,8 @@ pub(super) fn settings(
             ..of_base
         },
         env,
-        entrypoint: vec![ENTRYPOINT.to_owned()],
-        working_dir: step::WORKSPACE.to_owned(),
+        entrypoint: vec![layout.installation(ENTRYPOINT)],
+        working_dir: layout.workspace().to_owned(),
         labels: [&buildfile.labels[..], &options.labels[..]].concat(),
         annotations: [&buildfile.annotations[..], &options.annotations[..]].concat(),
         created: options
@@ -212,14 +223,20 @@ pub(super) fn arguments(
     Ok(arguments)
 }
 
-/// `tini` and the script, or the script alone where the image has no `tini`.
-pub(super) fn entrypoint(init: Option<&str>) -> Vec<String> {
+/// `tini`, unless the image has none, and the script, run by `shell` if it has to be that one.
+pub(super) fn entrypoint(init: Option<&str>, shell: Option<&str>, layout: Layout) -> Vec<String> {
     let init = init.map(|init| [format!("/{init}"), "--".to_owned()]);
+    let shell = shell.map(str::to_owned);
     init.into_iter()
         .flatten()
-        .chain([ENTRYPOINT.to_owned()])
+        .chain(shell)
+        .chain([layout.installation(ENTRYPOINT)])
         .collect()
 }
+
+/// Where the shell is that the entrypoint names, and bash, relative to the root.
+pub(super) const SHELLS: [&str; 2] = ["bin/sh", "usr/bin/sh"];
+pub(super) const BASHES: [&str; 2] = ["bin/bash", "usr/bin/bash"];
 
 /// Where an init may be, relative to the root; the first that is there counts.
 pub(super) const INITS: [&str; 4] = [

@@ -5,16 +5,17 @@ use regex::{Regex, RegexBuilder};
 use super::expand::expand;
 use super::node::{Node, Value};
 use super::shape::Decoder;
-use super::{BuildFile, JobFiles};
+use super::{BuildFile, JobFiles, Layout};
 use crate::manifest::Platform;
 use crate::registry::Reference;
 
 /// The keys of a build file, in the order in which messages name them.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "tag",
     "python",
     "base",
     "platform",
+    "layout",
     "env",
     "files",
     "packages",
@@ -33,8 +34,8 @@ pub(super) const KEYS: [&str; 17] = [
 /// The keys of `jobfiles`, in the order in which messages name them.
 pub(super) const JOBFILES: [&str; 3] = ["paths", "match", "glob"];
 
-/// Variables that `env` may not set, and what the image is built around.
-pub(super) const OURS: [(&str, &str); 2] = [("WORKSPACE", "/workspace"), ("VIRTUAL_ENV", "/venv")];
+/// Variables that `env` may not set.
+pub(super) const OURS: [&str; 2] = ["WORKSPACE", "VIRTUAL_ENV"];
 
 /// Patterns in `jobfiles.match`, and bytes of each once it is compiled: together 50 MiB.
 const MAX_PATTERNS: usize = 50;
@@ -47,28 +48,33 @@ impl Decoder<'_, '_> {
             masked,
             ..BuildFile::default()
         };
-        if !(root.is_null() || matches!(root.value, Value::Mapping(_))) {
-            let message = format!("a build file must be a mapping, not {}", root.kind());
-            self.problem(
-                root.span,
-                message,
-                "write keys such as `python: 3.11` and `packages:`",
-            );
+        if !matches!(root.value, Value::Mapping(_)) {
+            let message = if root.is_null() {
+                "the build file is empty".to_owned()
+            } else {
+                format!("a build file must be a mapping, not {}", root.kind())
+            };
+            let hint = "write keys such as `python: 3.11` and `packages:`";
+            self.problem(root.span, message, hint);
             return buildfile;
         }
-        for (name, value) in self.record(root, "the build file", &KEYS) {
+        let record = self.record(root, "the build file", &KEYS);
+        // Other keys speak of paths in it.
+        let layout = record.iter().find(|(name, _)| name.key() == "layout");
+        let layout = layout.and_then(|(_, value)| self.layout(value));
+        buildfile.layout = layout.unwrap_or_default();
+        let layout = buildfile.layout;
+        for (name, value) in record {
             let key = name.key();
             match key {
                 "tag" => buildfile.tag = self.tag(value),
                 "python" => buildfile.python = self.python(value),
                 "base" => buildfile.base = self.line(value, key).map(str::to_owned),
                 "platform" => buildfile.platform = self.platform(value),
-                "env" => buildfile.env = self.env(value),
+                "layout" => {}
+                "env" => buildfile.env = self.env(value, layout),
                 "files" => buildfile.files = self.files(value),
-                "packages" => {
-                    let lines = self.lines(value, key).into_iter();
-                    buildfile.packages = lines.map(|(_, line)| line.to_owned()).collect();
-                }
+                "packages" => buildfile.packages = self.requirements(value, key),
                 "pip-config" => buildfile.pip_config = self.pip_config(value),
                 "installer" => buildfile.installer = self.installer(value),
                 "repositories" => buildfile.repositories = self.repositories(value),
@@ -76,17 +82,31 @@ impl Decoder<'_, '_> {
                 "proxy" => buildfile.proxy = self.proxy(value),
                 "system-packages" => buildfile.system_packages = self.system_packages(value),
                 "cmds" => buildfile.cmds = self.cmds(value),
-                "jobfiles" => buildfile.jobfiles = self.jobfiles(value),
+                "jobfiles" => buildfile.jobfiles = self.jobfiles(value, layout),
                 "labels" => buildfile.labels = self.names(value, key),
                 "annotations" => buildfile.annotations = self.names(value, key),
                 _ => unreachable!("`record` knows no other key"),
             }
         }
+        buildfile.warnings = std::mem::take(&mut self.warnings);
         buildfile
     }
 
+    /// Lines of requirements. As in a file of them, an item can hold several lines or none: what a variable
+    /// of `%ENV{…}` stands for may be empty.
+    pub(super) fn requirements(&mut self, node: &Node, what: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (at, item) in self.list(node, what).iter().enumerate() {
+            if let Some(scalar) = self.scalar(item, &format!("{what}[{at}]")) {
+                let some = scalar.text.split(['\n', '\r']).map(str::trim);
+                lines.extend(some.filter(|line| !line.is_empty()).map(str::to_owned));
+            }
+        }
+        lines
+    }
+
     fn tag(&mut self, node: &Node) -> Option<String> {
-        let text = self.line(node, "tag")?;
+        let text = self.line_or_blank(node, "tag")?;
         let hint = "write `[registry/]name[:version]` in lower case, such as `mypyatsimage:latest`";
         match text.parse::<Reference>() {
             Ok(reference) if reference.digest().is_none() => return Some(text.to_owned()),
@@ -136,7 +156,7 @@ impl Decoder<'_, '_> {
     }
 
     fn platform(&mut self, node: &Node) -> Option<Platform> {
-        let text = self.line(node, "platform")?;
+        let text = self.line_or_blank(node, "platform")?;
         let platform = text.parse::<Platform>().ok();
         if platform.is_none() {
             let message = "`platform` must be `os/architecture` or `os/architecture/variant`";
@@ -149,23 +169,20 @@ impl Decoder<'_, '_> {
         platform
     }
 
-    fn env(&mut self, node: &Node) -> Vec<(String, String)> {
+    fn env(&mut self, node: &Node, layout: Layout) -> Vec<(String, String)> {
         let mut env = Vec::new();
         for (key, value) in self.mapping(node, "env") {
             let name = key.key();
             let shown = format!("env.{}", key.shown_key());
-            let first = |c: char| c.is_ascii_alphabetic() || c == '_';
-            let valid = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if !(name.starts_with(first) && name.chars().all(valid)) {
+            let wrong = |c: char| c.is_whitespace() || c.is_control() || "=\"'$\\".contains(c);
+            if name.is_empty() || name.contains(wrong) {
                 let message = format!("`{}` is not the name of a variable", key.shown_key());
-                self.problem(
-                    key.span,
-                    message,
-                    "use letters, digits and underscores, no digit first",
-                );
+                let hint = "use letters, digits and underscores";
+                self.problem(key.span, message, hint);
                 continue;
             }
-            if let Some((_, place)) = OURS.iter().find(|(ours, _)| *ours == name) {
+            let mut ours = layout.variables().into_iter();
+            if let Some((_, place)) = ours.find(|(ours, _)| *ours == name) {
                 let message =
                     format!("`{name}` may not be set: the image is built around `{place}`");
                 self.problem(key.span, message, "remove it; other values can use it");
@@ -192,9 +209,10 @@ impl Decoder<'_, '_> {
         env
     }
 
-    fn jobfiles(&mut self, node: &Node) -> JobFiles {
+    fn jobfiles(&mut self, node: &Node, layout: Layout) -> JobFiles {
         let mut jobfiles = JobFiles::default();
-        for (key, value) in self.record(node, "jobfiles", &JOBFILES) {
+        // The original tool ignores keys that it does not know here, and only here.
+        for (key, value) in self.lenient_record(node, "jobfiles", &JOBFILES) {
             let key = key.key();
             let what = format!("jobfiles.{key}");
             let lines = self.lines_or_line(value, &what);
@@ -215,7 +233,7 @@ impl Decoder<'_, '_> {
                 _ => {
                     let leaves = |line: &str| {
                         line.split('/').any(|part| part == "..")
-                            || line.starts_with('/') && !line.starts_with("/workspace/")
+                            || line.starts_with('/') && layout.in_workspace(line).is_none()
                     };
                     for (node, _) in lines.iter().filter(|(_, line)| leaves(line)) {
                         let hint = "patterns are relative to the workspace and every folder in it";

@@ -93,7 +93,8 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// A relative path inside the workspace, without `.` and needless slashes.
+    /// A relative path inside the workspace, without `.` and needless slashes: `jobs/` is `jobs`, as for the
+    /// original tool.
     pub(super) fn destination(&mut self, key: &Node) -> Option<String> {
         let shown = key.shown_key();
         let mut problem = |message: String, hint: &str| {
@@ -111,16 +112,11 @@ impl Decoder<'_, '_> {
         let mut parts = Vec::new();
         for part in text.split('/') {
             match part {
-                "" if text.ends_with('/') && !text.contains("//") => {
-                    let hint = "name the file or folder itself, such as `folder/file`";
-                    return problem(format!("the destination `{shown}` ends with `/`"), hint);
-                }
-                "" => return problem(format!("the destination `{shown}` has an empty part"), ""),
                 ".." => {
                     let hint = "a destination stays inside the workspace: remove `..`";
                     return problem(format!("the destination `{shown}` leaves its folder"), hint);
                 }
-                "." => {}
+                "" | "." => {}
                 part => parts.push(part),
             }
         }

@@ -281,7 +281,8 @@ fn scp_like(host: &str, path: &str) -> Result<Origin, Malformed> {
     .map(Origin::Ssh)
 }
 
-/// What begins with a dash would be an option to a program of the other side, or of this one.
+/// What begins with a dash would be an option to a program of the other side, or of this one, and a control
+/// character one that moves its cursor.
 fn checked(location: SshLocation) -> Result<SshLocation, Malformed> {
     let parts = [
         Some(&location.host),
@@ -289,8 +290,11 @@ fn checked(location: SshLocation) -> Result<SshLocation, Malformed> {
         Some(&location.path),
     ];
     for part in parts.into_iter().flatten() {
-        if part.starts_with('-') || part.contains(|c: char| c.is_control()) {
+        if part.starts_with('-') {
             return Err(malformed("a part of it begins with a dash"));
+        }
+        if part.contains(|c: char| c.is_control()) {
+            return Err(malformed("it has a control character"));
         }
     }
     Ok(location)

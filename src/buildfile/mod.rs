@@ -14,6 +14,7 @@ mod files;
 mod installer;
 mod interpolate;
 mod json;
+mod layout;
 mod location;
 mod mask;
 mod node;
@@ -36,8 +37,10 @@ pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
 pub use installer::{Installer, NoInstaller, UV_SETTINGS};
 pub use json::json;
+pub use layout::Layout;
 pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
+pub(crate) use repositories::split_steps;
 pub use schema::schema;
 pub use snapshot::{Snapshot, SnapshotError};
 
@@ -60,12 +63,16 @@ pub struct BuildFile {
     pub base: Option<String>,
     /// `platform`
     pub platform: Option<Platform>,
+    /// `layout`
+    pub layout: Layout,
     /// `env`, in its order, not expanded yet.
     pub env: Vec<(String, String)>,
     /// `files`
     pub files: Vec<FileEntry>,
     /// `packages`: requirement lines, as pip reads them, not expanded (pip expands `${NAME}` itself).
     pub packages: Vec<String>,
+    /// The same of the snapshot that joined; they are installed first.
+    pub snapshot_packages: Vec<String>,
     /// `pip-config` as the text of a `pip.conf`, with credentials in it.
     pub pip_config: Option<String>,
     /// `installer`
@@ -88,6 +95,8 @@ pub struct BuildFile {
     pub labels: Vec<(String, String)>,
     /// `annotations`, in their order.
     pub annotations: Vec<(String, String)>,
+    /// What the user should know about the file, though nothing is wrong with it.
+    pub warnings: Vec<String>,
     /// The build file for `installation/build.yaml`: credentials, keys and `%ENV{…}` values masked.
     pub masked: String,
     /// The snapshot that joined, for `installation/snapshot.yaml`, masked likewise.
@@ -113,7 +122,8 @@ pub struct Repository {
     pub destination: String,
     /// `url`
     pub origin: Origin,
-    /// `commit_id`: an id, abbreviated or not, a tag or a branch; `None` for the server's `HEAD`.
+    /// `commit_id`: an id, abbreviated or not, a tag or a branch, perhaps with steps to an ancestor (`~1`);
+    /// `None` for the server's `HEAD`.
     pub commit: Option<String>,
     /// `requirements_file`: whether pip installs the repository's `requirements.txt`.
     pub requirements: bool,

@@ -1,11 +1,29 @@
 //! The keys `repositories`, `snapshot` and `proxy`.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::Repository;
 use super::location::{self, Malformed, Origin};
 use super::node::Node;
 use super::shape::Decoder;
 use crate::net::PROXY_VARIABLES;
 use crate::secret::Secret;
+
+/// Steps from a commit to an ancestor, or from a tag to its commit, as git writes them.
+static STEPS: LazyLock<Regex> = LazyLock::new(|| {
+    #[expect(
+        clippy::unwrap_used,
+        reason = "the pattern is a constant, and every test compiles it"
+    )]
+    Regex::new(r"^([~^][0-9]{0,9}|\^\{(commit)?\})*$").unwrap()
+});
+
+/// The name of a commit, and the steps behind it.
+pub(crate) fn split_steps(commit: &str) -> (&str, &str) {
+    commit.split_at(commit.find(['~', '^']).unwrap_or(commit.len()))
+}
 
 /// The keys of an entry of `repositories`, in the order in which messages name them.
 pub(super) const REPOSITORY: [&str; 6] = [
@@ -62,7 +80,11 @@ impl Decoder<'_, '_> {
                 "requirements_file" => {
                     repository.requirements = self.truth(value, &what).unwrap_or_default();
                 }
-                "ssh_key" => repository.ssh_key = self.text(value, &what).map(Secret::new),
+                "ssh_key" => {
+                    let text = self.scalar(value, &what).map(|scalar| &scalar.text);
+                    let text = text.filter(|text| !text.trim().is_empty());
+                    repository.ssh_key = text.map(Secret::new);
+                }
                 "credentials" => repository.credentials = self.credentials(value, &what),
                 _ => repository.no_verify = self.truth(value, &what).unwrap_or_default(),
             }
@@ -85,13 +107,18 @@ impl Decoder<'_, '_> {
         self.problem(node.span, &problem.message, problem.hint);
     }
 
-    /// A name that may stand on the way to a server: no option, and no pattern of names.
+    /// A name that may stand on the way to a server (no option, and no pattern of names), perhaps with steps
+    /// from there to an ancestor.
     fn commit(&mut self, node: &Node, what: &str) -> Option<String> {
-        let text = self.line(node, what)?;
-        let wrong = |c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c);
-        if text.starts_with('-') || text.contains(wrong) || text.contains("..") {
+        let text = self.line_or_blank(node, what)?;
+        let (name, steps) = split_steps(text);
+        let wrong = |c: char| c.is_whitespace() || c.is_control() || ":?*[\\".contains(c);
+        let is_name = !name.is_empty()
+            && !name.starts_with('-')
+            && !["..", "@{"].iter().any(|part| name.contains(part));
+        if !is_name || name.contains(wrong) || !STEPS.is_match(steps) {
             let message = format!("`{what}` is not the name of a commit");
-            let hint = "write its id, a tag or a branch";
+            let hint = "write its id, a tag or a branch, with `~1` behind it for its parent";
             self.problem(node.span, message, hint);
             return None;
         }

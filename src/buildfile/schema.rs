@@ -13,6 +13,7 @@ use super::cmds::CMDS;
 use super::decode::{JOBFILES, KEYS, OURS};
 use super::files::RESERVED;
 use super::installer::Installer;
+use super::layout::Layout;
 use super::repositories::{CREDENTIALS, REPOSITORY};
 use super::shape::{FALSE, TRUE};
 use crate::net::PROXY_VARIABLES;
@@ -26,14 +27,17 @@ pub fn schema() -> Value {
         "description": "What a container image for pyATS jobs holds. %ENV{NAME} in any value is replaced by that \
             environment variable.",
     });
-    with(either(record(&KEYS, &[], key), nothing()), about)
+    with(record(&KEYS, &[], key), about)
 }
 
 /// A key of the build file: its shape, and what it is for.
 fn key(name: &str) -> (Value, &'static str) {
     match name {
         "tag" => (
-            with(line(), json!({ "examples": ["mypyatsimage:latest"] })),
+            with(
+                line_or_blank(),
+                json!({ "examples": ["mypyatsimage:latest"] }),
+            ),
             "Tag of the image.",
         ),
         "python" => (
@@ -49,6 +53,11 @@ fn key(name: &str) -> (Value, &'static str) {
             platform(),
             "What to pull and build for. This machine has to be able to execute it.",
         ),
+        "layout" => (
+            words(&Layout::ALL.map(|layout| layout.to_string())),
+            "Where the image has the workspace and the virtual environment: split is /workspace and /venv, pyats \
+                is /pyats for both, as in images of the original tool since 22.11.",
+        ),
         "env" => (
             env(),
             "Environment variables of the image; they are not secret. $NAME, ${NAME}, ${NAME:-default} and \
@@ -60,15 +69,15 @@ fn key(name: &str) -> (Value, &'static str) {
                 current directory, ~ expands.",
         ),
         "packages" => (
-            list(&line()),
-            "Requirements, one each, as pip reads them. ${WORKSPACE}/x.whl names a file of the workspace.",
+            list(&scalar()),
+            "Requirements, as pip reads them. Paths such as ./x.whl are relative to the workspace.",
         ),
         "pip-config" => (
             pip_config(),
             "Sections with their options, or the text of a pip.conf. Becomes $VIRTUAL_ENV/pip.conf.",
         ),
         "installer" => (
-            installer(),
+            words(&Installer::ALL.map(|installer| installer.to_string())),
             "Who installs the packages: pip, or uv, which is faster.",
         ),
         "repositories" => (
@@ -93,7 +102,11 @@ fn key(name: &str) -> (Value, &'static str) {
             "Dockerfile instructions, any but FROM and COPY --from.",
         ),
         "jobfiles" => (
-            record(&JOBFILES, &[], jobfiles),
+            // A key that is not known is only worth a warning.
+            with(
+                record(&JOBFILES, &[], jobfiles),
+                json!({ "additionalProperties": true }),
+            ),
             "Which files installation/jobfiles.txt lists.",
         ),
         "labels" => (names(), "Labels, for the image's config."),
@@ -115,15 +128,16 @@ fn repository(name: &str) -> (Value, &'static str) {
             "Where to clone from: an https, http, ssh, git or file URL, user@host:path, or a path.",
         ),
         "commit_id" => (
-            line(),
-            "A commit's id (abbreviated or not), a tag or a branch. Default: whatever the server's HEAD is.",
+            line_or_blank(),
+            "A commit's id (abbreviated or not), a tag or a branch, perhaps with ~1 for its parent. Default: \
+                whatever the server's HEAD is.",
         ),
         "requirements_file" => (
             truth(),
             "Whether pip installs the repository's requirements.txt, in a run of its own before packages.",
         ),
         "ssh_key" => (
-            text(),
+            scalar(),
             "Text of a private key to log in with. Written as %ENV{NAME} it is not in the build file either.",
         ),
         "credentials" => (
@@ -175,7 +189,7 @@ fn cmds(name: &str) -> (Value, &'static str) {
 }
 
 fn jobfiles(name: &str) -> (Value, &'static str) {
-    let lines = either(line(), list(&line()));
+    let lines = either(line_or_blank(), list(&line_or_blank()));
     match name {
         "paths" => (
             lines,
@@ -205,7 +219,7 @@ fn python() -> Value {
 
 fn platform() -> Value {
     let parts = form(
-        &with_variables("^[^/]+/[^/]+(/[^/]+)?$"),
+        &with_variables("^[^/]+/[^/]+(/[^/]+)?$|^[^!-~]*$"),
         "write OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64",
     );
     // Neither a number nor a truth value has a slash.
@@ -213,28 +227,23 @@ fn platform() -> Value {
     with(parts, more)
 }
 
-fn installer() -> Value {
-    let names = Installer::ALL.map(|installer| installer.to_string());
+/// One of some words, of which the first is the default.
+fn words(names: &[String]) -> Value {
     let message = format!("write {}", names.join(" or "));
     // The names alone are what an editor offers.
     json!({
         "type": ["string"],
         "anyOf": [{ "enum": names }, form(&trimmed(&names.join("|")), &message)],
-        "default": Installer::default().to_string(),
+        "default": names.first(),
     })
 }
 
 fn env() -> Value {
-    // Language servers resolve the merge key, but hold its name to the pattern as well.
     let name = form(
-        &with_variables("^([A-Za-z_][A-Za-z0-9_]*|<<)$"),
-        "use letters, digits and underscores, no digit first",
+        &with_variables(r#"^[^ \t\r\n="'$\\]+$"#),
+        "use letters, digits and underscores",
     );
-    mapping(
-        &name,
-        &OURS.map(|(name, _)| name),
-        &either(scalar(), nothing()),
-    )
+    mapping(&name, &OURS, &either(scalar(), nothing()))
 }
 
 /// An entry of `files` that names its destination.
@@ -243,10 +252,10 @@ fn entry() -> Value {
     with(mapping(&destination(), &[RESERVED], &line()), one)
 }
 
-/// A key that is a path in the workspace. `.` and `..` are left to the decoder, and so is an empty part.
+/// A key that is a path in the workspace. `.` and `..` are left to the decoder.
 fn destination() -> Value {
     form(
-        r"^[^/\n\r]([^\n\r]*[^/\n\r])?$",
+        r"^[^/\n\r][^\n\r]*$",
         "name a file or folder by a path relative to the workspace",
     )
 }
@@ -303,16 +312,18 @@ fn scalar() -> Value {
     json!({ "type": ["string", "number", "boolean"] })
 }
 
-/// Text that is not blank. Which characters beyond ASCII are blank is for the decoder to say.
-fn text() -> Value {
-    with(scalar(), form(r"[^ \t\r\n]", "this has to be some text"))
+/// Text in one line; others around it may be blank. Which characters beyond ASCII are blank is for the decoder to say.
+fn line() -> Value {
+    let one = form(&with_variables(LINE), "this has to be one line of text");
+    with(scalar(), one)
 }
 
-/// The same in one line; others around it may be blank.
-fn line() -> Value {
-    let pattern = r"^([^!-~]*[\r\n])?[^\r\n]*[^ \t\r\n][^\r\n]*([\r\n][^!-~]*)?$";
-    let one = form(&with_variables(pattern), "this has to be one line of text");
-    with(scalar(), one)
+const LINE: &str = r"^([^!-~]*[\r\n])?[^\r\n]*[^ \t\r\n][^\r\n]*([\r\n][^!-~]*)?$";
+
+/// The same, or blank text, which counts as none.
+fn line_or_blank() -> Value {
+    let pattern = with_variables(&format!("{LINE}|^[^!-~]*$"));
+    with(scalar(), form(&pattern, "this has to be one line of text"))
 }
 
 /// The key without a value.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::Span;
 
-use super::diagnostics::Problems;
+use super::diagnostics::{MAX_PROBLEMS, Problems};
 use super::node::{Node, Scalar, Value};
 
 /// The words of YAML 1.1 for the truth values, in any letter case.
@@ -22,6 +22,8 @@ pub(super) struct Decoder<'a, 'p> {
     pub(super) taken: HashMap<String, Span>,
     /// Settings of pip that uv has nothing like, and what messages call them.
     pub(super) not_for_uv: Vec<(Span, String)>,
+    /// What the user should know, though nothing is wrong.
+    pub(super) warnings: Vec<String>,
     /// The file is another program's: keys that are not known here are none of our business.
     foreign: bool,
 }
@@ -32,6 +34,7 @@ impl<'a, 'p> Decoder<'a, 'p> {
             problems,
             taken: HashMap::new(),
             not_for_uv: Vec::new(),
+            warnings: Vec::new(),
             foreign,
         }
     }
@@ -92,6 +95,15 @@ impl Decoder<'_, '_> {
         Some(text)
     }
 
+    /// The same, or nothing if the text is blank: what a variable of `%ENV{…}` stands for may be empty.
+    pub(super) fn line_or_blank<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        let scalar = self.scalar(node, what)?;
+        if scalar.text.trim().is_empty() {
+            return None;
+        }
+        self.line(node, what)
+    }
+
     /// A list; nothing counts as an empty one.
     pub(super) fn list<'n>(&mut self, node: &'n Node, what: &str) -> &'n [Node] {
         match &node.value {
@@ -126,20 +138,25 @@ impl Decoder<'_, '_> {
             .collect()
     }
 
-    /// A list of texts, or one text.
+    /// A list of texts, or one text; those that are blank are left out.
     pub(super) fn lines_or_line<'n>(
         &mut self,
         node: &'n Node,
         what: &str,
     ) -> Vec<(&'n Node, &'n str)> {
-        match &node.value {
-            Value::Scalar(scalar) if !scalar.null => self
-                .line(node, what)
-                .map(|text| (node, text))
-                .into_iter()
-                .collect(),
-            _ => self.lines(node, what),
-        }
+        let items: Vec<_> = match &node.value {
+            Value::Scalar(scalar) if !scalar.null => vec![(node, what.to_owned())],
+            _ => {
+                let items = self.list(node, what).iter().enumerate();
+                items
+                    .map(|(at, item)| (item, format!("{what}[{at}]")))
+                    .collect()
+            }
+        };
+        let items = items.into_iter();
+        items
+            .filter_map(|(item, what)| Some((item, self.line_or_blank(item, &what)?)))
+            .collect()
     }
 
     /// The pairs of a mapping; nothing counts as an empty one.
@@ -179,6 +196,29 @@ impl Decoder<'_, '_> {
         record
     }
 
+    /// The same, but a key that is not known is only worth a warning.
+    pub(super) fn lenient_record<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+    ) -> Vec<(&'n Node, &'n Node)> {
+        let mut record = Vec::new();
+        for (key, value) in self.mapping(node, what) {
+            if !known.contains(&key.key()) {
+                if self.warnings.len() < MAX_PROBLEMS {
+                    let (typed, hint) = (key.shown_key(), similar(key, known).1);
+                    self.warnings.push(format!(
+                        "unknown key `{typed}` in `{what}` is ignored: {hint}"
+                    ));
+                }
+            } else if !value.is_null() {
+                record.push((key, value));
+            }
+        }
+        record
+    }
+
     /// A truth value, in the words of YAML 1.1.
     pub(super) fn truth(&mut self, node: &Node, what: &str) -> Option<bool> {
         let scalar = self.scalar(node, what)?;
@@ -197,29 +237,33 @@ impl Decoder<'_, '_> {
         if self.problems.is_full() {
             return;
         }
-        let typed = key.shown_key();
-        let folded = typed.to_lowercase().replace('_', "-");
-        // The distance to a key of a megabyte is no use, and costs.
-        let comparable = |known: &&&str| folded.len() <= 2 * known.len();
-        let nearest = known
-            .iter()
-            .filter(comparable)
-            .map(|known| {
-                (
-                    strsim::damerau_levenshtein(&folded, &known.to_lowercase().replace('_', "-")),
-                    known,
-                )
-            })
-            .min_by_key(|(distance, _)| *distance)
-            .filter(|(distance, known)| *distance <= known.len().div_ceil(3));
-        let hint = match nearest {
-            Some((_, known)) => format!("did you mean `{known}`?"),
-            None => format!("the keys here are {}", quoted(known)),
-        };
+        let (is_near, hint) = similar(key, known);
         // A credential may stand where a key should.
-        let hidden = what.ends_with(".credentials") && nearest.is_none();
-        let typed = if hidden { "***" } else { typed };
+        let hidden = what.ends_with(".credentials") && !is_near;
+        let typed = if hidden { "***" } else { key.shown_key() };
         self.problem(key.span, format!("unknown key `{typed}`"), hint);
+    }
+}
+
+/// Whether a known key is near to one that is not known, and a hint that names it, or all of them.
+fn similar(key: &Node, known: &[&str]) -> (bool, String) {
+    let folded = key.shown_key().to_lowercase().replace('_', "-");
+    // The distance to a key of a megabyte is no use, and costs.
+    let comparable = |known: &&&str| folded.len() <= 2 * known.len();
+    let nearest = known
+        .iter()
+        .filter(comparable)
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&folded, &known.to_lowercase().replace('_', "-")),
+                known,
+            )
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(3));
+    match nearest {
+        Some((_, known)) => (true, format!("did you mean `{known}`?")),
+        None => (false, format!("the keys here are {}", quoted(known))),
     }
 }
 

@@ -147,10 +147,7 @@ impl Decoder<'_, '_> {
         let mut empty = true;
         for (name, value) in self.mapping(root, "the snapshot") {
             match name.key() {
-                "packages" => {
-                    let lines = self.lines(value, "packages").into_iter();
-                    snapshot.packages = lines.map(|(_, line)| line.to_owned()).collect();
-                }
+                "packages" => snapshot.packages = self.requirements(value, "packages"),
                 "repositories" => snapshot.repositories = self.repositories(value),
                 _ => continue,
             }
@@ -168,8 +165,9 @@ impl Decoder<'_, '_> {
 }
 
 impl BuildFile {
-    /// Adds what a snapshot says, in front. A repository that is in both counts once, as the build file has
-    /// it: credentials and the like are not a snapshot's.
+    /// Adds what a snapshot says. Its packages stay apart, so that `packages` can change their versions. A
+    /// repository that is in both counts once, as the build file has it: credentials and the like are not a
+    /// snapshot's.
     pub fn join(&mut self, snapshot: Snapshot) -> Result<(), SnapshotError> {
         let mut repositories = snapshot.repositories;
         for own in self.repositories.drain(..) {
@@ -187,7 +185,7 @@ impl BuildFile {
             }
         }
         self.repositories = repositories;
-        self.packages.splice(0..0, snapshot.packages);
+        self.snapshot_packages = snapshot.packages;
         self.masked_snapshot = Some(snapshot.masked);
         Ok(())
     }

@@ -16,14 +16,17 @@ use super::{INSTALLATION, RESERVED, make_directory};
 pub(super) struct Workspace {
     path: PathBuf,
     taken: Vec<(PathBuf, String)>,
+    /// Names that are not the user's, beside those in `installation`.
+    reserved: Vec<&'static str>,
 }
 
 impl Workspace {
     /// `path` is canonical and exists.
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, reserved: Vec<&'static str>) -> Self {
         Self {
             path,
             taken: Vec::new(),
+            reserved,
         }
     }
 
@@ -111,7 +114,8 @@ impl Workspace {
         let reserved = RESERVED
             .iter()
             .any(|name| relative == Path::new(INSTALLATION).join(name));
-        if reserved {
+        let mut own = self.reserved.iter();
+        if reserved || own.any(|name| relative == Path::new(name)) {
             Err(Problem::Reserved {
                 destination: relative,
             })

@@ -8,6 +8,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::jobs::in_workspace;
+use crate::buildfile::Layout;
 
 /// A pattern over paths of the workspace.
 #[derive(Debug)]
@@ -16,8 +17,8 @@ pub(super) struct Glob(Regex);
 impl Glob {
     /// Like `rglob`, a relative pattern holds in every directory; one that begins with the
     /// workspace's path holds there alone. `None` if it does not stay in the workspace.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let inner = in_workspace(text);
+    pub(super) fn parse(text: &str, layout: Layout) -> Option<Self> {
+        let inner = in_workspace(text, layout);
         let anchored = inner != text;
         let mut regex = String::from(if anchored { "(?s)^" } else { "(?s)^(?:.*/)?" });
         let names: Vec<&str> = inner

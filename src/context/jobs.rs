@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::buildfile::JobFiles;
+use crate::buildfile::{JobFiles, Layout};
 use crate::progress::Progress;
 
+use super::INSTALLATION;
 use super::destination::normalise;
 use super::error::Error;
 use super::glob::Glob;
-use super::{INSTALLATION, WORKSPACE};
 
 /// Makes a Python file a job, whatever its name.
 const MARKER: &[u8] = b"PYATS_JOBFILE";
@@ -33,13 +33,14 @@ const MARKER_BYTES: u64 = 1 << 20;
 /// Finds the jobs; paths are relative to `workspace`, which is canonical.
 pub(super) fn discover(
     jobfiles: &JobFiles,
+    layout: Layout,
     workspace: &Path,
     progress: &Progress,
 ) -> Result<BTreeSet<PathBuf>, Error> {
     let globs = jobfiles
         .globs
         .iter()
-        .map(|glob| Glob::parse(glob).ok_or_else(|| Error::Glob { glob: glob.clone() }));
+        .map(|glob| Glob::parse(glob, layout).ok_or_else(|| Error::Glob { glob: glob.clone() }));
     let globs = globs.collect::<Result<Vec<Glob>, Error>>()?;
     let mut jobs = BTreeSet::new();
 
@@ -68,7 +69,7 @@ pub(super) fn discover(
     }
 
     for path in &jobfiles.paths {
-        let found = normalise(Path::new(in_workspace(path)))
+        let found = normalise(Path::new(in_workspace(path, layout)))
             .filter(|relative| resolve(workspace, relative).is_some());
         if let Some(relative) = found {
             jobs.insert(relative);
@@ -85,7 +86,7 @@ pub(super) fn discover(
 ///
 /// Its reader is Python's `json`. Bytes that are not UTF-8 are written as the lone surrogates that
 /// Python keeps them as in paths (PEP 383), so that it can open the file.
-pub(super) fn json(jobs: &BTreeSet<PathBuf>) -> Option<String> {
+pub(super) fn json(jobs: &BTreeSet<PathBuf>, layout: Layout) -> Option<String> {
     let mut paths: Vec<&[u8]> = jobs
         .iter()
         .map(|path| path.as_os_str().as_bytes())
@@ -99,7 +100,7 @@ pub(super) fn json(jobs: &BTreeSet<PathBuf>) -> Option<String> {
         } else {
             ", "
         };
-        write!(json, "\"{WORKSPACE}/").unwrap_or_default();
+        write!(json, "\"{}/", layout.workspace()).unwrap_or_default();
         for chunk in path.utf8_chunks() {
             for unit in chunk.valid().encode_utf16() {
                 match u8::try_from(unit) {
@@ -118,15 +119,16 @@ pub(super) fn json(jobs: &BTreeSet<PathBuf>) -> Option<String> {
 }
 
 /// A path as the build file may write it, relative to the workspace if it lies there.
-pub(super) fn in_workspace(path: &str) -> &str {
-    ["${WORKSPACE}/", "$WORKSPACE/", "/workspace/"]
+pub(super) fn in_workspace(path: &str, layout: Layout) -> &str {
+    ["${WORKSPACE}/", "$WORKSPACE/"]
         .iter()
         .find_map(|prefix| path.strip_prefix(prefix))
+        .or_else(|| layout.in_workspace(path))
         .unwrap_or(path)
 }
 
 /// The file behind `relative`, if there is one in the workspace.
-fn resolve(workspace: &Path, relative: &Path) -> Option<PathBuf> {
+pub(super) fn resolve(workspace: &Path, relative: &Path) -> Option<PathBuf> {
     let path = fs::canonicalize(workspace.join(relative)).ok()?;
     (path.starts_with(workspace) && path.is_file()).then_some(path)
 }

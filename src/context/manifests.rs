@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde_json::{Map, Value, json};
 
-use crate::buildfile;
+use crate::buildfile::{self, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
 use super::error::Error;
-use super::{INSTALLATION, WORKSPACE, worktrees};
+use super::{INSTALLATION, worktrees};
 
 type Object = Map<String, Value>;
 
@@ -41,12 +41,14 @@ const DEVICE: [&str; 7] = [
 /// are any. Work trees that are found are added to `repositories`, by their paths in the image.
 pub(super) fn discover(
     workspace: &Path,
+    layout: Layout,
     repositories: &mut BTreeMap<String, Value>,
     progress: &Progress,
 ) -> Result<Option<String>, Error> {
     let (manifests, trees) = walk(workspace, progress)?;
     for tree in trees {
-        let Some(path) = in_image(&tree).filter(|path| !repositories.contains_key(path)) else {
+        let Some(path) = in_image(&tree, layout).filter(|path| !repositories.contains_key(path))
+        else {
             continue;
         };
         match worktrees::describe(workspace, &workspace.join(&tree), &path) {
@@ -59,7 +61,7 @@ pub(super) fn discover(
     let mut jobs = Vec::new();
     for manifest in manifests {
         progress.check()?;
-        match job(workspace, &manifest, repositories, progress) {
+        match job(workspace, layout, &manifest, repositories, progress) {
             Ok(job) => jobs.push(Value::Object(job)),
             Err(reason) => progress.warn(format!(
                 "the manifest `{}` is left out: {reason}",
@@ -116,11 +118,12 @@ fn walk(workspace: &Path, progress: &Progress) -> Result<(Vec<PathBuf>, Vec<Path
 /// What `manifest.json` says of one manifest, or why it says nothing.
 fn job(
     workspace: &Path,
+    layout: Layout,
     manifest: &Path,
     repositories: &BTreeMap<String, Value>,
     progress: &Progress,
 ) -> Result<Object, String> {
-    let file = in_image(manifest).ok_or("its path is not UTF-8")?;
+    let file = in_image(manifest, layout).ok_or("its path is not UTF-8")?;
     let Value::Object(mut job) = load(workspace, manifest)? else {
         return Err("it is not a mapping".to_owned());
     };
@@ -131,7 +134,7 @@ fn job(
     let kind = kind.ok_or("it has no `type`")?;
     let mut profiles = profiles(&mut job)?;
     for profile in &mut profiles {
-        look_up(workspace, manifest, profile, progress);
+        look_up(workspace, layout, manifest, profile, progress);
     }
     let profiles: Vec<Value> = profiles.into_iter().map(Value::Object).collect();
     for (key, value) in [
@@ -206,7 +209,13 @@ fn tags(object: &Object) -> Result<&[Value], String> {
 
 /// Adds to a profile what the files say that its arguments name: the devices of testbeds, and what brings
 /// them up.
-fn look_up(workspace: &Path, manifest: &Path, profile: &mut Object, progress: &Progress) {
+fn look_up(
+    workspace: &Path,
+    layout: Layout,
+    manifest: &Path,
+    profile: &mut Object,
+    progress: &Progress,
+) {
     let arguments = profile.get("arguments").and_then(Value::as_object);
     let named = |name: &str| arguments?.get(name)?.as_str().map(str::to_owned);
     let files =
@@ -216,7 +225,7 @@ fn look_up(workspace: &Path, manifest: &Path, profile: &mut Object, progress: &P
             continue;
         };
         // What a variable names is known when the job runs, and so is what lies elsewhere in the image.
-        let Some(path) = beside(manifest, &file) else {
+        let Some(path) = beside(manifest, &file, layout) else {
             continue;
         };
         match load(workspace, &path) {
@@ -231,12 +240,12 @@ fn look_up(workspace: &Path, manifest: &Path, profile: &mut Object, progress: &P
 }
 
 /// A path as a manifest writes it, relative to the workspace; `None` if it is meant to lie elsewhere.
-fn beside(manifest: &Path, file: &str) -> Option<PathBuf> {
+fn beside(manifest: &Path, file: &str, layout: Layout) -> Option<PathBuf> {
     if file.starts_with('$') {
         return None;
     }
     if file.starts_with('/') {
-        return Some(Path::new(file).strip_prefix(WORKSPACE).ok()?.to_owned());
+        return layout.in_workspace(file).map(PathBuf::from);
     }
     Some(manifest.parent()?.join(file))
 }
@@ -312,8 +321,8 @@ fn innermost<'a>(repositories: &'a BTreeMap<String, Value>, file: &str) -> Optio
 }
 
 /// What the image calls a path of the workspace.
-fn in_image(relative: &Path) -> Option<String> {
-    let path = Path::new(WORKSPACE).join(relative);
+fn in_image(relative: &Path, layout: Layout) -> Option<String> {
+    let path = Path::new(layout.workspace()).join(relative);
     Some(path.to_str()?.trim_end_matches('/').to_owned())
 }
 

@@ -1,4 +1,5 @@
-//! Stages the files of a build: `CONTEXT/image/{workspace,venv}` becomes `/workspace` and `/venv`.
+//! Stages the files of a build: `CONTEXT/image/{workspace,venv}` becomes `/workspace` and `/venv`, or
+//! `CONTEXT/image/pyats` becomes `/pyats`, as the [`Layout`] says.
 //!
 //! The one idea: what lies in the staged tree is what the image gets. Modes, links and names are
 //! the source's, whatever the umask says; owners and times are settled when the tree becomes a
@@ -14,7 +15,9 @@
 //! | `select/` | which files of the context COPY and ADD take |
 //! | `manifests.rs`, `worktrees.rs` | manifests of jobs, and git work trees that came with local files |
 //! | `pip.rs` | `requirements.txt`, `pip.conf`, and whether pip can see the workspace |
+//! | `clones.rs` | requirements that git brings |
 
+mod clones;
 mod destination;
 mod error;
 pub(crate) mod fetch;
@@ -39,7 +42,7 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use serde_json::{Value, json};
 
-use crate::buildfile::{BuildFile, Repository, Snapshot};
+use crate::buildfile::{BuildFile, Layout, Repository, Snapshot};
 use crate::progress::Progress;
 use crate::secret::{self, Secret};
 
@@ -47,31 +50,41 @@ use destination::Workspace;
 use fetch::Fetched;
 use local::Copier;
 
+pub use clones::Cloned;
 pub use error::{Error, Problem, RootProblem};
 pub use fetch::ssh::Options as SshOptions;
 pub use fetch::{Added, Again, Sources, add_file, add_repository};
+pub use local::copy_plainly;
 pub use root::ContextRoot;
 pub use select::{SelectError, Selected, Selection, resolve, select, select_all};
-
-/// What `$WORKSPACE` is in the image.
-const WORKSPACE: &str = "/workspace";
-
-/// What `$VIRTUAL_ENV` is in the image.
-const VIRTUAL_ENV: &str = "/venv";
 
 /// The folder of the workspace that holds the files of the build.
 const INSTALLATION: &str = "installation";
 
 /// Names in `installation` that are the tool's, now or in a build with repositories or a snapshot.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 9] = [
     "build.yaml",
+    DEFAULT_REQUIREMENTS,
     "entrypoint.sh",
     "jobfiles.txt",
     "manifest.json",
     "repos.json",
-    "requirements.txt",
+    REQUIREMENTS,
+    SNAPSHOT_REQUIREMENTS,
     "snapshot.yaml",
 ];
+
+/// The settings of pip, in the virtual environment.
+const PIP_CONF: &str = "pip.conf";
+
+/// What `packages` says, for pip.
+const REQUIREMENTS: &str = "requirements.txt";
+
+/// What the layout asks for, for pip.
+const DEFAULT_REQUIREMENTS: &str = "default-requirements.txt";
+
+/// What a snapshot says, for pip.
+const SNAPSHOT_REQUIREMENTS: &str = "snapshot-requirements.txt";
 
 /// The image's entrypoint: activates the virtual environment, enters the workspace, and becomes its
 /// arguments or a shell.
@@ -82,18 +95,33 @@ const ENTRYPOINT: &str = include_str!("entrypoint.sh");
 pub struct Context {
     /// The context's root, absolute. `image/` and `Dockerfile` lie in it.
     pub root: PathBuf,
+    /// The folder that paths of instructions are relative to.
+    pub copied_from: PathBuf,
     /// `pip.conf` as it is in the image, without credentials.
     pub pip_conf: Option<String>,
     /// `pip.conf` for the step alone, where it differs from the image's.
     pub secret_pip_conf: Option<Secret>,
-    /// `requirements.txt` for the step alone, where it differs from the image's.
-    pub secret_requirements: Option<Secret>,
-    /// The files of requirements that pip installs, one after the other, as paths in the image.
-    pub requirements: Vec<String>,
+    /// The files of requirements that pip installs, one after the other.
+    pub requirements: Vec<Requirements>,
+    /// Files that those include, where the step is to read something else than the image has.
+    pub included: Vec<Requirements>,
+    /// What git brought for them.
+    pub clones: Vec<Cloned>,
     /// Number of files and symlinks that `files` brought, for the summary.
     pub files: u64,
     /// Bytes in the staged files.
     pub bytes: u64,
+}
+
+/// A file of requirements. pip installs each in a run of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirements {
+    /// Where the image has it.
+    pub path: String,
+    /// Its text for the step alone, without credentials, where that is another one than the image's.
+    pub replaced: Option<String>,
+    /// The same with credentials, where it has some.
+    pub secret: Option<Secret>,
 }
 
 /// Whether a requirement, `pip.conf` or a `PIP_*` or `UV_*` variable of `env` (the image's environment, expanded)
@@ -112,7 +140,8 @@ pub fn pip_sees_workspace(buildfile: &BuildFile, env: &[(String, String)]) -> bo
     {
         return true;
     }
-    let requirements = pip::requirements(&buildfile.packages);
+    let lines = [&buildfile.snapshot_packages[..], &buildfile.packages].concat();
+    let requirements = pip::requirements(&lines, buildfile.layout);
     pip::sees_workspace(&requirements, buildfile.pip_config.as_deref(), env)
 }
 
@@ -127,29 +156,24 @@ pub fn join_snapshot(buildfile: &mut BuildFile) -> Result<(), Error> {
 
 /// Stages everything that `buildfile` names under `root`, which exists and holds no `image`.
 /// Directories of the tool's own, such as the store, are given as `leave_out`: they stay out of the
-/// image when a source holds them.
+/// image when a source holds them. What git brings for requirements is put into `clones`, which does not exist.
 pub fn stage(
     buildfile: &BuildFile,
     root: &Path,
     leave_out: &[&Path],
+    clones: &Path,
     sources: Sources<'_>,
     progress: &Progress,
 ) -> Result<Context, Error> {
-    let fetched = fetch::all(buildfile, sources, progress)?;
+    let fetched = fetch::all(&buildfile.repositories, &buildfile.files, sources, progress)?;
+    let layout = buildfile.layout;
     let part = progress.start("stage files");
     let root = fs::canonicalize(root).map_err(Error::Io)?;
     let image = root.join("image");
-    let installation = image.join("workspace").join(INSTALLATION);
-    for directory in [
-        &image,
-        &image.join("workspace"),
-        &image.join("venv"),
-        &installation,
-    ] {
-        make_directory(directory).map_err(Error::Io)?;
-    }
-
-    let mut workspace = Workspace::new(image.join("workspace"));
+    make_image(&image, layout).map_err(Error::Io)?;
+    let workspace = in_image(&image, layout.workspace());
+    let installation = workspace.join(INSTALLATION);
+    let mut workspace = Workspace::new(workspace, of_virtual_env(buildfile));
     let mut copier = Copier::new(&root, leave_out, progress, &part).map_err(Error::Io)?;
     for Repository {
         destination, name, ..
@@ -173,27 +197,35 @@ pub fn stage(
         )
         .map_err(|problem| Error::entry(&entry.name, problem))?;
     }
-    let jobs = jobs::discover(&buildfile.jobfiles, workspace.path(), progress)?;
+    let jobs = jobs::discover(&buildfile.jobfiles, layout, workspace.path(), progress)?;
     let mut repos = repos(buildfile, &fetched);
-    let manifest = manifests::discover(workspace.path(), &mut repos, progress)?;
+    let manifest = manifests::discover(workspace.path(), layout, &mut repos, progress)?;
 
-    let own_requirements = pip::requirements(&buildfile.packages);
-    let (shown_requirements, secret_requirements) = without_credentials(
-        &own_requirements,
-        ["packages", "requirements.txt"],
-        progress,
-    );
     let pip_conf = buildfile
         .pip_config
         .as_deref()
         .map(|text| without_credentials(text, ["pip-config", "pip.conf"], progress));
     let (pip_conf, secret_pip_conf) = pip_conf.unzip();
 
-    let mut texts = vec![
-        ("build.yaml", buildfile.masked.clone()),
-        ("requirements.txt", shown_requirements),
-    ];
-    texts.extend(jobs::json(&jobs).map(|text| ("jobfiles.txt", text)));
+    let mut texts = vec![("build.yaml", buildfile.masked.clone())];
+    let mut requirements = Vec::new();
+    for (key, name, text) in own_requirements(buildfile) {
+        if name == REQUIREMENTS {
+            requirements.extend(repository_requirements(buildfile, &image, progress));
+        }
+        let (shown, secret) = without_credentials(&text, [key, name], progress);
+        if !shown.is_empty() {
+            requirements.push(Requirements {
+                path: layout.installation(name),
+                replaced: None,
+                secret,
+            });
+        }
+        if name == REQUIREMENTS || !shown.is_empty() {
+            texts.push((name, shown));
+        }
+    }
+    texts.extend(jobs::json(&jobs, layout).map(|text| ("jobfiles.txt", text)));
     texts.extend(
         buildfile
             .masked_snapshot
@@ -207,9 +239,11 @@ pub fn stage(
     for (name, text) in texts {
         write_file(&installation.join(name), &text, 0o644).map_err(Error::Io)?;
     }
-    write_file(&installation.join("entrypoint.sh"), ENTRYPOINT, 0o755).map_err(Error::Io)?;
+    let entrypoint = entrypoint(layout);
+    write_file(&installation.join("entrypoint.sh"), &entrypoint, 0o755).map_err(Error::Io)?;
     if let Some(text) = &pip_conf {
-        write_file(&image.join("venv/pip.conf"), text, 0o644).map_err(Error::Io)?;
+        let path = in_image(&image, layout.virtual_env()).join(PIP_CONF);
+        write_file(&path, text, 0o644).map_err(Error::Io)?;
     }
 
     let (files, bytes) = copier.complete().map_err(Error::Io)?;
@@ -218,20 +252,88 @@ pub fn stage(
     } else {
         format!("{files} files")
     });
-    let mut requirements = repository_requirements(buildfile, &image, progress);
-    if !own_requirements.is_empty() {
-        requirements.push(format!("{WORKSPACE}/{INSTALLATION}/requirements.txt"));
-    }
     fetched.complete().map_err(Error::Store)?;
+    let (included, clones) =
+        clones::provide(&mut requirements, layout, &image, clones, sources, progress)?;
     Ok(Context {
+        copied_from: copied_from(&root, workspace.path(), layout),
         root,
+        included,
+        clones,
         pip_conf,
         secret_pip_conf: secret_pip_conf.flatten(),
-        secret_requirements,
         requirements,
         files,
         bytes,
     })
+}
+
+/// The directories that every staged image has, and the link.
+fn make_image(image: &Path, layout: Layout) -> io::Result<()> {
+    make_directory(image)?;
+    make_directory(&in_image(image, layout.workspace()))?;
+    make_directory(&in_image(image, layout.workspace()).join(INSTALLATION))?;
+    if layout.virtual_env() != layout.workspace() {
+        make_directory(&in_image(image, layout.virtual_env()))?;
+    }
+    if let Some((link, target)) = layout.link() {
+        fs_err::os::unix::fs::symlink(target, in_image(image, link))?;
+    }
+    Ok(())
+}
+
+/// The folder that paths of instructions are relative to.
+fn copied_from(root: &Path, workspace: &Path, layout: Layout) -> PathBuf {
+    match layout {
+        Layout::Split => root.to_owned(),
+        Layout::Pyats => workspace.to_owned(),
+    }
+}
+
+/// Names in the workspace that are the virtual environment's.
+fn of_virtual_env(buildfile: &BuildFile) -> Vec<&'static str> {
+    if buildfile.layout.workspace() != buildfile.layout.virtual_env() {
+        return Vec::new();
+    }
+    let pip_conf = buildfile.pip_config.as_ref().map(|_| PIP_CONF);
+    ["lib64", "pyvenv.cfg"]
+        .into_iter()
+        .chain(pip_conf)
+        .collect()
+}
+
+/// Where an absolute path of the image is staged.
+fn in_image(image: &Path, path: &str) -> PathBuf {
+    image.join(path.trim_start_matches('/'))
+}
+
+/// The entrypoint, which also works where its variables were taken away.
+fn entrypoint(layout: Layout) -> String {
+    let mut text = ENTRYPOINT.to_owned();
+    for (split, own) in Layout::Split.variables().iter().zip(layout.variables()) {
+        text = text.replace(&format!(":={}}}", split.1), &format!(":={}}}", own.1));
+    }
+    text
+}
+
+/// The files of requirements that are the tool's own, in the order in which pip installs them: the key that
+/// each comes from, its name, and its text.
+fn own_requirements(buildfile: &BuildFile) -> [(&'static str, &'static str, String); 3] {
+    let layout = buildfile.layout;
+    let text = |lines: &[String]| pip::requirements(lines, layout);
+    [
+        (
+            "layout",
+            DEFAULT_REQUIREMENTS,
+            pip::requirements(layout.packages(), layout),
+        ),
+        (
+            "snapshot",
+            SNAPSHOT_REQUIREMENTS,
+            text(&buildfile.snapshot_packages),
+        ),
+        ("packages", REQUIREMENTS, text(&buildfile.packages)),
+    ]
 }
 
 /// `text` as the image keeps it, and as it is if that differs. `names` are what a warning calls the key, and
@@ -255,28 +357,40 @@ fn repos(buildfile: &BuildFile, fetched: &Fetched) -> BTreeMap<String, Value> {
     let repositories = buildfile.repositories.iter();
     repositories
         .filter_map(|repository| {
-            let path = format!("{WORKSPACE}/{}", repository.destination);
+            let path = format!(
+                "{}/{}",
+                buildfile.layout.workspace(),
+                repository.destination
+            );
             let mut facts = fetched.validator(&repository.name)?.clone();
             facts["path"] = Value::String(path.clone());
+            if let Value::Object(facts) = &mut facts {
+                facts.remove(fetch::git::FROM);
+            }
             Some((path, facts))
         })
         .collect()
 }
 
-/// The `requirements.txt` of the repositories that ask for it, as paths in the image.
+/// The `requirements.txt` of the repositories that ask for it.
 fn repository_requirements(
     buildfile: &BuildFile,
     image: &Path,
     progress: &Progress,
-) -> Vec<String> {
+) -> Vec<Requirements> {
     let mut found = Vec::new();
     for repository in &buildfile.repositories {
-        let path = format!("{WORKSPACE}/{}/requirements.txt", repository.destination);
+        let folder = &repository.destination;
+        let path = format!("{}/{folder}/requirements.txt", buildfile.layout.workspace());
         if !repository.requirements {
             continue;
         }
         if fs::symlink_metadata(image.join(&path[1..])).is_ok() {
-            found.push(path);
+            found.push(Requirements {
+                path,
+                replaced: None,
+                secret: None,
+            });
         } else {
             progress.warn(format!(
                 "`{}` asks for its requirements, but has no `requirements.txt`",

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use super::{VIRTUAL_ENV, WORKSPACE};
+use crate::buildfile::Layout;
 
 /// Either form of the variables that hold the image's two directories.
 static DIRECTORY: LazyLock<Regex> = LazyLock::new(|| {
@@ -56,19 +56,19 @@ const ARCHIVES: [&str; 13] = [
 
 /// The text of `requirements.txt`. `$WORKSPACE` and `$VIRTUAL_ENV` are replaced in both of their
 /// forms, since pip knows only the one with braces; other variables are left to pip.
-pub(super) fn requirements(packages: &[String]) -> String {
+pub(super) fn requirements<T: AsRef<str>>(packages: &[T], layout: Layout) -> String {
     let mut text = String::new();
     for package in packages {
-        let package = package.trim_end();
+        let package = package.as_ref().trim_end();
         text.push_str(&DIRECTORY.replace_all(package, |found: &Captures<'_>| {
             let name = found
                 .get(1)
                 .or_else(|| found.get(2))
                 .map_or("", |name| name.as_str());
             if name == "WORKSPACE" {
-                WORKSPACE
+                layout.workspace()
             } else {
-                VIRTUAL_ENV
+                layout.virtual_env()
             }
         }));
         text.push('\n');
@@ -151,7 +151,11 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 fn is_in_workspace(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
-    if word.contains("WORKSPACE") || word.contains(WORKSPACE) || lower.contains("file:") {
+    if word.contains("WORKSPACE")
+        || word.contains(Layout::Split.workspace())
+        || word.starts_with(Layout::Pyats.workspace())
+        || lower.contains("file:")
+    {
         return true;
     }
     if is_remote(word) {

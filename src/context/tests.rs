@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
 
-use crate::buildfile::{BuildFile, FileEntry, Source};
+use crate::buildfile::{BuildFile, FileEntry, Layout, Source};
 use crate::net;
 use crate::progress::{Event, Progress};
 
@@ -95,7 +95,8 @@ impl Build {
             again: Again::Ask,
         };
         let own = self.directory.path().join("store");
-        super::stage(&self.file, root, &[&own], sources, progress)
+        let clones = self.directory.path().join("git");
+        super::stage(&self.file, root, &[&own], &clones, sources, progress)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -180,7 +181,7 @@ fn installation_holds_what_the_specification_says() {
         context.secret_pip_conf.unwrap().reveal(),
         "[global]\nindex-url = https://a:b@pypi.example.com/simple\n"
     );
-    assert_eq!(context.secret_requirements, None);
+    assert_eq!(context.requirements[0].secret, None);
     assert!(pip_sees_workspace(&build.file, &[]));
     let warnings = build.warnings();
     assert_eq!(warnings.len(), 1);
@@ -249,7 +250,7 @@ fn credentials_of_requirements_go_to_pip_alone() {
     build.file.packages = vec![
         "--extra-index-url https://user:s3cret@pypi.example.com/simple".to_owned(),
         "a @ https://${USER}:${TOKEN}@example.com/a.whl".to_owned(),
-        "b @ git+ssh://git@example.com/b.git".to_owned(),
+        "b @ git+ssh://git@${HOST}/b.git".to_owned(),
     ];
     let context = build.stage().unwrap();
     let shown = fs::read_to_string(build.image("workspace/installation/requirements.txt")).unwrap();
@@ -257,9 +258,9 @@ fn credentials_of_requirements_go_to_pip_alone() {
         shown,
         "--extra-index-url https://pypi.example.com/simple\n\
          a @ https://${USER}:${TOKEN}@example.com/a.whl\n\
-         b @ git+ssh://git@example.com/b.git\n"
+         b @ git+ssh://git@${HOST}/b.git\n"
     );
-    let secret = context.secret_requirements.unwrap();
+    let secret = context.requirements[0].secret.as_ref().unwrap();
     assert_eq!(
         secret.reveal(),
         shown.replace("//pypi", "//user:s3cret@pypi")
@@ -283,7 +284,7 @@ fn a_build_that_is_told_to_stop_stops() {
 #[test]
 fn pip_sees_the_workspace_where_something_may_lie_in_it() {
     use super::pip::{requirements, sees_workspace};
-    let line = |line: &str| sees_workspace(&requirements(&[line.to_owned()]), None, &[]);
+    let line = |line: &str| sees_workspace(&requirements(&[line], Layout::Split), None, &[]);
     for seen in [
         "$WORKSPACE/x.whl",
         "${WORKSPACE}/x.whl",
@@ -385,7 +386,7 @@ fn pip_sees_the_workspace_where_something_may_lie_in_it() {
 
 #[test]
 fn directories_in_requirements_are_replaced_in_both_forms() {
-    let replaced = |text: &str| super::pip::requirements(&[text.to_owned()]);
+    let replaced = |text: &str| super::pip::requirements(&[text], Layout::Split);
     assert_eq!(replaced("${WORKSPACE}/a.whl"), "/workspace/a.whl\n");
     assert_eq!(
         replaced("a @ file://$WORKSPACE/a.whl\n"),

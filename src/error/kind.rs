@@ -160,6 +160,7 @@ fn of_rootfs(error: &rootfs::Error) -> Kind {
 fn of_step(error: &step::Error) -> Kind {
     match error {
         step::Error::Failed { .. } => Kind::Step,
+        step::Error::NoShell => Kind::Base,
         step::Error::Sandbox { source, .. } => of_runner(source),
         step::Error::Tree(source) => of_rootfs(source),
         step::Error::Cancelled(_) | step::Error::Key(cache::Error::Cancelled(_)) => {

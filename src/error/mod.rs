@@ -198,8 +198,8 @@ impl InstructionError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
-    /// `SOURCE_DATE_EPOCH` is not a number.
-    #[error("`SOURCE_DATE_EPOCH` is `{0}`, which is not a number of seconds")]
+    /// `SOURCE_DATE_EPOCH` is not a number, or too large a one.
+    #[error("`SOURCE_DATE_EPOCH` is `{0}`, which is not a number of seconds up to the year 9999")]
     SourceDateEpoch(String),
     /// A tag that is no reference.
     #[error("`{tag}` is not a valid tag: {problem}")]

@@ -8,12 +8,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::slice;
 
-use super::{Step, argv, compiling, settle};
-use crate::buildfile::{Installer, UV_SETTINGS};
+use serde_json::{Value, json};
+
+use super::{Step, argv, compiling, python, settle};
+use crate::buildfile::{Installer, Layout, UV_SETTINGS};
+use crate::context::Cloned;
 use crate::store;
 
 const RUN_PIP: &str = include_str!("pip.py");
 const RUN_UV: &str = include_str!("uv.py");
+const CLONES: &str = include_str!("clones.py");
 
 /// The uv that installs packages. Another one makes other keys, and so other steps.
 pub(super) const UV: &str = "0.13.9";
@@ -34,28 +38,37 @@ const UV_WHEELS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Installs the packages of files of requirements, one after the other.
+/// Installs the packages of files of requirements, one after the other. `clones` are what git brought for them.
 #[must_use]
-pub fn packages(installer: Installer, requirements: &[String], settled: i64) -> Step {
+pub fn packages(
+    installer: Installer,
+    requirements: &[String],
+    clones: &[Cloned],
+    settled: i64,
+    layout: Layout,
+) -> Step {
+    let workspace = layout.workspace();
     // Bytecode is compiled by `settle`, on all cores; a cache in the image would only make the layer larger.
     // The words behind a script are for people, and for it.
     let words = match installer {
         Installer::Pip => [
-            argv(&["-c", &compiling(settled, RUN_PIP)]),
+            python(&run_pip(settled, workspace), layout),
             argv(&["pip", "install", "--no-compile", NO_CACHE, "-r"]),
         ],
         Installer::Uv => [
-            argv(&["-c", &run_uv()]),
+            python(&run_uv(workspace), layout),
             argv(&["uv", "pip", "install", "-r"]),
         ],
     }
     .concat();
-    let install = |file: &String| {
-        let python = argv(&["/venv/bin/python"]);
-        [&python, &words, slice::from_ref(file)].concat()
-    };
+    let install = |file: &String| [&words, slice::from_ref(file)].concat();
     let mut commands: Vec<_> = requirements.iter().map(install).collect();
-    commands.push(settle(settled));
+    if !clones.is_empty() {
+        let script = |function: &str| format!("{}{CLONES}\n\n{function}()\n", constant(clones));
+        commands.insert(0, python(&script("place"), layout));
+        commands.push(python(&script("record"), layout));
+    }
+    commands.push(settle(settled, layout));
     let name = match installer {
         Installer::Pip => "pip",
         Installer::Uv => "uv pip",
@@ -73,8 +86,27 @@ pub fn packages(installer: Installer, requirements: &[String], settled: i64) -> 
     }
 }
 
-/// The script that gets uv and runs it, behind the constants that it reads.
-fn run_uv() -> String {
+/// What `clones.py` reads: a list that holds nothing but texts, which as JSON is Python as well.
+fn constant(clones: &[Cloned]) -> String {
+    let clones = clones.iter().map(|clone| {
+        json!({
+            "place": clone.place,
+            "editable": clone.editable.as_deref().unwrap_or_default(),
+            "url": clone.url,
+            "commit": clone.commit,
+            "revision": clone.revision.as_deref().unwrap_or_default(),
+        })
+    });
+    format!("CLONES = {}\n", clones.collect::<Value>())
+}
+
+/// The script that runs pip in the workspace.
+fn run_pip(settled: i64, workspace: &str) -> String {
+    format!("WORKSPACE = '{workspace}'\n{}", compiling(settled, RUN_PIP))
+}
+
+/// The script that gets uv and runs it in the workspace, behind the constants that it reads.
+fn run_uv(workspace: &str) -> String {
     let wheels = UV_WHEELS.map(|(wheel, _)| wheel);
     let programs = UV_WHEELS.map(|(_, program)| program);
     let settings: BTreeMap<_, _> = UV_SETTINGS.into_iter().collect();
@@ -84,6 +116,7 @@ fn run_uv() -> String {
         ("WHEELS", store::json(&wheels)),
         ("PROGRAMS", store::json(&programs)),
         ("SETTINGS", store::json(&settings)),
+        ("WORKSPACE", store::json(&workspace)),
     ];
     let line =
         |(name, json): (&str, Vec<u8>)| format!("{name} = {}\n", String::from_utf8_lossy(&json));
@@ -153,7 +186,6 @@ mod tests {
     use std::process::Command;
 
     use fs_err as fs;
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -166,7 +198,7 @@ mod tests {
             path
         };
         let requirements = write("requirements.txt", requirements);
-        let script = run_uv();
+        let script = run_uv("/");
         let script = script.strip_suffix("\nmain()\n").unwrap().to_owned()
             + "\nimport json\nfrom pip._internal.utils import appdirs\nappdirs.site_config_dirs = lambda name: []\nfound = {}\ntold = tell(settings(sys.argv[1]), found)\nprint(json.dumps([told, found]))\n";
         let output = Command::new(python)
@@ -321,7 +353,7 @@ stop(group)
                 &["-m", "venv", "--clear", venv.to_str().unwrap()],
             );
             run(&python, &["-c", WHEEL, wheel]);
-            let script = compiling(0, RUN_PIP);
+            let script = run_pip(0, "/");
             let mut compiled = BTreeSet::new();
             if compile_ahead {
                 let (functions, _) = script.split_once("\ndel sys.argv[0]\n").unwrap();

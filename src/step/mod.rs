@@ -20,19 +20,13 @@ use std::sync::LazyLock;
 use fs_err as fs;
 use regex::Regex;
 
+use crate::buildfile::Layout;
 use crate::cache::{self, Key};
 use crate::digest::Digest;
 use crate::progress::Progress;
 use crate::runner::{Mount, Outcome, Placement, Tmpfs};
 use crate::secret::{self, Secret};
 use crate::{layer, net, progress, rootfs, runner, store};
-
-/// Where the workspace is in the image.
-pub const WORKSPACE: &str = "/workspace";
-/// Where the virtual environment is in the image.
-pub const VIRTUAL_ENV: &str = "/venv";
-/// Where the requirements are in the image.
-pub const REQUIREMENTS: &str = "/workspace/installation/requirements.txt";
 
 const INSTALL_PACKAGES: &str = include_str!("packages.sh");
 const BYTECODE: &str = include_str!("bytecode.py");
@@ -199,6 +193,9 @@ pub enum Error {
         /// What the runner says.
         source: runner::Error,
     },
+    /// Nothing can run the entrypoint.
+    #[error("the image has no shell at `/bin/sh`, and its entrypoint needs one")]
+    NoShell,
     /// A helper process failed.
     #[error(transparent)]
     Tree(#[from] rootfs::Error),
@@ -218,6 +215,8 @@ pub enum Error {
     #[error(transparent)]
     Cancelled(#[from] progress::Cancelled),
 }
+
+const NEED_SHELL: &str = "use a base that has a shell, or copy one to `/bin/sh` in `cmds.pre`";
 
 /// The step of a command, unless it is known by that command.
 fn of(step: &str, command: &str) -> String {
@@ -286,6 +285,17 @@ impl Error {
             Self::Failed { outcome: Outcome::Signalled(9), .. } => {
                 Some("it may have run out of memory".to_owned())
             }
+            Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("Cannot find command 'git'")) => Some(
+                "git is not in the image; requirements that begin with `git+https://` or `git+ssh://` need none, and for \
+                 others there is the package `git` of `system-packages`"
+                    .to_owned(),
+            ),
+            Self::Failed { outcome: Outcome::Exited(126 | 127), tail, .. }
+                if tail.iter().any(|line| line.starts_with("`/bin/sh` does not") || line.starts_with("`sh` was not")) =>
+            {
+                Some(NEED_SHELL.to_owned())
+            }
+            Self::NoShell => Some(NEED_SHELL.to_owned()),
             Self::Sandbox { source, .. } => source.hint(),
             Self::Tree(source) => source.hint(),
             Self::Layer(source) => source.hint(),
@@ -298,16 +308,12 @@ impl Error {
 /// The name of the step that installs Debian packages.
 pub const SYSTEM_PACKAGES: &str = "system packages";
 
-/// The Debian packages of an image that asks for none by name: what a job reaches its devices with, and an
-/// init.
-pub const USUAL_PACKAGES: [&str; 4] = ["iputils-ping", "openssh-client", "telnet", "tini"];
-
-/// Installs Debian packages. `None` stands for [`USUAL_PACKAGES`]; those of them that the base's suite
-/// lacks are left out.
+/// Installs Debian packages. `None` stands for those of the [layout](Layout::system_packages); those of them
+/// that the base's suite lacks are left out.
 #[must_use]
-pub fn system_packages(names: Option<&[String]>) -> Step {
+pub fn system_packages(names: Option<&[String]>, layout: Layout) -> Step {
     let asked = if names.is_some() { "named" } else { "usual" };
-    let names = names.map_or_else(|| argv(&USUAL_PACKAGES), <[String]>::to_vec);
+    let names = names.map_or_else(|| argv(layout.system_packages()), <[String]>::to_vec);
     Step {
         name: SYSTEM_PACKAGES,
         created_by: format!(
@@ -328,27 +334,34 @@ pub fn system_packages(names: Option<&[String]>) -> Step {
 
 /// Makes the virtual environment. Sources get the time `settled`, in seconds since 1970.
 #[must_use]
-pub fn virtual_environment(settled: i64) -> Step {
+pub fn virtual_environment(settled: i64, layout: Layout) -> Step {
+    let place = layout.virtual_env();
     Step {
         name: "virtual environment",
-        created_by: format!("python3 -m venv {VIRTUAL_ENV}"),
+        created_by: format!("python3 -m venv {place}"),
         commands: vec![
-            argv(&["python3", "-m", "venv", "--without-pip", VIRTUAL_ENV]),
-            argv(&["/venv/bin/python", "-c", INSTALL_PIP]),
-            settle(settled),
+            argv(&["python3", "-m", "venv", "--without-pip", place]),
+            python(INSTALL_PIP, layout),
+            settle(settled, layout),
         ],
         emulate: false,
     }
 }
 
 /// Settles the times of the sources in the virtual environment, and compiles them.
-fn settle(settled: i64) -> Vec<String> {
-    argv(&["/venv/bin/python", "-c", &compiling(settled, "settle()\n")])
+fn settle(settled: i64, layout: Layout) -> Vec<String> {
+    python(&compiling(settled, "settle()\n"), layout)
 }
 
 /// A script that can compile, see `bytecode.py`.
 fn compiling(settled: i64, script: &str) -> String {
     format!("SETTLED = {settled}\nUV_CACHE = '{UV_CACHE}'\n{BYTECODE}\n\n{script}")
+}
+
+/// A script, run by the Python of the virtual environment.
+fn python(script: &str, layout: Layout) -> Vec<String> {
+    let program = format!("{}/bin/python", layout.virtual_env());
+    argv(&[&program, "-c", script])
 }
 
 fn argv(words: &[&str]) -> Vec<String> {
@@ -470,7 +483,7 @@ pub(crate) fn lines_to_hide(text: &str) -> impl Iterator<Item = Secret> {
 fn left_out(line: &str) -> Option<String> {
     let (name, suite) = line.strip_prefix("left out: ")?.split_once(" is not in ")?;
     let is_suite = suite.len() < 20 && suite.bytes().all(|byte| byte.is_ascii_lowercase());
-    (USUAL_PACKAGES.contains(&name) && is_suite)
+    (Layout::is_default_package(name) && is_suite)
         .then(|| format!("the package `{name}` is not in {suite}, and is left out"))
 }
 

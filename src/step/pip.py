@@ -68,6 +68,9 @@ def stop(group):
 
 del sys.argv[0]
 group = start()
+# Relative paths in requirements are relative to the workspace, whose modules are none of pip's.
+sys.path[:] = filter(None, sys.path)
+os.chdir(WORKSPACE)
 try:
     runpy.run_module("pip", run_name="__main__", alter_sys=True)
 finally:

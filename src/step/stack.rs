@@ -4,9 +4,12 @@
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{
     Counts, Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
@@ -399,13 +402,7 @@ impl<'a> Stack<'a> {
             TreeKind::Overlay(lower) => lower.as_slice(),
             TreeKind::InPlace(root) => std::slice::from_ref(root),
         };
-        let is_program = |path: &&&str| {
-            // What lies in the topmost tree counts; a mark of a deletion there is no program.
-            let found = trees.iter().find_map(|tree| find(tree, path));
-            found.is_some_and(|stat| {
-                FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o111 != 0
-            })
-        };
+        let is_program = |path: &&&str| is_program(trees, Path::new(path));
         let found = paths.iter().find(is_program).map(|path| (*path).to_owned());
         let entry = Entry::new("programs").with_answer(found.as_deref().unwrap_or_default());
         cache.remember(&key, &entry, self.inputs.progress)?;
@@ -493,10 +490,61 @@ impl<'a> Stack<'a> {
     }
 }
 
-/// What lies at `path` in the tree at `root`; links count, as long as they stay in it.
-fn find(root: &Path, path: &str) -> Option<Stat> {
+/// As many links as the kernel follows.
+const MAX_LINKS: u32 = 40;
+
+/// Whether an executable file is at `path` in a stack of trees, topmost first, as a process in it would find it.
+fn is_program(trees: &[PathBuf], path: &Path) -> bool {
+    let steps = |path: &Path| {
+        let steps = path
+            .components()
+            .rev()
+            .map(|step| step.as_os_str().to_owned());
+        steps.collect::<Vec<_>>()
+    };
+    let mut rest = steps(path);
+    let mut at = PathBuf::new();
+    let mut links = 0;
+    while let Some(step) = rest.pop() {
+        match step.to_str() {
+            Some("/") => at.clear(),
+            Some("..") => drop(at.pop()),
+            Some(".") => {}
+            _ => at.push(step),
+        }
+        let Some(found) = look_up(trees, &at) else {
+            return false;
+        };
+        let Ok(stat) = rustix::fs::fstat(&found) else {
+            return false;
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink if links < MAX_LINKS => {
+                links += 1;
+                let Ok(target) = rustix::fs::readlinkat(&found, "", Vec::new()) else {
+                    return false;
+                };
+                at.pop();
+                rest.extend(steps(Path::new(&OsString::from_vec(target.into_bytes()))));
+            }
+            FileType::RegularFile if rest.is_empty() => return stat.st_mode & 0o111 != 0,
+            FileType::Directory => {}
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// What lies at `path` in a stack of trees; a mark of a deletion hides what lies below it.
+fn look_up(trees: &[PathBuf], path: &Path) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
-    let found = crate::confined::open(&root, Path::new(path), flags).ok()?;
-    rustix::fs::fstat(found).ok()
+    for tree in trees {
+        let root = rustix::fs::open(tree, flags, Mode::empty()).ok()?;
+        match crate::confined::open(&root, path, flags | OFlags::NOFOLLOW) {
+            Ok(found) => return Some(found),
+            Err(Errno::NOENT) => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }

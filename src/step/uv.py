@@ -150,7 +150,8 @@ def main():
         arguments += ["--config-file", configuration, "--no-progress", "--color", "never", "--link-mode", "copy"]
         # pip takes the best of all indexes, and not that of the first index which knows the name.
         arguments += ["--index-strategy", "unsafe-best-match", "--python", sys.executable]
-        status = subprocess.call([program] + sys.argv[2:] + arguments, env=environment)
+        # Relative paths in requirements are relative to the workspace.
+        status = subprocess.call([program] + sys.argv[2:] + arguments, env=environment, cwd=WORKSPACE)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if os.path.exists(os.path.join(sys.prefix, ".lock")):

@@ -43,6 +43,11 @@ fn every_name_of_a_commit() {
             (&suite.first, &suite.first, &[]),
             (&suite.tip, &suite.tip, &["main"]),
             (&suite.first[..9], &suite.first, &[]),
+            ("HEAD~1", &suite.second, &[]),
+            ("@^^", &suite.first, &[]),
+            ("v1^{}~2", &suite.first, &[]),
+            ("v1^0", &suite.tip, &["main"]),
+            (&format!("{}~1", &suite.dev[..7]), &suite.second, &[]),
             (&suite.dev[..7], &suite.dev, &[]),
         ] {
             let entry = format!("  suite: {{url: '{url}', commit_id: '{name}'}}\n");
@@ -80,6 +85,8 @@ fn names_that_are_wrong() {
             (missing, &[missing, "hint:"]),
             ("abcdef01", &["`abcdef01`", "hint:"]),
             ("file", &["is not a commit"]),
+            ("HEAD~9", &["`HEAD~9`"]),
+            ("v1^2", &["`v1^2`"]),
             ("refs/heads/none", &["`refs/heads/none`"]),
         ] {
             let entry = format!("  suite: {{url: '{url}', commit_id: '{commit}'}}\n");
@@ -104,6 +111,8 @@ fn names_that_are_wrong() {
     let entry = format!("  suite: {{url: '{local}', commit_id: 'abcdef01'}}\n");
     refused(&bench, &entry, FAILED, &["`abcdef01`"]);
     let entry = format!("  suite: {{url: '{local}', commit_id: '../x'}}\n");
+    refused(&bench, &entry, USAGE, &["commit_id"]);
+    let entry = format!("  suite: {{url: '{local}', commit_id: '~1'}}\n");
     refused(&bench, &entry, USAGE, &["commit_id"]);
     // Somebody who listens and says something else, and nobody at all.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");

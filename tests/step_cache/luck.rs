@@ -163,8 +163,14 @@ fn a_clock_that_was_set_back() {
         if let Some((head, tail)) = text.split_once("\"at\":")
             && !text.contains("\"created\"")
         {
-            let seconds: u64 = tail.trim_end_matches(['}', '\n']).parse().expect("seconds");
-            fs::write(&path, format!("{head}\"at\":{}}}", seconds + 365 * 86_400)).expect("ours");
+            let end = tail.find([',', '}']).expect("an object ends");
+            let (seconds, rest) = tail.split_at(end);
+            let seconds: u64 = seconds.parse().expect("seconds");
+            fs::write(
+                &path,
+                format!("{head}\"at\":{}{rest}", seconds + 365 * 86_400),
+            )
+            .expect("ours");
         }
         let file = fs::File::options().write(true).open(&path).expect("ours");
         file.set_modified(later).expect("ours");

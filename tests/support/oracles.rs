@@ -91,9 +91,14 @@ pub(crate) fn run_bundle(bench: &Bench, bundle: &Path, command: &[&str]) -> Opti
     ))
 }
 
-/// Builds a kept context's `Dockerfile` with Buildah, as root, and returns the layout and what it says;
-/// its tag is `latest`. `None` (and the test is skipped) where Buildah cannot be used.
-pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option<(PathBuf, Image)> {
+/// Builds a kept context's `Dockerfile` with Buildah, as root, from the folder `root` of that context, and returns
+/// the layout and what it says; its tag is `latest`. `None` (and the test is skipped) where Buildah cannot be used.
+pub(crate) fn buildah_build(
+    bench: &Bench,
+    context: &Path,
+    root: &str,
+    name: &str,
+) -> Option<(PathBuf, Image)> {
     if bench.user() != User::Root || !have(&["buildah"]) {
         return None;
     }
@@ -131,7 +136,7 @@ pub(crate) fn buildah_build(bench: &Bench, context: &Path, name: &str) -> Option
     let file = bench.root().join("Dockerfile");
     fs::write(&file, dockerfile).expect("the bench can be written");
     build.arg("--file").arg(file);
-    succeed(build.args(["--tag", name]).arg(context));
+    succeed(build.args(["--tag", name]).arg(context.join(root)));
     let layout = bench.path(name);
     succeed(
         buildah()

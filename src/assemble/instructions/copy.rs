@@ -9,7 +9,7 @@ use fs_err as fs;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Instructor, copy_plainly, mount};
+use super::{Instructor, mount};
 use crate::context;
 use crate::dockerfile::{self, Source};
 use crate::error::{Error, InstructionError};
@@ -134,7 +134,7 @@ impl Instructor<'_> {
         let found = found.ok().filter(|found| found.is_dir());
         let found = found.ok_or_else(|| InstructionError::NoDirectory(git.directory.clone()))?;
         let copy = folder.join("copy");
-        copy_plainly(&found, &copy)?;
+        context::copy_plainly(&found, &copy)?;
         added.complete()?;
         Ok(copy)
     }

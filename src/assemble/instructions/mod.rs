@@ -210,20 +210,3 @@ fn shorten(created_by: &str) -> String {
     }
     short
 }
-
-/// Copies a tree of the user's own.
-fn copy_plainly(from: &Path, to: &Path) -> std::io::Result<()> {
-    let metadata = fs::symlink_metadata(from)?;
-    if metadata.is_symlink() {
-        return fs_err::os::unix::fs::symlink(fs::read_link(from)?, to);
-    }
-    if !metadata.is_dir() {
-        return fs::copy(from, to).map(drop);
-    }
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let name = entry?.file_name();
-        copy_plainly(&from.join(&name), &to.join(&name))?;
-    }
-    fs::set_permissions(to, metadata.permissions())
-}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
-use super::{Instructor, Prepared, copy_plainly, mount};
+use super::{Instructor, Prepared, mount};
 use crate::context;
 use crate::digest::Digest;
 use crate::dockerfile::{self, Network, Sharing};
@@ -163,7 +163,7 @@ impl Instructor<'_> {
         }
         // What is written there is gone afterwards.
         let copy = self.scratch_folder("bind")?.join("copy");
-        copy_plainly(&found, &copy)?;
+        context::copy_plainly(&found, &copy)?;
         Ok(copy)
     }
 

@@ -36,7 +36,7 @@ fn refused(result: Result<Snapshot, SnapshotError>) -> String {
 }
 
 #[test]
-fn a_snapshot_joins_in_front() {
+fn a_snapshot_joins() {
     let mut buildfile = good(
         "packages: [mine]\nrepositories:\n  own: {url: /srv/own.git}\n  \
          suite: {url: 'https://me:PLANTED@example.com/suite.git', requirements_file: true, \
@@ -47,9 +47,9 @@ fn a_snapshot_joins_in_front() {
         "pyats==26.9",
         "suite @ https://me:PLANTED@example.com/suite.whl",
         "%ENV{NAME}",
-        "mine",
     ];
-    assert_eq!(buildfile.packages, packages);
+    assert_eq!(buildfile.snapshot_packages, packages);
+    assert_eq!(buildfile.packages, ["mine"]);
     let repositories = buildfile.repositories.iter();
     let repositories: Vec<_> = repositories
         .map(|one| (one.name.as_str(), one.requirements, one.commit.is_some()))

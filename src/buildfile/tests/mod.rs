@@ -18,6 +18,7 @@ fn variables(name: &str) -> Option<String> {
         "NAME" => Some("value".to_owned()),
         "TOKEN" => Some("PLANTED".to_owned()),
         "LINES" => Some("one\ntwo: [".to_owned()),
+        "EMPTY" => Some(String::new()),
         _ => None,
     }
 }
@@ -138,25 +139,78 @@ system-packages: []
 
 #[test]
 fn nothing_is_required() {
-    for text in [
-        "",
-        "# only a comment\n",
-        "{}",
-        "---\n...\n",
-        "\u{feff}",
-        "tag:\npackages: ~\nenv: null\n",
-    ] {
+    for text in ["{}", "---\n{}\n...\n", "tag:\npackages: ~\nenv: null\n"] {
         let buildfile = good(text);
         assert!(
             buildfile.tag.is_none() && buildfile.packages.is_empty() && buildfile.env.is_empty()
         );
         assert!(buildfile.jobfiles.is_match("my_job_1.py") && !buildfile.jobfiles.is_match("x.py"));
     }
-    assert_eq!(good("").masked, "{}\n");
+    assert_eq!(good("{}").masked, "{}\n");
+    for text in ["", "---\n...\n", "\u{feff}", "~"] {
+        assert!(bad(text).contains("the build file is empty"), "{text}");
+    }
     assert_eq!(
         good("\u{feff}tag: a\r\npython: 3\r\n").python.as_deref(),
         Some("3")
     );
+}
+
+/// What a variable of `%ENV{…}` stands for may be empty, or have several lines.
+#[test]
+fn what_the_original_tool_accepts_is_accepted() {
+    let buildfile = good(
+        "tag: ''\nplatform: '%ENV{EMPTY}'\npackages: ['%ENV{EMPTY}', ' ', \"a\\n\\n  b \\\\\\r\\n --hash=x\", c]\n\
+         env: {my.setting: 1, a-b: 2, 1a: 3}\n\
+         files: [{jobs/: a}, {b//c: d}]\n\
+         repositories:\n  one/: {url: x, commit_id: '%ENV{EMPTY}', ssh_key: ''}\n  \
+         two: {url: x, commit_id: 'HEAD~1'}\n  three: {url: x, commit_id: 'v1^{}^2~^{commit}'}\n\
+         jobfiles: {paths: ['', a.py], match: '', matches: x, 1: y}\n",
+    );
+    assert_eq!((buildfile.tag, buildfile.platform), (None, None));
+    assert_eq!(buildfile.packages, ["a", "b \\", "--hash=x", "c"]);
+    let env = [("my.setting", "1"), ("a-b", "2"), ("1a", "3")];
+    assert_eq!(buildfile.env, pairs(&env));
+    let files = buildfile.files.iter();
+    let destinations: Vec<_> = files
+        .filter_map(|entry| entry.destination.as_deref())
+        .collect();
+    assert_eq!(destinations, ["jobs", "b/c"]);
+    let repositories = buildfile.repositories.iter();
+    let commits: Vec<_> = repositories
+        .map(|one| {
+            (
+                &*one.destination,
+                one.commit.as_deref(),
+                one.ssh_key.is_some(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("one", None, false),
+        ("two", Some("HEAD~1"), false),
+        ("three", Some("v1^{}^2~^{commit}"), false),
+    ];
+    assert_eq!(commits, expected);
+    assert_eq!(buildfile.jobfiles.paths, ["a.py"]);
+    assert!(buildfile.jobfiles.matches.is_empty());
+    let warnings = [
+        "unknown key `matches` in `jobfiles` is ignored: did you mean `match`?",
+        "unknown key `1` in `jobfiles` is ignored: the keys here are `paths`, `match`, `glob`",
+    ];
+    assert_eq!(buildfile.warnings, warnings);
+    for commit in [
+        "~1",
+        "HEAD^{tree}",
+        "HEAD~x",
+        "a..b",
+        "-x",
+        "HEAD^^{/x}",
+        "HEAD@{1}",
+    ] {
+        let text = format!("repositories: {{a: {{url: x, commit_id: '{commit}'}}}}");
+        assert!(bad(&text).contains("is not the name of a commit"), "{text}");
+    }
 }
 
 #[test]
@@ -339,7 +393,7 @@ fn hostile_files_cost_little() {
     let numbers = |line: &dyn Fn(usize) -> String| (0..45_000).map(line).collect::<String>();
     let start = spent();
     bad(&numbers(&|n| format!("k{n}: x\n")));
-    bad(&format!("env:\n{}", numbers(&|n| format!("  {n}: x\n"))));
+    bad(&format!("env:\n{}", numbers(&|n| format!("  {n} x: x\n"))));
     bad(&format!("{}: x", "k".repeat(1000)));
     bad(&format!("jobfiles: {{match: [{}]}}", "x,".repeat(10_000)));
     bad("jobfiles: {match: '\\w{1000}{1000}'}");

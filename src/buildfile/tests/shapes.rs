@@ -27,6 +27,7 @@ fn values(key: &str) -> Vec<Json> {
             json!("[global]\na = b\n"),
         ],
         "installer" => vec![json!("pip"), json!("uv")],
+        "layout" => vec![json!("split"), json!("pyats")],
         "repositories" => vec![
             json!({ "r": { "url": "https://host/r" }, "s": { "url": "t", "commit_id": 1 } }),
             json!({ "u": {
@@ -75,6 +76,7 @@ fn leaf() -> impl Strategy<Value = Json> {
         json!("linux/amd64"),
         json!("RUN a"),
         json!("pip"),
+        json!("pyats"),
     ])
 }
 
@@ -172,11 +174,12 @@ fn pointers_of(value: &Json, path: String, found: &mut Vec<String>) {
 }
 
 /// What the decoder says of shapes, and of the few texts that the schema knows as well.
-const SHAPES: [&str; 12] = [
+const SHAPES: [&str; 13] = [
     "must be a",
     "must be text",
     "must be `true`",
     "must be `pip`",
+    "must be `split`",
     "must be `os/",
     "must have one destination",
     "unknown key",

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::buildfile::{BuildFile, FileEntry, Location, Malformed, Origin, Repository, Source};
+use crate::buildfile::{FileEntry, Location, Malformed, Origin, Repository, Source};
 use crate::digest::Digest;
 use crate::net;
 use crate::progress::{Part, Progress};
@@ -111,14 +111,15 @@ struct Entry {
     fresh: bool,
 }
 
-/// Fetches all that `buildfile` names elsewhere.
+/// Fetches all of these that lie elsewhere.
 pub(super) fn all(
-    buildfile: &BuildFile,
+    repositories: &[Repository],
+    files: &[FileEntry],
     sources: Sources<'_>,
     progress: &Progress,
 ) -> Result<Fetched, Error> {
-    let repositories = buildfile.repositories.iter().map(Wanted::Repository);
-    let files = buildfile.files.iter().map(Wanted::File);
+    let repositories = repositories.iter().map(Wanted::Repository);
+    let files = files.iter().map(Wanted::File);
     let wanted: Vec<Wanted<'_>> = repositories
         .chain(files)
         .filter(|wanted| !wanted.is_local_file())

@@ -393,7 +393,7 @@ proptest! {
         symlink("a", path.join("in")).unwrap();
         symlink(outside.join("elsewhere"), path.join("out")).unwrap();
         symlink("../elsewhere", path.join("up")).unwrap();
-        let mut workspace = Workspace::new(path.clone());
+        let mut workspace = Workspace::new(path.clone(), Vec::new());
         if let Ok(target) = workspace.claim(&PathBuf::from(parts.join("/")), "files[0]") {
             prop_assert!(target.parent().unwrap().canonicalize().unwrap().starts_with(&path));
             prop_assert!(fs::symlink_metadata(&target).is_err());

@@ -32,7 +32,7 @@ use git2::Oid;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 
-use crate::buildfile::{Origin, Repository, SshLocation};
+use crate::buildfile::{self, Origin, Repository, SshLocation};
 use crate::context::local;
 
 use super::{Answer, Fetch, Validator};
@@ -44,6 +44,9 @@ use server::{Depth, Server};
 use error::Problem;
 
 pub(crate) use error::Error;
+
+/// The commit that steps to an ancestor begin at, in a validator alone.
+pub(in crate::context) const FROM: &str = "from";
 
 /// Clones `repository` into the directory `into`, without `.git` unless that is wanted. The validator is what `repos.json` says of
 /// the repository: `commit`, `heads`, `tags`, `remotes`.
@@ -70,10 +73,14 @@ fn clone(
     if known_commit.is_some() && known_commit == name.and_then(full_id) {
         return Ok(Answer::Unchanged);
     }
+    let (name, steps) = name.map_or((None, ""), |name| {
+        let (name, steps) = buildfile::split_steps(name);
+        (Some(name), steps)
+    });
     let source = Source::open(repository, fetch)?;
     let wanted = source.refs().resolve(name, repository.branch_first)?;
     let branch = match &wanted {
-        Wanted::Named { branch, .. } => branch.clone(),
+        Wanted::Named { branch, .. } if steps.is_empty() => branch.clone(),
         _ => None,
     };
     let tag = match &wanted {
@@ -91,9 +98,18 @@ fn clone(
         if let Some(tag) = &tag {
             validator["tag"] = json!(tag);
         }
+        if let (false, Wanted::Named { commit, .. }) = (steps.is_empty(), &wanted) {
+            validator[FROM] = commit.to_string().into();
+        }
         validator
     };
     let expected = match &wanted {
+        // The way from a commit to an ancestor never changes.
+        Wanted::Named { commit, .. } if !steps.is_empty() => {
+            let from = known.and_then(|known| known[FROM].as_str());
+            known_commit.filter(|_| from == Some(&*commit.to_string()))
+        }
+        _ if !steps.is_empty() => None,
         Wanted::Named { commit, .. } => Some(*commit),
         Wanted::Id(id) => Some(*id),
         Wanted::Abbreviated(start) => {
@@ -105,12 +121,18 @@ fn clone(
         return Ok(Answer::Unchanged);
     }
     let parent = into.parent().unwrap_or(Path::new("."));
-    let (objects, refs) = source.objects(repository, &wanted, parent, fetch)?;
+    let with_history = !steps.is_empty();
+    let (objects, refs) = source.objects(repository, &wanted, with_history, parent, fetch)?;
     let commit = match &wanted {
         Wanted::Named { id, .. } | Wanted::Id(id) => objects.commit(*id)?,
         Wanted::Abbreviated(start) => objects.abbreviated(start)?,
     };
-    let commit = commit.ok_or_else(|| refs.no_commit(name.unwrap_or("HEAD")))?;
+    let mut commit = commit.ok_or_else(|| refs.no_commit(name.unwrap_or("HEAD")))?;
+    if with_history {
+        let ancestor = objects.ancestor(&commit, steps)?;
+        commit = ancestor
+            .ok_or_else(|| refs.no_commit(repository.commit.as_deref().unwrap_or("HEAD")))?;
+    }
     let left_out =
         checkout::check_out(objects.repository(), commit.tree_id(), into, fetch.progress)?;
     if repository.keep_git_dir {
@@ -165,12 +187,13 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The objects of the wanted commit: without its history if the server gives it so, else with that
-    /// of all branches and tags.
+    /// The objects of the wanted commit: without its history if that is not asked for and the server gives it
+    /// so, else with that of all branches and tags.
     fn objects(
         self,
         repository: &Repository,
         wanted: &Wanted,
+        with_history: bool,
         parent: &Path,
         fetch: Fetch<'a>,
     ) -> Result<(Objects, Refs), Problem> {
@@ -179,11 +202,11 @@ impl<'a> Source<'a> {
             Self::Remote(server) => server,
         };
         match wanted {
-            Wanted::Named { id, .. } => {
+            Wanted::Named { id, .. } if !with_history => {
                 let objects = Objects::store(server.objects(&[*id], Depth::One)?, parent, fetch)?;
                 return Ok((objects, server.into_refs()));
             }
-            Wanted::Id(id) if server.may_give(*id) => {
+            Wanted::Id(id) if !with_history && server.may_give(*id) => {
                 let pack = server.objects(&[*id], Depth::One);
                 match pack.and_then(|pack| Objects::store(pack, parent, fetch)) {
                     Ok(objects) => return Ok((objects, server.into_refs())),
@@ -197,7 +220,7 @@ impl<'a> Source<'a> {
                     Err(problem) => return Err(problem),
                 }
             }
-            Wanted::Id(_) | Wanted::Abbreviated(_) => {}
+            _ => {}
         }
         let all = server.refs().all();
         let objects = Objects::store(server.objects(&all, Depth::All)?, parent, fetch)?;

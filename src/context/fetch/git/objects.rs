@@ -94,6 +94,20 @@ impl Objects {
         object.into_commit().map(Some).map_err(|_| not_commit())
     }
 
+    /// The ancestor that `steps`, such as `~1`, lead to from a commit; `None` if there is none.
+    pub(super) fn ancestor(
+        &self,
+        commit: &Commit<'_>,
+        steps: &str,
+    ) -> Result<Option<Commit<'_>>, Problem> {
+        let name = format!("{}{steps}", commit.id());
+        match self.repository.revparse_single(&name) {
+            Ok(found) => self.commit(found.id()),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The commit whose id begins with `start`; `None` if there is none.
     pub(super) fn abbreviated(&self, start: &str) -> Result<Option<Commit<'_>>, Problem> {
         let objects = self.repository.odb()?;

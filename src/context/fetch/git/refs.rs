@@ -103,6 +103,7 @@ impl Refs {
         if let Some(id) = full_id(name) {
             return Ok(Wanted::Id(id));
         }
+        let name = if name == "@" { "HEAD" } else { name };
         let branch = format!("{HEADS}{name}");
         let default = self.default.as_ref().filter(|default| **default == branch);
         let remote = name.strip_prefix("origin/");
@@ -248,6 +249,7 @@ mod tests {
         for (name, wanted, head) in [
             (None, '1', Some("refs/heads/main")),
             (Some("HEAD"), '1', Some("refs/heads/main")),
+            (Some("@"), '1', Some("refs/heads/main")),
             (Some("dev"), '2', Some("refs/heads/dev")),
             (Some("both"), '4', None),
             (Some("heads/both"), '3', Some("refs/heads/both")),

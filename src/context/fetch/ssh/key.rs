@@ -4,6 +4,12 @@ use std::fmt;
 
 use crate::secret::Secret;
 
+/// What a key is called that has lost the lines around it.
+const OPENSSH: &str = "OPENSSH PRIVATE KEY";
+
+/// What an OpenSSH key begins with: `openssh-key-v1`, and a NUL.
+const OPENSSH_ANY: &str = "b3BlbnNzaC1rZXktdjEA";
+
 /// What an OpenSSH key without a passphrase begins with: `openssh-key-v1`, a NUL, and the cipher `none`.
 const OPENSSH_PLAIN: &str = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU";
 
@@ -29,7 +35,7 @@ impl KeyProblem {
                 "load it into an agent with `ssh-add`, or make one without a passphrase for builds"
             }
             Self::NotAKey | Self::Unusable => {
-                "give the whole text of a private key, as `ssh-keygen` writes it, from `-----BEGIN` to `-----END`"
+                "give the whole text of a private key, as `ssh-keygen` writes it"
             }
         }
     }
@@ -46,20 +52,28 @@ impl fmt::Display for KeyProblem {
 }
 
 /// The text of a private key with its line breaks where they belong: YAML may have folded it into one line, and
-/// variables may hold `\n` for them.
+/// variables may hold `\n` for them. An OpenSSH key may lack the lines `-----BEGIN …` and `-----END …`, which
+/// masked variables of CI systems cannot hold.
 pub(super) fn parse(text: &str) -> Result<Secret, KeyProblem> {
     let text = text.replace("\\n", "\n");
-    let label = between(&text, "-----BEGIN ", "-----").ok_or(KeyProblem::NotAKey)?;
+    let label = between(&text, "-----BEGIN ", "-----").unwrap_or(OPENSSH);
     let (begin, end) = (
         format!("-----BEGIN {label}-----"),
         format!("-----END {label}-----"),
     );
-    let body = between(&text, &begin, &end).ok_or(KeyProblem::NotAKey)?;
-    if !label.ends_with("PRIVATE KEY") {
+    let openssh = label == OPENSSH;
+    let body = match between(&text, &begin, &end) {
+        Some(body) => body,
+        None if openssh => {
+            let body = text.split(&end).next().unwrap_or_default();
+            body.split(&begin).last().unwrap_or_default()
+        }
+        None => return Err(KeyProblem::NotAKey),
+    };
+    let digits: String = body.split_whitespace().collect();
+    if !label.ends_with("PRIVATE KEY") || (openssh && !digits.starts_with(OPENSSH_ANY)) {
         return Err(KeyProblem::NotAKey);
     }
-    let digits: String = body.split_whitespace().collect();
-    let openssh = label.starts_with("OPENSSH");
     // The older format has header lines only if it is encrypted: `Proc-Type: 4,ENCRYPTED`.
     if label.contains("ENCRYPTED")
         || digits.contains(':')
@@ -104,6 +118,10 @@ mod tests {
             key.replace('\n', "\\n"),
             key.replace('\n', "\r\n"),
             format!("\n  {}", key.replace('\n', "\n  ")),
+            body.clone(),
+            format!(" {}\n{} ", &body[..70], &body[70..]),
+            format!("{begin} {body}"),
+            format!("{body}\n{end}"),
         ] {
             assert_eq!(parse(&text).unwrap().reveal(), key, "{text}");
         }
