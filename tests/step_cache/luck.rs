@@ -175,11 +175,12 @@ fn a_clock_that_was_set_back() {
         let file = fs::File::options().write(true).open(&path).expect("ours");
         file.set_modified(later).expect("ours");
     }
-    for more in [&[][..], &["--cache-ttl", "1h"]] {
-        let (again, said) = ground.build(more);
-        assert_eq!(again, first);
-        assert_eq!(said.matches("cached").count(), 6, "{said}");
-    }
+    let (again, said) = ground.build(&[]);
+    assert_eq!(again, first);
+    assert_eq!(said.matches("cached").count(), 6, "{said}");
+    // What was made in the future has no age, and so none that is below a limit.
+    let (_, said) = ground.build(&["--cache-ttl", "1h"]);
+    assert!(!said.contains("cached"), "{said}");
     // What a build uses now was used now, whatever was said before.
     std::thread::sleep(Duration::from_secs(1));
     let run = ground.bench.run(["cache", "prune", "--all"]);
