@@ -15,6 +15,35 @@ use crate::support::{GitDaemon, GitProtocol, GitRepository, Stage, is_root, succ
 type Entry<'a> = (&'a str, &'a str, &'a str);
 
 #[test]
+fn large_files_are_not_held_in_memory() {
+    const SIZE: usize = 192 << 20;
+    let Some((bench, folder)) = begin() else {
+        return;
+    };
+    let repository = GitRepository::new(folder.join("large.git"));
+    let blob = repository.blob(&vec![0; SIZE]);
+    let tree = repository.raw_tree(&[("100644", "large", &blob)]);
+    repository.commit_tree("main", &tree);
+    let daemon = GitDaemon::start(&folder, GitProtocol::Current);
+    let path = repository.path().display().to_string();
+    for (how, url) in [
+        ("by a server", daemon.url("large.git")),
+        ("in a file of its own", path.clone()),
+        ("in a pack", path),
+    ] {
+        if how == "in a pack" {
+            repository.git(&["repack", "-a", "-d", "-q"]);
+        }
+        let text = build_file(&format!("  suite: {{url: '{url}'}}\n"));
+        let peak = Stage::new(&bench).peak(&text) >> 10;
+        assert!(peak < 128, "{how}: {peak} MiB");
+        let file = bench.path("context/image/workspace/suite/large");
+        let length = fs::metadata(file).expect("it is there").len();
+        assert_eq!(length, SIZE as u64, "{how}");
+    }
+}
+
+#[test]
 fn hostile_trees_stay_inside() {
     let Some((bench, folder)) = begin() else {
         return;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use git2::{Odb, Oid, Repository, Tree, TreeEntry};
 
 use super::Problem;
+use super::objects::Objects;
 use crate::progress::Progress;
 
 /// More files and directories than these are an attack: few objects can stand for any number.
@@ -23,9 +24,6 @@ const MOST_ENTRIES: u64 = 2_000_000;
 
 /// More bytes than these, too.
 const MOST_BYTES: u64 = 64 << 30;
-
-/// A file of a repository is held in memory as a whole.
-const LARGEST: usize = 1 << 30;
 
 /// Deeper trees have paths that nobody can open.
 const DEEPEST: usize = 500;
@@ -48,14 +46,16 @@ pub(super) struct LeftOut {
 
 /// Makes the directory `into` from the tree `id`.
 pub(super) fn check_out(
-    repository: &Repository,
+    objects: &Objects,
     id: Oid,
     into: &Path,
     progress: &Progress,
 ) -> Result<LeftOut, Problem> {
+    let repository = objects.repository();
     let mut checkout = Checkout {
         repository,
-        objects: repository.odb()?,
+        objects,
+        database: repository.odb()?,
         progress,
         measured: HashMap::new(),
         left_out: LeftOut::default(),
@@ -73,7 +73,8 @@ pub(super) fn check_out(
 
 struct Checkout<'a> {
     repository: &'a Repository,
-    objects: Odb<'a>,
+    objects: &'a Objects,
+    database: Odb<'a>,
     progress: &'a Progress,
     measured: HashMap<Oid, Size>,
     left_out: LeftOut,
@@ -112,7 +113,7 @@ impl Checkout<'_> {
                 Some(Kind::Directory) => self.measure(entry.id(), depth + 1)?,
                 Some(Kind::File { .. }) => Size {
                     entries: 0,
-                    bytes: self.objects.read_header(entry.id())?.0 as u64,
+                    bytes: self.database.read_header(entry.id())?.0 as u64,
                 },
                 _ => Size::default(),
             };
@@ -157,12 +158,8 @@ impl Checkout<'_> {
     }
 
     fn file(&mut self, id: Oid, to: &Path, inside: &Path, mode: u32) -> Result<(), Problem> {
-        if self.objects.read_header(id)?.0 > LARGEST {
-            return Err(Problem::TooLarge("a file has more than 1 GiB"));
-        }
-        let object = self.objects.read(id)?;
-        let bytes = object.data();
-        if bytes.len() <= LARGEST_POINTER && bytes.starts_with(POINTER) {
+        let size = self.database.read_header(id)?.0;
+        if size <= LARGEST_POINTER && self.database.read(id)?.data().starts_with(POINTER) {
             self.left_out.pointers.push(short(inside));
         }
         let mut file = fs::OpenOptions::new()
@@ -170,17 +167,17 @@ impl Checkout<'_> {
             .create_new(true)
             .mode(0o600)
             .open(to)?;
-        file.write_all(bytes)?;
+        self.objects.write(id, size, &mut file, self.progress)?;
         file.set_permissions(PermissionsExt::from_mode(mode))?;
         Ok(())
     }
 
     fn link(&self, id: Oid, to: &Path, inside: &Path) -> Result<(), Problem> {
         let bad = || Problem::Path(short(inside));
-        if self.objects.read_header(id)?.0 > LONGEST_TARGET {
+        if self.database.read_header(id)?.0 > LONGEST_TARGET {
             return Err(bad());
         }
-        let target = self.objects.read(id)?;
+        let target = self.database.read(id)?;
         let target = target.data();
         if target.is_empty() || target.contains(&0) {
             return Err(bad());

@@ -11,13 +11,14 @@ use fs_err as fs;
 use git2::{Commit, Index, ObjectType, Odb, Oid, Repository, Tree};
 
 use super::Problem;
+use super::objects::{LARGE, Objects};
 use crate::progress::Progress;
 
 /// Makes `.git` in the directory `into`, whose files are those of `commit`. `reference` is what its name stands
 /// for, such as `refs/tags/v1`, and the object that it names.
 pub(super) fn write(
     commit: &Commit<'_>,
-    objects: &Repository,
+    objects: &Objects,
     reference: Option<(&str, Oid)>,
     origin: &str,
     into: &Path,
@@ -39,8 +40,10 @@ pub(super) fn write(
         fs::write(folder.join("shallow"), format!("{id}\n"))?;
     }
     let made = Repository::open_bare(&folder)?;
+    let repository = objects.repository();
     let mut writer = Writer {
-        from: objects.odb()?,
+        objects,
+        from: repository.odb()?,
         to: made.odb()?,
         known: HashSet::new(),
         progress,
@@ -49,11 +52,11 @@ pub(super) fn write(
         let file = folder.join(name);
         fs::create_dir_all(file.parent().unwrap_or(&folder))?;
         fs::write(file, format!("{target}\n"))?;
-        writer.tag(objects, target)?;
+        writer.tag(repository, target)?;
     }
     writer.object(id)?;
     let tree = commit.tree()?;
-    writer.tree(objects, &tree)?;
+    writer.tree(repository, &tree)?;
     let mut index = Index::open(&folder.join("index"))?;
     index.read_tree(&tree)?;
     index.write()?;
@@ -62,6 +65,7 @@ pub(super) fn write(
 }
 
 struct Writer<'a> {
+    objects: &'a Objects,
     from: Odb<'a>,
     to: Odb<'a>,
     known: HashSet<Oid>,
@@ -74,8 +78,14 @@ impl Writer<'_> {
         self.progress.check()?;
         let is_new = self.known.insert(id);
         if is_new {
-            let object = self.from.read(id)?;
-            self.to.write(object.kind(), object.data())?;
+            let (size, kind) = self.from.read_header(id)?;
+            if size > LARGE && kind == ObjectType::Blob {
+                let mut to = self.to.writer(size, kind)?;
+                self.objects.write(id, size, &mut to, self.progress)?;
+                to.finalize()?;
+            } else {
+                self.to.write(kind, self.from.read(id)?.data())?;
+            }
         }
         Ok(is_new)
     }

@@ -11,6 +11,7 @@
 //! | `packet.rs`, `server.rs` | what is said there |
 //! | `refs.rs` | which commit a name stands for |
 //! | `objects.rs` | where objects are kept and found |
+//! | `packs.rs` | large files out of packs |
 //! | `checkout.rs` | a tree becomes a directory |
 //! | `keep.rs` | its `.git`, where that is wanted |
 
@@ -20,6 +21,7 @@ mod keep;
 mod link;
 mod objects;
 mod packet;
+mod packs;
 mod refs;
 mod server;
 
@@ -133,8 +135,7 @@ fn clone(
         commit = ancestor
             .ok_or_else(|| refs.no_commit(repository.commit.as_deref().unwrap_or("HEAD")))?;
     }
-    let left_out =
-        checkout::check_out(objects.repository(), commit.tree_id(), into, fetch.progress)?;
+    let left_out = checkout::check_out(&objects, commit.tree_id(), into, fetch.progress)?;
     if repository.keep_git_dir {
         let reference = match &wanted {
             Wanted::Named { id, .. } => refs.kept_name(name, *id, branch.as_deref()),
@@ -142,8 +143,7 @@ fn clone(
         };
         let reference = reference.as_ref().map(|(name, id)| (name.as_str(), *id));
         let origin = public(&repository.origin);
-        let objects = objects.repository();
-        keep::write(&commit, objects, reference, &origin, into, fetch.progress)?;
+        keep::write(&commit, &objects, reference, &origin, into, fetch.progress)?;
     }
     tell(&left_out, &repository.name, fetch);
     Ok(Answer::Fetched(validator(&refs, commit.id())))

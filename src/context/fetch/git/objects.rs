@@ -3,7 +3,7 @@
 //! Nothing is checked out by libgit2, no configuration is obeyed, and the user's own is not looked at but
 //! for `safe.directory`.
 
-use std::io::{Read, Write as _};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use fs_err as fs;
@@ -12,17 +12,26 @@ use tempfile::TempDir;
 
 use super::Problem;
 use super::packet::Pack;
+use super::packs;
 use super::refs::Refs;
 use crate::context::fetch::Fetch;
+use crate::progress::Progress;
 
 /// What the indexer gets at a time. It reserves the last page of what it is given and then writes through a
 /// mapping: with more than a page, a full disk would be a signal and not an error.
 const PIECE: usize = 4096;
 
+/// Larger files are written piece by piece.
+pub(super) const LARGE: usize = 8 << 20;
+
+/// What has to be put together in memory may have as much as this: git itself stores larger files as a whole, and
+/// not by how they differ from others (`core.bigFileThreshold`).
+const LARGEST_DELTA: usize = 512 << 20;
+
 /// Objects, and where they lie as long as the value lives.
 pub(super) struct Objects {
     repository: Repository,
-    _directory: Option<TempDir>,
+    directory: Option<TempDir>,
 }
 
 impl Objects {
@@ -37,7 +46,7 @@ impl Objects {
         let refs = names(&repository)?;
         let objects = Self {
             repository,
-            _directory: None,
+            directory: None,
         };
         Ok((objects, refs))
     }
@@ -73,13 +82,42 @@ impl Objects {
         objects.add_disk_alternate(path)?;
         Ok(Self {
             repository: Repository::from_odb(objects)?,
-            _directory: Some(directory),
+            directory: Some(directory),
         })
     }
 
     /// The repository that they are in.
     pub(super) fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// Writes the content of the file `id`, which has `size` bytes.
+    pub(super) fn write(
+        &self,
+        id: Oid,
+        size: usize,
+        to: &mut impl Write,
+        progress: &Progress,
+    ) -> Result<(), Problem> {
+        let objects = self.repository.odb()?;
+        if size > LARGE {
+            let packs = match &self.directory {
+                Some(directory) => directory.path().join("pack"),
+                None => self.repository.commondir().join("objects/pack"),
+            };
+            if let Ok((mut loose, ..)) = objects.reader(id) {
+                return copy(&mut loose, size, to, progress);
+            }
+            if let Some(mut packed) = packs::blob(&packs, id, size as u64)? {
+                return copy(&mut packed, size, to, progress);
+            }
+        }
+        if size > LARGEST_DELTA {
+            return Err(Problem::TooLarge(
+                "a file of more than 512 MiB is stored as a difference to another one",
+            ));
+        }
+        Ok(to.write_all(objects.read(id)?.data())?)
     }
 
     /// The commit `id`, or the one that the tag `id` is for; `None` if it is not there.
@@ -128,6 +166,28 @@ impl Objects {
             (commit, None) => Ok(commit),
         }
     }
+}
+
+/// Copies what has to have `size` bytes.
+fn copy(
+    from: &mut impl Read,
+    size: usize,
+    to: &mut impl Write,
+    progress: &Progress,
+) -> Result<(), Problem> {
+    let mut left = size as u64;
+    while left > 0 {
+        progress.check()?;
+        match io::copy(&mut from.by_ref().take(left.min(LARGE as u64)), to)? {
+            0 => {
+                return Err(Problem::Objects(
+                    "a file is shorter than it says".to_owned(),
+                ));
+            }
+            copied => left -= copied,
+        }
+    }
+    Ok(())
 }
 
 fn names(repository: &Repository) -> Result<Refs, Problem> {
