@@ -6,8 +6,9 @@
 //! build outlives the tokens of clouds. Logins are for people who push, so a registry that lets everybody pull
 //! is asked with them too, as Docker does: some count pulls by user.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -18,9 +19,10 @@ use url::form_urlencoded;
 
 use super::challenge::{self, Bearer, Challenge};
 use super::document::is_web_page;
-use super::login::{Credentials, Login};
+use super::login::{Credentials, Login, LoginError};
 use super::{Client, Error, Reference};
 use crate::net::{self, Body, host};
+use crate::progress::Progress;
 use crate::secret::Secret;
 
 /// What a token holds for when the server does not say (the protocol's default).
@@ -59,6 +61,31 @@ impl Access {
 /// token expired only one fetches the next.
 #[derive(Debug, Default)]
 pub(super) struct Passes(Mutex<HashMap<(String, Vec<String>), Pass>>);
+
+/// Helpers that failed where nobody needs a login, as sentences, and whether they were told.
+#[derive(Debug, Default)]
+pub(super) struct Skipped(std::sync::Mutex<BTreeMap<String, bool>>);
+
+impl Skipped {
+    fn add(&self, reference: &Reference, error: &LoginError) {
+        let registry = reference.registry();
+        let sentence = format!("`{registry}` is asked without a login: {error}");
+        self.lock().entry(sentence).or_default();
+    }
+
+    /// Warns of those that nobody was told of.
+    pub(super) fn tell(&self, progress: &Progress) {
+        for (sentence, is_told) in &mut *self.lock() {
+            if !std::mem::replace(is_told, true) {
+                progress.warn(sentence);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// An `Authorization` header, how long it is good for, and whose it is.
 #[derive(Clone)]
@@ -123,6 +150,7 @@ impl Client {
         let (login, failure) = match self.login(reference).await {
             // Whoever pulls may need no login. If one is needed, this is why there is none.
             Err(Error::Login(error)) if *access == Access::Pull && error.is_of_helper() => {
+                self.skipped.add(reference, &error);
                 (None, Some(Error::Login(error)))
             }
             login => (login?, None),

@@ -78,6 +78,7 @@ pub struct Client {
     net: Arc<net::Client>,
     origins: connection::Origins,
     passes: auth::Passes,
+    skipped: auth::Skipped,
     places: places::Places,
 }
 
@@ -90,6 +91,7 @@ impl Client {
             net,
             origins: connection::Origins::default(),
             passes: auth::Passes::default(),
+            skipped: auth::Skipped::default(),
             places: places::Places::default(),
         }
     }
@@ -108,8 +110,7 @@ impl Client {
         progress: &Progress,
     ) -> Result<Option<Descriptor>, Error> {
         let work = async |place: &Reference| self.head_document(place).await;
-        self.net
-            .block(progress, self.of_any(reference, progress, work))
+        self.block(progress, self.of_any(reference, progress, work))
     }
 
     /// The manifest or index that `reference` names or, if given, the one with `digest` in the same
@@ -122,8 +123,7 @@ impl Client {
         progress: &Progress,
     ) -> Result<Document, Error> {
         let work = async |place: &Reference| self.get_document(place, digest).await;
-        self.net
-            .block(progress, self.of_any(reference, progress, work))
+        self.block(progress, self.of_any(reference, progress, work))
     }
 
     /// Brings `blobs` of the repository of `reference` into the store, side by side. Those that are
@@ -136,8 +136,7 @@ impl Client {
         progress: &Progress,
     ) -> Result<(), Error> {
         let work = async |place: &Reference| self.fetch_blobs(place, blobs, store, progress).await;
-        self.net
-            .block(progress, self.of_any(reference, progress, work))
+        self.block(progress, self.of_any(reference, progress, work))
     }
 
     /// Brings `blobs` into the store from wherever they were seen, side by side. Those that are there are not fetched.
@@ -147,8 +146,7 @@ impl Client {
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.net
-            .block(progress, self.bring_blobs(blobs, store, progress))
+        self.block(progress, self.bring_blobs(blobs, store, progress))
     }
 
     /// Puts an image under `target`. What the registry has already is not sent again, in whichever repository it
@@ -160,13 +158,12 @@ impl Client {
         store: &Store,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.net
-            .block(progress, self.push_image(content, target, store, progress))
+        self.block(progress, self.push_image(content, target, store, progress))
     }
 
     /// An error if nothing can be pushed to `target`. Leaves nothing there.
     pub fn check(&self, target: &Reference, progress: &Progress) -> Result<(), Error> {
-        self.net.block(progress, async {
+        self.block(progress, async {
             self.check_target(&self.target(target)?).await
         })
     }
@@ -176,7 +173,18 @@ impl Client {
     pub fn check_login(&self, registry: &str, progress: &Progress) -> Result<(), Error> {
         // A repository is not asked for.
         let reference: Reference = format!("{registry}/x").parse()?;
-        self.net.block(progress, self.enter(&reference))
+        self.block(progress, self.enter(&reference))
+    }
+
+    /// Waits for `work`. A helper that failed is worth a word if that was no hindrance; an error says it itself.
+    fn block<T>(
+        &self,
+        progress: &Progress,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let result = self.net.block(progress, work)?;
+        self.skipped.tell(progress);
+        Ok(result)
     }
 
     async fn enter(&self, reference: &Reference) -> Result<(), Error> {

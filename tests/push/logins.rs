@@ -171,7 +171,13 @@ fn a_helper_that_fails_keeps_nobody_from_pulling_what_is_public() {
     let file = bench.write("config.json", config).display().to_string();
     let authfile = ["--authfile", &file];
     push(&bench, &[], &image, &open.reference("public/image:1"));
-    pull(&authfile, &image, &registry.reference("public/image:1"));
+    let run = pull_run(&bench, &authfile, &registry.reference("public/image:1"));
+    // What was pulled has no Python.
+    run.refusal(FAILED);
+    let told = run
+        .stderr()
+        .matches("is asked without a login: the credential helper");
+    assert_eq!(told.count(), 1, "{}", run.stderr());
     // What is not public is refused for want of a login, and this is why there is none.
     push(&bench, &[], &image, &open.reference("team/image:1"));
     let words = ["docker-credential-missing", "config.json", "hint: "];
