@@ -46,7 +46,24 @@ fn entries_are_as_buildkit_writes_them() {
             false,
         ),
         ("ADD http://h/a /b", "ADD http://h/a /b # buildkit", false),
+        (
+            "ADD --chown=5:6 --chmod=a-w,u+X --keep-git-dir a.tar http://h/%66?q=1 /x/",
+            "ADD --chown=5:6 --chmod=a-w,u+X a.tar http://h/%66?q=1 /x/ # buildkit",
+            false,
+        ),
+        (
+            "COPY --chown=app:staff --chmod=755 a.txt <<one <<two /x/\none\ntwo",
+            "COPY --chown=app:staff --chmod=755 a.txt <<one <<two /x/ # buildkit",
+            false,
+        ),
+        (
+            "COPY --parents --exclude=b deep/./er/note deep/**/a /x/",
+            "COPY --parents deep/./er/note deep/**/a /x/ # buildkit",
+            false,
+        ),
         ("WORKDIR a", "WORKDIR /srv/a", false),
+        // BuildKit has `WORKDIR /x//y/../z/.` here: a difference that README names.
+        ("WORKDIR /x//y/../z/.", "WORKDIR /x/z", false),
         ("WORKDIR /", "WORKDIR /", true),
         ("ENV A=\"b c\" D=$PATH", "ENV A=b c D=/bin", true),
         ("ENV A b", "ENV A=b", true),
