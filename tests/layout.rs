@@ -134,11 +134,22 @@ fn the_layout_has_packages_and_names_of_its_own() {
     let packages = "git iputils-ping net-tools openssh-client telnet tini";
     assert!(run.stdout().contains(packages), "{}", run.stdout());
     bench.write("pyvenv.cfg", "");
+    bench.write("src/job.py", "");
+    std::os::unix::fs::symlink("src", bench.path("lib")).expect("ours");
     for (more, words) in [
         (
             "files: [pyvenv.cfg]",
             "`pyvenv.cfg` belongs to the build itself",
         ),
+        (
+            "files: [pyvenv.cfg, {bin: src/job.py}]",
+            "`pyvenv.cfg` belongs to the build itself",
+        ),
+        (
+            "files: [{bin: src/job.py}]",
+            "failed to stage `files[0]`\n  caused by: `bin` is a folder of the virtual environment",
+        ),
+        ("files: [lib, {include: src}, {bin/job.py: src/job.py}]", ""),
         ("env: {WORKSPACE: /x}", "the image is built around `/pyats`"),
         ("jobfiles: {glob: /workspace/x}", ""),
         (

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::support::{Bench, Stage};
+use crate::support::{Bench, Stage, base_layout, succeed};
 
 /// A server whose every answer takes its time: `/NUMBER/…` that many milliseconds, and a file that says
 /// so, or `404 Not Found` for `/NUMBER/missing`.
@@ -56,6 +58,115 @@ fn answer(mut stream: TcpStream, requests: &AtomicUsize) -> Option<()> {
     );
     stream.write_all((head + &path).as_bytes()).ok()?;
     stream.flush().ok()
+}
+
+/// A folder with an entry of every kind that patterns have to tell apart.
+fn folder(bench: &Bench) {
+    for name in [
+        "top.pyc",
+        "keep.py",
+        "sub/deep.pyc",
+        "sub/kept.py",
+        ".git/config",
+        "out/a/b",
+        "out/a/c",
+        "out/d",
+    ] {
+        bench.write(&format!("jobs/{name}"), name);
+    }
+    // What is left out is not looked at.
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        bench.path("jobs/.git/pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("ours");
+}
+
+/// Files below a folder, sorted.
+fn listed(folder: &Path) -> Vec<String> {
+    let mut command = Command::new("find");
+    command.args([".", "-mindepth", "1"]).current_dir(folder);
+    let mut names: Vec<String> = succeed(&mut command)
+        .lines()
+        .map(|line| line[2..].to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn folders_are_copied_but_for_what_is_excluded() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    folder(&bench);
+    let stage = Stage::new(&bench);
+    let workspace = stage.workspace(
+        "files:\n  - {path: jobs, exclude: [.git, '*.pyc', out]}\n  - other/name: {path: jobs, exclude: [.git, '**/*.pyc', out, '!out/a/b']}",
+    );
+    let kept = ["keep.py", "sub", "sub/deep.pyc", "sub/kept.py"];
+    assert_eq!(listed(&workspace.join("jobs")), kept);
+    let kept = ["keep.py", "out", "out/a", "out/a/b", "sub", "sub/kept.py"];
+    assert_eq!(listed(&workspace.join("other/name")), kept);
+
+    // The folder's own file counts as well, and the build file has the last word.
+    bench.write("jobs/.dockerignore", "# comment\n.git\nout\n**/*.pyc\n");
+    let run = stage.run("files: [jobs]");
+    let said = run.stderr();
+    assert_eq!(run.status(), Some(0), "{said}");
+    assert!(
+        said.contains("`jobs/.dockerignore` leaves out 4 files and folders"),
+        "{said}"
+    );
+    let _ = run.stdout();
+    let jobs = bench.path("context/image/workspace/jobs");
+    let kept = [".dockerignore", "keep.py", "sub", "sub/kept.py"];
+    assert_eq!(listed(&jobs), kept);
+    stage.workspace("files: [{path: jobs, exclude: [.dockerignore, '!top.pyc']}]");
+    assert_eq!(listed(&jobs), ["keep.py", "sub", "sub/kept.py", "top.pyc"]);
+}
+
+#[test]
+fn exclusions_that_mean_nothing_are_refused() {
+    if base_layout().is_none() {
+        return;
+    }
+    let bench = Bench::current();
+    folder(&bench);
+    let stage = Stage::new(&bench);
+    stage.refused(
+        "files: [{path: jobs/keep.py, exclude: ['*.pyc']}]",
+        &[
+            "`files[0]`",
+            "`jobs/keep.py` is no folder",
+            "remove `exclude`",
+        ],
+    );
+    stage.refused(
+        "files: [{path: jobs, exclude: ['a[']}]",
+        &["`files[0]`", "`a[` is not a pattern", "no `]`"],
+    );
+    bench.write("jobs/.dockerignore", "out/a[\n");
+    stage.refused(
+        "files: [jobs]",
+        &["`files[0]`", "`.dockerignore` is malformed", "`out/a[`"],
+    );
+    for (text, words) in [
+        ("[{path: jobs, exlude: [a]}]", "did you mean `exclude`?"),
+        ("[{exclude: [a]}]", "`files[0]` has no `path`"),
+        (
+            "[{path: 'http://h/f', exclude: [a]}]",
+            "nothing can be excluded",
+        ),
+    ] {
+        let run = stage.run(&format!("files: {text}"));
+        let error = run.refusal(2);
+        assert!(error.contains(words), "{text}: {error}");
+    }
 }
 
 /// Seconds from the beginning of the first fetch to the end of the last.

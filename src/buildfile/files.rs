@@ -12,8 +12,11 @@ use super::shape::Decoder;
 /// The folder of the workspace that this tool fills.
 pub(super) const RESERVED: &str = "installation";
 
+/// The keys of an entry that says more than where its files come from.
+pub(super) const FILE: [&str; 2] = ["path", "exclude"];
+
 impl Decoder<'_, '_> {
-    /// Reads `files`: texts, or mappings of one destination to one source.
+    /// Reads `files`: sources, or mappings of one destination to one source.
     pub(super) fn files(&mut self, node: &Node) -> Vec<FileEntry> {
         let mut entries = Vec::new();
         for (at, item) in self.list(node, "files").iter().enumerate() {
@@ -28,9 +31,13 @@ impl Decoder<'_, '_> {
                 },
                 None => None,
             };
-            let Some((source, kept)) = self.source(value, &name) else {
+            let Some((value, what, exclude)) = self.excluding(value, &name) else {
                 continue;
             };
+            let Some((source, kept)) = self.source(value, &what) else {
+                continue;
+            };
+            let exclude = self.excluded(exclude, &source, &name);
             let place = key.unwrap_or(value).span;
             let local = matches!(source, Source::Local(_));
             match destination.clone().or(kept) {
@@ -50,6 +57,7 @@ impl Decoder<'_, '_> {
             entries.push(FileEntry {
                 destination,
                 source,
+                exclude,
                 name,
             });
         }
@@ -74,8 +82,15 @@ impl Decoder<'_, '_> {
         match &item.value {
             Value::Scalar(scalar) if !scalar.null => Some((None, item)),
             Value::Mapping(pairs) => {
-                if let [(key, value)] = pairs.as_slice() {
-                    return Some((Some(key), value));
+                match pairs.as_slice() {
+                    // A folder may be called `path`, but no source is a list.
+                    [(key, value)] if !is_exclude(key, value) => {
+                        return Some((Some(key), value));
+                    }
+                    pairs if pairs.iter().any(|(key, _)| FILE.contains(&key.key())) => {
+                        return Some((None, item));
+                    }
+                    _ => {}
                 }
                 let hint = "write `- destination: source`, and `- ` in front of each entry";
                 let message = format!("`{name}` must have one destination, not {}", pairs.len());
@@ -91,6 +106,42 @@ impl Decoder<'_, '_> {
                 None
             }
         }
+    }
+
+    /// The source of an entry, what messages call it, and what it leaves out.
+    fn excluding<'n>(
+        &mut self,
+        node: &'n Node,
+        name: &str,
+    ) -> Option<(&'n Node, String, Option<&'n Node>)> {
+        if !matches!(node.value, Value::Mapping(_)) {
+            return Some((node, name.to_owned(), None));
+        }
+        let record = self.record(node, name, &FILE);
+        let value = |wanted: &str| {
+            let mut pairs = record.iter();
+            pairs.find_map(|(key, value)| (key.key() == wanted).then_some(*value))
+        };
+        let exclude = value("exclude");
+        let Some(path) = value("path") else {
+            let hint = "name the file or folder: `path: …`";
+            self.problem(node.span, format!("`{name}` has no `path`"), hint);
+            return None;
+        };
+        Some((path, format!("{name}.path"), exclude))
+    }
+
+    /// The patterns of `exclude`, which only folders have a use for.
+    fn excluded(&mut self, node: Option<&Node>, source: &Source, name: &str) -> Vec<String> {
+        let Some(node) = node else {
+            return Vec::new();
+        };
+        if matches!(source, Source::Http(_) | Source::Ftp(_)) {
+            let message = format!("`{name}` is one file, from which nothing can be excluded");
+            self.problem(node.span, message, "remove `exclude`");
+        }
+        let lines = self.lines_or_line(node, &format!("{name}.exclude"));
+        lines.iter().map(|(_, line)| (*line).to_owned()).collect()
     }
 
     /// A relative path inside the workspace, without `.` and needless slashes: `jobs/` is `jobs`, as for the
@@ -155,6 +206,11 @@ impl Decoder<'_, '_> {
             }
         }
     }
+}
+
+/// Whether a pair can only be the key `exclude`, and not a destination of that name.
+fn is_exclude(key: &Node, value: &Node) -> bool {
+    key.key() == "exclude" && matches!(value.value, Value::Sequence(_))
 }
 
 /// The name that an entry without a key keeps, as messages may show it.

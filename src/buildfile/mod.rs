@@ -110,6 +110,8 @@ pub struct FileEntry {
     pub destination: Option<String>,
     /// Where it comes from.
     pub source: Source,
+    /// `exclude`: patterns of what a folder leaves out, as in a `.dockerignore`.
+    pub exclude: Vec<String>,
     /// For errors: where the entry stands, such as `files[2]`.
     pub name: String,
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::JOBS;
 use super::cmds::CMDS;
 use super::decode::{JOBFILES, KEYS, OURS};
-use super::files::RESERVED;
+use super::files::{FILE, RESERVED};
 use super::installer::Installer;
 use super::layout::Layout;
 use super::repositories::{CREDENTIALS, REPOSITORY};
@@ -64,9 +64,10 @@ fn key(name: &str) -> (Value, &'static str) {
                 ${NAME:+text} expand against the base's, WORKSPACE, VIRTUAL_ENV and the entries above.",
         ),
         "files" => (
-            list(&either(line(), entry())),
+            list(&json!({ "anyOf": [either(line(), entry()), folder()] })),
             "Files and folders, each a path or URL, or name/in/workspace: path or URL. Paths are relative to the \
-                current directory, ~ expands.",
+                current directory, ~ expands. In place of a path, {path: path, exclude: [pattern]} leaves out parts of \
+                a folder.",
         ),
         "packages" => (
             list(&scalar()),
@@ -249,7 +250,19 @@ fn env() -> Value {
 /// An entry of `files` that names its destination.
 fn entry() -> Value {
     let one = json!({ "minProperties": 1, "maxProperties": 1 });
-    with(mapping(&destination(), &[RESERVED], &line()), one)
+    let source = either(line(), folder());
+    with(mapping(&destination(), &[RESERVED], &source), one)
+}
+
+/// A source of `files` that leaves something out.
+fn folder() -> Value {
+    record(&FILE, &["path"], |name| match name {
+        "path" => (line(), "File or folder, by its path or URL."),
+        _ => (
+            either(line_or_blank(), list(&line_or_blank())),
+            "Patterns of what the folder leaves out, as in a .dockerignore: *.pyc is at its top, **/*.pyc anywhere.",
+        ),
+    })
 }
 
 /// A key that is a path in the workspace. `.` and `..` are left to the decoder.

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 
-use super::error::Problem;
+use super::error::{Error, Problem};
 use super::{INSTALLATION, RESERVED, make_directory};
 
 /// The staged workspace, and which entry put what into it.
@@ -122,6 +122,18 @@ impl Workspace {
         } else {
             Ok(())
         }
+    }
+
+    /// An error if anything but a folder has one of these names.
+    pub(super) fn check_folders(&self, names: &[&'static str]) -> Result<(), Error> {
+        for name in names {
+            let path = self.path.join(name);
+            if fs::symlink_metadata(&path).is_ok_and(|there| !there.is_dir()) {
+                let owner = self.owner(&path).unwrap_or_else(|| "files".to_owned());
+                return Err(Error::entry(&owner, Problem::VirtualEnv { name }));
+            }
+        }
+        Ok(())
     }
 
     fn owner(&self, path: &Path) -> Option<String> {

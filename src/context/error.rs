@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::fetch::{ftp, git, http, scp};
+use super::select::SelectError;
 use crate::buildfile::SnapshotError;
 use crate::progress::Cancelled;
 use crate::store;
@@ -127,6 +128,12 @@ pub enum Problem {
         /// In the workspace.
         destination: PathBuf,
     },
+    /// It would replace a folder of the virtual environment, which has the same place.
+    #[error("`{name}` is a folder of the virtual environment, and only a folder can join it")]
+    VirtualEnv {
+        /// In the workspace.
+        name: &'static str,
+    },
     /// A device, a named pipe or a socket.
     #[error("`{}` is a {kind}, which an image cannot take from a context", path.display())]
     Special {
@@ -141,6 +148,15 @@ pub enum Problem {
         /// The source.
         path: PathBuf,
     },
+    /// Something is to be left out of a file.
+    #[error("`{}` is no folder, so that nothing can be excluded from it", path.display())]
+    Exclude {
+        /// The source.
+        path: PathBuf,
+    },
+    /// A pattern of what is to be left out is malformed.
+    #[error(transparent)]
+    Select(#[from] SelectError),
     /// Nothing may be fetched, and nothing is kept.
     #[error("`{what}` is not in the store, and nothing may be fetched with `--offline`")]
     Offline {
@@ -284,13 +300,15 @@ impl Problem {
             Self::Outside { .. } => {
                 "destinations are relative to the workspace, such as `data/file`".to_owned()
             }
-            Self::Taken { .. } | Self::Reserved { .. } => {
+            Self::Taken { .. } | Self::Reserved { .. } | Self::VirtualEnv { .. } => {
                 "give the entry another name: `- NAME: PATH`".to_owned()
             }
             Self::Special { .. } => "name the files beside it one by one".to_owned(),
             Self::OwnDirectory { .. } => {
                 "leave it out, or give `--path` or `--store` another directory".to_owned()
             }
+            Self::Exclude { .. } => "remove `exclude`".to_owned(),
+            Self::Select(error) => return error.hint(),
             Self::Offline { .. } => {
                 "build once without `--offline`, with the same `--store`".to_owned()
             }

@@ -1,7 +1,8 @@
 //! Local files and directories into the context.
 //!
 //! An entry of `files` that is a symlink stands for what it leads to; symlinks inside a directory
-//! stay symlinks, wherever they lead. Sockets inside a directory are left out with a warning.
+//! stay symlinks, wherever they lead. Sockets inside a directory are left out with a warning, and so
+//! is what the entry's `exclude` or a `.dockerignore` in a local directory names, without one.
 //! Everything else that is neither file nor directory is an error, since a build context cannot
 //! carry it.
 
@@ -21,12 +22,15 @@ use crate::progress::{Part, Progress};
 
 use super::destination::Workspace;
 use super::error::Problem;
+use super::select::{Ignore, ignored};
 
 /// Bytes that are copied between two looks at whether to stop, and between two events.
 const CHUNK: u64 = 16 << 20;
 
 /// Entries of a directory that are looked at for a name like the missing one.
 const SIMILAR_LIMIT: usize = 10_000;
+
+const FETCHED: &str = "all that is elsewhere was fetched";
 
 /// Stages one entry of `files`: a path of this machine, or what was fetched of another one.
 pub(super) fn stage(
@@ -39,7 +43,11 @@ pub(super) fn stage(
     let Source::Local(path) = &entry.source else {
         let kept = entry.source.file_name();
         let name = key.or(kept.as_deref()).unwrap_or_default();
-        return stage_fetched(fetched, name, &entry.name, workspace, copier);
+        let from = fetched.expect(FETCHED);
+        let exclude = excluded(entry, from, Path::new(name))?;
+        let to = workspace.claim(Path::new(name), &entry.name)?;
+        copier.copy(from, &to, &exclude)?;
+        return Ok(());
     };
     let source = expand(path)?;
     let metadata = fs::metadata(&source).map_err(|error| missing(&source, error))?;
@@ -61,11 +69,35 @@ pub(super) fn stage(
     if !metadata.is_dir() && !metadata.is_file() {
         return Err(special(&from, &metadata));
     }
+    let mut ignore = excluded(entry, &from, &source)?;
+    if metadata.is_dir() {
+        ignore = ignored(&from)?.and(ignore);
+    }
     let to = workspace.claim(&destination, &entry.name)?;
-    copier.copy(&from, &to)
+    let left_out = copier.copy(&from, &to, &ignore)?;
+    if left_out > 0 && entry.exclude.is_empty() {
+        copier.progress.note(format!(
+            "`{}` leaves out {}",
+            source.join(".dockerignore").display(),
+            match left_out {
+                1 => "one file or folder".to_owned(),
+                count => format!("{count} files and folders"),
+            }
+        ));
+    }
+    Ok(())
 }
 
-/// Stages what was fetched for the entry `name` at `destination`.
+/// What an entry leaves out of the folder `from`, which messages call `shown`.
+fn excluded(entry: &FileEntry, from: &Path, shown: &Path) -> Result<Ignore, Problem> {
+    if !entry.exclude.is_empty() && !fs::symlink_metadata(from)?.is_dir() {
+        let path = shown.to_owned();
+        return Err(Problem::Exclude { path });
+    }
+    Ok(Ignore::parse(entry.exclude.iter().map(String::as_str))?)
+}
+
+/// Stages what was fetched for the repository `name` at `destination`.
 pub(super) fn stage_fetched(
     fetched: Option<&Path>,
     destination: &str,
@@ -73,9 +105,10 @@ pub(super) fn stage_fetched(
     workspace: &mut Workspace,
     copier: &mut Copier<'_>,
 ) -> Result<(), Problem> {
-    let from = fetched.expect("all that is elsewhere was fetched");
+    let from = fetched.expect(FETCHED);
     let to = workspace.claim(Path::new(destination), name)?;
-    copier.copy(from, &to)
+    copier.copy(from, &to, &Ignore::default())?;
+    Ok(())
 }
 
 /// `~` and `~user` become home directories; a trailing slash goes.
@@ -177,6 +210,13 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+/// A tree that is copied in part.
+struct Excluding<'a> {
+    ignore: &'a Ignore,
+    /// Files and directories, without those in them.
+    left_out: u64,
+}
+
 /// Copies trees into the context, and remembers what is left to do at the end.
 #[derive(Debug)]
 pub(super) struct Copier<'a> {
@@ -230,12 +270,43 @@ impl<'a> Copier<'a> {
         self.left_out.contains(&identity(metadata)) || path.starts_with(self.root.join("image"))
     }
 
-    /// Copies whatever lies at `from` to `to`, which does not exist.
-    fn copy(&mut self, from: &Path, to: &Path) -> Result<(), Problem> {
+    /// Copies whatever lies at `from` to `to`, which does not exist, but for what `ignore` names by its path
+    /// relative to `from`. Gives the number of files and directories that were left out, without those in them.
+    fn copy(&mut self, from: &Path, to: &Path, ignore: &Ignore) -> Result<u64, Problem> {
+        let mut part = Excluding {
+            ignore,
+            left_out: 0,
+        };
+        self.any(from, to, Path::new(""), &mut part)?;
+        Ok(part.left_out)
+    }
+
+    /// `inside` is relative to what `copy` was given.
+    fn any(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        inside: &Path,
+        part: &mut Excluding<'_>,
+    ) -> Result<(), Problem> {
         self.progress.check()?;
+        let is_out = !inside.as_os_str().is_empty() && part.ignore.holds(inside);
+        if is_out && !part.ignore.has_exceptions() {
+            part.left_out += 1;
+            return Ok(());
+        }
         let metadata = fs::symlink_metadata(from)?;
         if metadata.is_dir() {
-            self.directory(from, to, &metadata)
+            self.directory(from, to, inside, &metadata, part)?;
+            // A directory that is left out is there for what is taken back in.
+            if is_out && fs::read_dir(to)?.next().is_none() {
+                fs::remove_dir(to)?;
+                self.unsealed.pop_if(|(path, _)| path == to);
+            }
+            Ok(())
+        } else if is_out {
+            part.left_out += 1;
+            Ok(())
         } else if metadata.is_symlink() {
             fs_err::os::unix::fs::symlink(fs::read_link(from)?, to)?;
             self.files += 1;
@@ -250,7 +321,14 @@ impl<'a> Copier<'a> {
         }
     }
 
-    fn directory(&mut self, from: &Path, to: &Path, metadata: &Metadata) -> Result<(), Problem> {
+    fn directory(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        inside: &Path,
+        metadata: &Metadata,
+        part: &mut Excluding<'_>,
+    ) -> Result<(), Problem> {
         if self.left_out.contains(&identity(metadata)) {
             self.progress.note(format!(
                 "`{}` is left out of the image: it is a directory of the build itself",
@@ -264,7 +342,12 @@ impl<'a> Copier<'a> {
         fs::create_dir(to)?;
         fs::set_permissions(to, PermissionsExt::from_mode(0o700))?;
         for name in names {
-            self.copy(&from.join(&name), &to.join(&name))?;
+            self.any(
+                &from.join(&name),
+                &to.join(&name),
+                &inside.join(&name),
+                part,
+            )?;
         }
         let mode = metadata.mode() & 0o7777;
         fs::set_permissions(to, PermissionsExt::from_mode(mode | 0o700))?;

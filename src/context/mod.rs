@@ -197,6 +197,7 @@ pub fn stage(
         )
         .map_err(|problem| Error::entry(&entry.name, problem))?;
     }
+    workspace.check_folders(folders_of_virtual_env(layout))?;
     let jobs = jobs::discover(&buildfile.jobfiles, layout, workspace.path(), progress)?;
     let mut repos = repos(buildfile, &fetched);
     let manifest = manifests::discover(workspace.path(), layout, &mut repos, progress)?;
@@ -300,6 +301,15 @@ fn of_virtual_env(buildfile: &BuildFile) -> Vec<&'static str> {
         .into_iter()
         .chain(pip_conf)
         .collect()
+}
+
+/// Folders in the workspace that the virtual environment shares.
+fn folders_of_virtual_env(layout: Layout) -> &'static [&'static str] {
+    if layout.workspace() == layout.virtual_env() {
+        &["bin", "include", "lib"]
+    } else {
+        &[]
+    }
 }
 
 /// Where an absolute path of the image is staged.

@@ -73,6 +73,7 @@ impl Build {
             } else {
                 self.source(source)
             }),
+            exclude: Vec::new(),
             name: format!("files[{}]", self.file.files.len()),
         });
     }

@@ -114,6 +114,7 @@ system-packages: []
     let entry = |at: usize, destination: Option<&str>, source: &str| FileEntry {
         destination: destination.map(str::to_owned),
         source: Source::Local(source.to_owned()),
+        exclude: Vec::new(),
         name: format!("files[{at}]"),
     };
     let files = [

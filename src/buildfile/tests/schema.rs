@@ -200,7 +200,7 @@ fn fenced(rest: &str) -> String {
 }
 
 /// What neither may accept: wrong shapes, unknown keys, and texts that cannot mean anything.
-const WRONG: [&str; 117] = [
+const WRONG: [&str; 123] = [
     "- a",
     "just text",
     "5",
@@ -241,6 +241,12 @@ const WRONG: [&str; 117] = [
     "files: [{a: ''}]",
     "files: [{a: [b]}]",
     "files: [{a: {b: c}}]",
+    "files: [{exclude: [a]}]",
+    "files: [{path: a, exlude: [b]}]",
+    "files: [{path: a, exclude: [[b]]}]",
+    "files: [{path: [a]}]",
+    "files: [{b: {path: a, exclude: {c: d}}}]",
+    "files: [{b: {exclude: [a]}}]",
     "files: [{/a: b}]",
     "files: [{'': b}]",
     "files: [{installation: b}]",
@@ -341,7 +347,7 @@ fn odd_build_files_are_accepted_by_both() {
         "tag: |\n  x\npackages:\n  - |\n    pyats\n  - \"\\n \\u2003\\npyats\\u0085\\u2028\"\n",
         "tag: '%ENV{NAME}'\npython: 3.%ENV{NINE}\nplatform: linux/%ENV{NAME}\ninstaller: '%ENV{PIP}'",
         "env: {yes: 1, 'A%ENV{ NINE }': x, null: y, ON: }\nlabels: {1.10: x, '%ENV{NAME}': y, ~: z}",
-        "files: [1, 2.5: 3, '%ENV{NAME}/x': y, x/.y: no]\npackages: [1, true]\nsystem-packages: [7, ' git ', '%ENV{NAME}', g++-x.y:i386=1:2~3]",
+        "files: [1, 2.5: 3, '%ENV{NAME}/x': y, x/.y: no, {path: 8, exclude: [2, ' ']}, {exclude: {path: 7}}]\npackages: [1, true]\nsystem-packages: [7, ' git ', '%ENV{NAME}', g++-x.y:i386=1:2~3]",
         "pip-config: {global: {a: [1, true, ''], b: 1.5, c: '', '%ENV{NAME}': }, other: }",
         "repositories: {1: {url: 2, commit_id: 1234567, requirements_file: YES, GIT_SSL_NO_VERIFY: oFF, credentials: }}",
         "repositories: {'%ENV{NAME}': {url: x, requirements_file: '%ENV{YES}', credentials: {username: 1, password: ''}}}",

@@ -20,7 +20,11 @@ fn values(key: &str) -> Vec<Json> {
             json!({ "A": "b", "C": 1, "D": null }),
             json!({ "WORK": "${A}" }),
         ],
-        "files" => vec![json!(["a", { "b": "c" }, 5]), json!([{ "d/e": true }])],
+        "files" => vec![
+            json!(["a", { "b": "c" }, 5]),
+            json!([{ "d/e": true }]),
+            json!([{ "path": "a", "exclude": ["b", 1] }, { "f": { "path": "g", "exclude": null } }, { "path": 1 }]),
+        ],
         "packages" => vec![json!(["a", 1]), json!(["b"])],
         "pip-config" => vec![
             json!({ "global": { "a": "b", "c": ["d", 1], "e": null }, "f": null }),

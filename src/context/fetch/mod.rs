@@ -200,6 +200,7 @@ pub fn add_file(
     let file = FileEntry {
         destination: None,
         source: Source::parse(&url).map_err(|reason| malformed(&url, reason))?,
+        exclude: Vec::new(),
         name: "ADD".to_owned(),
     };
     Ok(Added(Wanted::File(&file).fetch(sources, into, progress)?))

@@ -18,7 +18,8 @@ use fs_err as fs;
 use regex::Regex;
 use rustix::fs::{Mode, OFlags};
 
-use pattern::{Ignore, expression, is_pattern, is_pattern_name, unescaped};
+pub(super) use pattern::Ignore;
+use pattern::{expression, is_pattern, is_pattern_name, unescaped};
 
 /// What an instruction copies.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -128,9 +129,13 @@ pub fn select_all(root: &Path, exclude: &[String]) -> Result<Selection, SelectEr
     Ok(selector.selection)
 }
 
-fn ignored(root: &Path) -> Result<Ignore, SelectError> {
-    let bytes = match fs::read(root.join(".dockerignore")) {
-        Ok(bytes) => bytes,
+/// What the file `.dockerignore` of a folder leaves out, if it has one.
+pub(super) fn ignored(root: &Path) -> Result<Ignore, SelectError> {
+    let path = root.join(".dockerignore");
+    let bytes = match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => fs::read(&path)?,
+        // A folder has no patterns, and a named pipe might never give any.
+        Ok(_) => return Ok(Ignore::default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ignore::default()),
         Err(error) => return Err(error.into()),
     };

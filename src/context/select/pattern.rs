@@ -13,10 +13,12 @@ use super::{SelectError, plain};
 
 /// The patterns of a `.dockerignore`, or of `--exclude`.
 #[derive(Debug, Default)]
-pub(super) struct Ignore(Vec<(Regex, bool)>);
+pub(in crate::context) struct Ignore(Vec<(Regex, bool)>);
 
 impl Ignore {
-    pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Self, SelectError> {
+    pub(in crate::context) fn parse<'a>(
+        lines: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, SelectError> {
         let mut patterns = Vec::new();
         for line in lines.map(str::trim) {
             let (text, out) = match line.strip_prefix('!') {
@@ -40,12 +42,18 @@ impl Ignore {
         Ok(Self(patterns))
     }
 
-    pub(super) fn has_exceptions(&self) -> bool {
+    /// With more patterns, which have the last word.
+    pub(in crate::context) fn and(mut self, more: Self) -> Self {
+        self.0.extend(more.0);
+        self
+    }
+
+    pub(in crate::context) fn has_exceptions(&self) -> bool {
         self.0.iter().any(|(_, out)| !out)
     }
 
     /// Whether the last pattern that matches the path, or a directory above it, leaves it out.
-    pub(super) fn holds(&self, path: &Path) -> bool {
+    pub(in crate::context) fn holds(&self, path: &Path) -> bool {
         let matching = |(pattern, _): &&(Regex, bool)| {
             path.ancestors()
                 .any(|path| pattern.is_match(&path.to_string_lossy()))
