@@ -88,6 +88,24 @@ fn files_and_directories_arrive_as_they_are() {
 }
 
 #[test]
+fn folders_go_without_what_is_excluded() {
+    let Some(setup) = Setup::new() else { return };
+    fs::create_dir(setup.server.path("data/tree")).expect("ours");
+    for name in ["a.py", "a.pyc", ".dockerignore"] {
+        setup.serve(&format!("tree/{name}"), "a.py\n");
+    }
+    let entry = format!("{{path: '{}', exclude: ['*.pyc']}}", setup.url("tree"));
+    let (workspace, _) = setup.stage(&[&entry], &[]);
+    let names = fs::read_dir(workspace.join("tree")).expect("it came");
+    let mut names: Vec<_> = names
+        .map(|entry| entry.expect("ours").file_name())
+        .collect();
+    names.sort();
+    // The file of another machine's folder has no say.
+    assert_eq!(names, [".dockerignore", "a.py"]);
+}
+
+#[test]
 fn a_source_that_did_not_change_is_not_fetched_again() {
     let Some(setup) = Setup::new() else { return };
     let file = setup.serve("file", "one");
