@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::time::Timespec;
@@ -252,11 +253,23 @@ impl Drop for Helper {
     }
 }
 
-/// A copy of this program in memory, which nobody can write to.
+/// A copy of this program in memory, which nobody can write to; one for all steps.
 ///
 /// A step that has the program's own file under /proc (as its pid 1, or by executing /proc/self/exe) could
 /// otherwise overwrite it, and with it what the user runs next (CVE-2019-5736).
 fn own_copy() -> io::Result<OwnedFd> {
+    static COPY: Mutex<Option<OwnedFd>> = Mutex::new(None);
+    let mut known = COPY.lock().unwrap_or_else(PoisonError::into_inner);
+    let copy = match known.take() {
+        Some(copy) => copy,
+        None => make_copy()?,
+    };
+    // A step's root may have changed the mode, which no seal holds.
+    rustix::fs::fchmod(&copy, Mode::RWXU | Mode::RWXG | Mode::RWXO)?;
+    known.insert(copy).try_clone()
+}
+
+fn make_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = match rustix::fs::memfd_create("pyats-image-build", flags | MemfdFlags::EXEC) {
         // Before Linux 6.3 every such file may be executed.

@@ -82,7 +82,7 @@ impl SelectError {
         Some(match self {
             Self::Missing { ignored: true, .. } => "`.dockerignore` hides it".to_owned(),
             Self::Missing { .. } => "sources are relative to the context, where your files are in \
-                                     `image/workspace` (at its root with `layout: pyats`); `--keep-context` leaves it to be looked at"
+                                     `image/workspace` (at its top with `layout: pyats`); `--keep-context` leaves it to be looked at"
                 .to_owned(),
             Self::Pattern { .. } => "`\\` takes the meaning from `*`, `?` and `[`".to_owned(),
             Self::Ignore(error) => return error.hint(),
