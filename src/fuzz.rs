@@ -127,6 +127,7 @@ fn unpack(bytes: &[u8]) {
         rootfs: rootfs.clone(),
         owners: Some(owners),
         coming: None,
+        is_alone: false,
     };
     if let Err(error) = layer::unpack(&request) {
         drop((error.to_string(), error.hint()));

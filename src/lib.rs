@@ -105,6 +105,9 @@
 //! Builds of one store that want the same step at once wait for the one that runs it. What is removed meanwhile was
 //! used by none of them (`store::Store::session`).
 //!
+//! A step of `cmds` sees the workspace, and depends on it only if it looked there: the kernel tells (`runner::Watch`).
+//! Where overlays work, each layer above a base is unpacked by itself, once for all stacks that have it (`rootfs`).
+//!
 //! # Owners
 //!
 //! On the rung `userns-single` no file can have an owner but the calling user. What layers say of owners, and

@@ -97,7 +97,7 @@ pub struct Pruned {
 pub fn list(store: &Store) -> Result<(Vec<Item>, u64), Error> {
     let mut items = naming(store)?;
     for (kind, folder) in [
-        (Kind::Tree, store.root().join("rootfs")),
+        (Kind::Tree, store.trees_path()),
         (Kind::Source, store.root().join("sources")),
         (Kind::Cache, store.caches_path()),
     ] {
@@ -123,7 +123,8 @@ pub fn prune(store: &Store, limits: Limits, progress: &Progress) -> Result<Prune
         .min(session);
     let (mut items, mut total) = list(store)?;
     items.retain(|item| limits.images || item.kind != Kind::Image);
-    items.sort_by_key(|item| item.used);
+    // Trees come back by themselves from what stays.
+    items.sort_by_key(|item| (item.kind != Kind::Tree, item.used));
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let mut pruned = Pruned::default();
     let mut trees = Vec::new();

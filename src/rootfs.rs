@@ -2,6 +2,17 @@
 //!
 //! A root file system is kept in the store, named by its chainID, for the next build. Only the helper
 //! process (see [`runner::call`]) can set owners in it, read what is unreadable to the user, or remove it.
+//!
+//! # What is kept
+//!
+//! Where overlays work the base is one tree, and each layer above it another, by itself, named by its diffID
+//! ([`stack`]): a layer lies on the disk once, however many images have it, and whatever lies below it. A layer that
+//! cannot be unpacked by itself (only other tools make such) is unpacked with all below it. Elsewhere only whole trees
+//! can be used, and steps work on copies of them: there a build keeps its base alone, and unpacks what lies above it
+//! into its own copy ([`copy_of`]).
+//!
+//! Of both kinds only those that were used last are kept ([`MOST_BASES`], [`MOST_LAYERS`]), and those that running
+//! builds use. They come back by themselves, so `cache prune` begins with them.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -126,6 +137,130 @@ pub struct Rootfs {
     pub owners: Option<PathBuf>,
 }
 
+/// Trees of whole stacks of layers that are kept, by variant: those of bases, and where overlays do not work of images
+/// that were run.
+const MOST_BASES: usize = 4;
+/// Trees of single layers that are kept, by variant.
+const MOST_LAYERS: usize = 32;
+/// Layers that an overlay gets by themselves.
+const TALLEST: usize = 100;
+
+/// Unpacks `layers`, lowest first, for an overlay: trees, topmost first. `base` of them are one tree. `passing` is a
+/// layer that no other build will have, and where its tree is made.
+pub fn stack(
+    layers: &[Layer],
+    base: usize,
+    passing: Option<(DiffId, &Path)>,
+    rung: Rung,
+    registries: &registry::Client,
+    store: &Store,
+    progress: &Progress,
+) -> Result<(Vec<PathBuf>, Option<PathBuf>), Error> {
+    let is_passing = |layer: &Layer| passing.is_some_and(|(known, _)| known == layer.diff_id);
+    // Of a stack of other layers the owners would have to be put together; and the options of a mount have to fit on a page.
+    let is_tall = layers.len().saturating_sub(base) > TALLEST;
+    let base = if owners_are_recorded(rung) || is_tall {
+        layers.len() - usize::from(layers.last().is_some_and(is_passing))
+    } else {
+        base
+    };
+    let (below, above) = layers.split_at(base.max(1).min(layers.len()));
+    let below = pull(below, rung, registries, store, progress)?;
+    let mut lower = vec![below.path];
+    for layer in above {
+        let tree = match passing.filter(|_| is_passing(layer)) {
+            Some((_, directory)) => unpack_into(directory, layer, rung, store, progress),
+            None => unpack_alone(layer, rung, registries, store, progress),
+        };
+        let tree = match tree {
+            Err(Error::Call { .. }) => {
+                progress.check()?;
+                let whole = pull(layers, rung, registries, store, progress)?;
+                return Ok((vec![whole.path], whole.owners));
+            }
+            tree => tree?,
+        };
+        lower.insert(0, tree);
+    }
+    Ok((lower, below.owners))
+}
+
+/// How many of `layers`, from the lowest on, are unpacked already as one tree.
+#[must_use]
+pub fn kept_below(layers: &[Layer], rung: Rung, store: &Store) -> usize {
+    let counts = (1..=layers.len()).rev();
+    let is_kept = |count: &usize| is_unpacked(&layers[..*count], rung, store);
+    counts.into_iter().find(is_kept).unwrap_or(0)
+}
+
+/// A tree of `layers` in `directory`, to be written in place; `base` of them are kept in the store.
+pub fn copy_of(
+    layers: &[Layer],
+    base: usize,
+    directory: &Path,
+    rung: Rung,
+    registries: &registry::Client,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Rootfs, Error> {
+    // The owners of what lies above would be taken down apart from the others.
+    let base = if owners_are_recorded(rung) {
+        layers.len()
+    } else {
+        base
+    };
+    let (below, above) = layers.split_at(base.max(1).min(layers.len()));
+    let below = pull(below, rung, registries, store, progress)?;
+    let path = make(&directory.join("tree"))?;
+    copy(rung, &below.path, &path, progress)?;
+    if !above.is_empty() {
+        base::bring(above, registries, store, progress)?;
+        call_unpack(rung, &request(above, &path, None, store), progress)?;
+    }
+    Ok(Rootfs { path, ..below })
+}
+
+/// Unpacks one layer by itself into a new directory.
+pub fn unpack_into(
+    directory: &Path,
+    layer: &Layer,
+    rung: Rung,
+    store: &Store,
+    progress: &Progress,
+) -> Result<PathBuf, Error> {
+    fs::create_dir(directory)?;
+    let tree = make(&directory.join("rootfs"))?;
+    let owners = owners_are_recorded(rung).then(|| directory.join("owners"));
+    let request = UnpackRequest {
+        is_alone: true,
+        ..request(std::slice::from_ref(layer), &tree, owners, store)
+    };
+    call_unpack(rung, &request, progress)?;
+    Ok(tree)
+}
+
+/// Unpacks one layer by itself, or finds it unpacked.
+fn unpack_alone(
+    layer: &Layer,
+    rung: Rung,
+    registries: &registry::Client,
+    store: &Store,
+    progress: &Progress,
+) -> Result<PathBuf, Error> {
+    let kept = store.upper_path(&layer.diff_id, &variant(rung));
+    if !store.uses(&kept) {
+        let layers = std::slice::from_ref(layer);
+        base::bring(layers, registries, store, progress)?;
+        keep(&kept, layers, rung, store, progress, |request| {
+            UnpackRequest {
+                is_alone: true,
+                ..request
+            }
+        })?;
+    }
+    Ok(kept.join("rootfs"))
+}
+
 /// Unpacks `layers`, lowest first, or finds them unpacked already.
 pub fn unpack(
     layers: &[Layer],
@@ -186,9 +321,41 @@ fn unpack_from(
         path: directory.join("rootfs"),
         owners: owners_are_recorded(rung).then(|| directory.join("owners")),
     };
-    if store.uses(&kept) {
-        return Ok(in_place(&kept));
+    if !store.uses(&kept) {
+        keep(&kept, layers, rung, store, progress, |request| {
+            UnpackRequest { coming, ..request }
+        })?;
     }
+    Ok(in_place(&kept))
+}
+
+fn request(
+    layers: &[Layer],
+    rootfs: &Path,
+    owners: Option<PathBuf>,
+    store: &Store,
+) -> UnpackRequest {
+    let layers = layers.iter();
+    UnpackRequest {
+        layers: layers
+            .map(|layer| (store.blob_path(&layer.descriptor.digest), layer.clone()))
+            .collect(),
+        rootfs: rootfs.to_owned(),
+        owners,
+        coming: None,
+        is_alone: false,
+    }
+}
+
+/// Unpacks layers to the place where they are kept, and removes others that were not used for long.
+fn keep(
+    kept: &Path,
+    layers: &[Layer],
+    rung: Rung,
+    store: &Store,
+    progress: &Progress,
+    with: impl FnOnce(UnpackRequest) -> UnpackRequest,
+) -> Result<(), Error> {
     let part = progress.start("unpack layers");
     for layer in layers {
         let _ = store.uses(&store.blob_path(&layer.descriptor.digest));
@@ -196,17 +363,9 @@ fn unpack_from(
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
     store::make_folder(&fresh)?;
-    let new = in_place(&fresh);
-    make(&new.path)?;
-    let request = UnpackRequest {
-        layers: layers
-            .iter()
-            .map(|layer| (store.blob_path(&layer.descriptor.digest), layer.clone()))
-            .collect(),
-        rootfs: new.path,
-        owners: new.owners,
-        coming,
-    };
+    let owners = owners_are_recorded(rung).then(|| fresh.join("owners"));
+    let rootfs = make(&fresh.join("rootfs"))?;
+    let request = with(request(layers, &rootfs, owners, store));
     let unpacked = call_unpack(rung, &request, progress).map_err(|error| {
         if request.coming.is_some() {
             return error;
@@ -220,14 +379,49 @@ fn unpack_from(
             _ => error,
         }
     });
-    let renamed = unpacked.and_then(|unpacked| match fs::rename(&fresh, &kept) {
+    let renamed = unpacked.and_then(|unpacked| match fs::rename(&fresh, kept) {
         // Another build may have been faster.
         Err(error) if !kept.exists() => Err(error.into()),
         _ => Ok(unpacked),
     });
+    let evicted = evict(rung, store, scratch.path());
     remove(rung, scratch.path())?;
     part.finish(format!("{} entries", renamed?.entries));
-    Ok(in_place(&kept))
+    evicted
+}
+
+/// Moves to `scratch` what is kept of trees beyond the limits, but for what a running build uses.
+fn evict(rung: Rung, store: &Store, scratch: &Path) -> Result<(), Error> {
+    let before = store.oldest_session()?;
+    let mut bases = Vec::new();
+    let mut alone = Vec::new();
+    for entry in fs::read_dir(store.trees_path())?.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| rung_of(name) == Some(rung)) else {
+            continue;
+        };
+        let Ok(used) = entry.metadata().and_then(|metadata| metadata.modified()) else {
+            continue;
+        };
+        let list = if store::is_upper(name) {
+            &mut alone
+        } else {
+            &mut bases
+        };
+        list.push((used, entry.path()));
+    }
+    for (list, most) in [(&mut bases, MOST_BASES), (&mut alone, MOST_LAYERS)] {
+        list.sort_unstable();
+        let excess = list.len().saturating_sub(most);
+        for (number, (_, path)) in list.iter().take(excess).enumerate() {
+            store.take_away(
+                path,
+                before,
+                &scratch.join(format!("evicted-{most}-{number}")),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the layers are unpacked already; then [`unpack`] does without them.
@@ -303,33 +497,25 @@ pub fn disarm(rung: Rung, folders: &[PathBuf]) -> Result<(), Error> {
     call(rung, Task::Disarm, &folders, &Progress::silent())
 }
 
-/// A root file system over `lower` (topmost first) that takes writes in `directory`: an overlay, or a copy
-/// of the one lower tree where no overlay can be had.
-pub fn writable(
-    rung: Rung,
-    lower: &[PathBuf],
-    directory: &Path,
-    progress: &Progress,
-) -> Result<RootFs, Error> {
-    if let Err(refusal) = runner::probe_overlay(rung, directory) {
-        progress.note(format!(
-            "working on a copy, since `{}` fails here: {}",
-            refusal.call, refusal.reason
-        ));
-        let copy = make(&directory.join("tree"))?;
-        for tree in lower.iter().rev() {
-            self::copy(rung, tree, &copy, progress)?;
-        }
-        return Ok(RootFs::Directory(copy));
-    }
-    overlay(lower, directory)
+/// Whether an overlay can take writes in `directory`; says it if not.
+#[must_use]
+pub fn can_overlay(rung: Rung, directory: &Path, progress: &Progress) -> bool {
+    let Err(refusal) = runner::probe_overlay(rung, directory) else {
+        return true;
+    };
+    progress.note(format!(
+        "working on a copy, since `{}` fails here: {}",
+        refusal.call, refusal.reason
+    ));
+    false
 }
 
 /// An overlay over `lower` (topmost first) whose own directories are made in `directory`.
 pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
     let upper = make(&directory.join("upper"))?;
-    if let Some(below) = lower.first() {
-        like(below, &upper)?;
+    // No layer but the base's says anything of the root.
+    if let Some(base) = lower.last() {
+        like(base, &upper)?;
     }
     Ok(RootFs::Overlay {
         lower: lower.to_vec(),
@@ -339,7 +525,7 @@ pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
 }
 
 /// Gives a directory the mode and the time of another: of an overlay's directories, the topmost one's are the root's.
-pub fn like(other: &Path, directory: &Path) -> Result<(), Error> {
+fn like(other: &Path, directory: &Path) -> Result<(), Error> {
     let metadata = fs::metadata(other)?;
     let opened = fs::File::open(directory)?;
     opened.set_permissions(metadata.permissions())?;

@@ -4,13 +4,12 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use crate::base;
 use crate::error::{Error, OptionsError};
 use crate::image::Image;
 use crate::images;
 use crate::progress::Progress;
-use crate::runner::{self, Command, Mount, Outcome, Owners, Rung};
-use crate::store::Scratch;
+use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Rung};
+use crate::store::{Scratch, Store};
 use crate::{layer, rootfs, step};
 
 /// What to run, and how.
@@ -133,16 +132,49 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let _session = store.session()?;
     let image = images::find_in(&store, &options.image, progress)?;
     let argv = argv(options, &image)?;
-    let rung = runner::choose(options.runner, &store.scratch_root())?.0;
+    let mut rung = runner::choose(options.runner, &store.scratch_root())?.0;
     rootfs::sweep(rung, &store.scratch_root())?;
-    if !rootfs::is_unpacked(&image.layers, rung, &store) {
-        base::bring(&image.layers, &images::client()?, &store, progress)?;
+    loop {
+        let error = match run_on(rung, options, &image, &argv, &store, progress) {
+            Err(error) if error.is_of_owner() && options.runner.is_none() => error,
+            result => return result,
+        };
+        rung = runner::next(rung, &store.scratch_root()).ok_or(error)?;
     }
-    let base = rootfs::unpack(&image.layers, rung, &store, progress)?;
+}
+
+fn run_on(
+    rung: Rung,
+    options: &Options,
+    image: &Image,
+    argv: &[OsString],
+    store: &Store,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    let registries = images::client()?;
+    let layers = &image.layers;
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let ended = (|| -> Result<Outcome, Error> {
+        let (rootfs, owners) = if rootfs::can_overlay(rung, scratch.path(), progress) {
+            let base = rootfs::kept_below(layers, rung, store);
+            let (lower, owners) =
+                rootfs::stack(layers, base, None, rung, &registries, store, progress)?;
+            (rootfs::overlay(&lower, scratch.path())?, owners)
+        } else {
+            let all = layers.len();
+            let copy = rootfs::copy_of(
+                layers,
+                all,
+                scratch.path(),
+                rung,
+                &registries,
+                store,
+                progress,
+            )?;
+            (RootFs::Directory(copy.path), copy.owners)
+        };
         let command = Command {
-            rootfs: rootfs::writable(rung, &[base.path], scratch.path(), progress)?,
+            rootfs,
             mounts: options.volumes.clone(),
             tmpfs: Vec::new(),
             user: options
@@ -151,8 +183,8 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
                 .unwrap_or_else(|| image.text("User").to_owned()),
             network: true,
             placement: None,
-            argv,
-            env: environment(options, &image),
+            argv: argv.to_vec(),
+            env: environment(options, image),
             cwd: options
                 .working_dir
                 .clone()
@@ -163,12 +195,13 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
             ca_bundle: None,
             interactive: options.interactive,
             inherit_output: true,
-            owners: base.owners.map(|known| Owners {
+            owners: owners.map(|known| Owners {
                 attribute: layer::OWNER_ATTRIBUTE.to_owned(),
                 known: Some(known),
                 record: scratch.path().join("owners"),
                 emulate: true,
             }),
+            watch: None,
         };
         Ok(runner::run(
             rung,

@@ -8,7 +8,8 @@ use rustix::fs::{CWD, FileType};
 use serde_json::json;
 
 use crate::support::{
-    Bench, User, base_layout, processes, run_bundle, send, serve_base, umoci_unpack, verify,
+    Bench, User, base_layout, is_root, processes, run_bundle, send, serve_base, umoci_unpack,
+    verify,
 };
 
 /// Instructions of every kind.
@@ -394,4 +395,84 @@ fn what_cannot_be_carried_out_is_told() {
         }
     }
     assert!(fs::read_dir(bench.store().join("tmp")).is_ok_and(|entries| entries.count() == 0));
+}
+
+/// A runner that has no id for an owner gives way to the next one, and the image is the same.
+#[test]
+fn owners_that_a_runner_cannot_hold_are_held_by_the_next_one() {
+    let epoch = ("SOURCE_DATE_EPOCH", "1700000000");
+    let root = Bench::current();
+    let Some(base) = base_layout().filter(|_| is_root()) else {
+        return;
+    };
+    let head = "tag: image:1\npython: 3.11\nsystem-packages: []\n";
+    let owned = "cmds:\n  pre: RUN touch /owned && chown 3000000:3000000 /owned\n";
+    root.write("base.yaml", format!("{head}{owned}"));
+    root.write(
+        "build.yaml",
+        format!("{head}cmds: {{pre: RUN stat -c %u /owned >/owner}}\n"),
+    );
+    let big = root.path("big");
+    let base = format!("oci:{}", base.display());
+    let made = root.run([
+        "base.yaml",
+        "--runner",
+        "root",
+        "--base",
+        &base,
+        "-o",
+        "oci-dir:big",
+    ]);
+    if made.status() != Some(0) && made.stderr().contains("no way to run commands") {
+        return;
+    }
+    made.line();
+    let base = format!("oci:{}", big.display());
+    let build = |bench: &Bench, more: &[&str]| {
+        let arguments = [&["build.yaml", "--base", &base][..], more].concat();
+        let run = bench.finish(bench.tool(arguments).env(epoch.0, epoch.1));
+        let digest = run
+            .line()
+            .split_once('@')
+            .expect("reference@digest")
+            .1
+            .to_owned();
+        (digest, run.stderr().to_owned())
+    };
+    let (expected, _) = build(&root, &[]);
+    for (user, runner) in [(User::Subids, "userns-range"), (User::Few, "userns-single")] {
+        let Some(bench) = Bench::new(user) else {
+            continue;
+        };
+        bench.write(
+            "build.yaml",
+            fs::read(root.path("build.yaml")).expect("ours"),
+        );
+        let doctor = bench.run(["doctor", "--offline"]);
+        let is_chosen = format!("{runner}: works, and is chosen");
+        assert!(doctor.stdout().contains(&is_chosen), "{}", doctor.stdout());
+        let (digest, said) = build(&bench, &[]);
+        assert_eq!(digest, expected, "{user:?}: {said}");
+        let gives_way = said.contains("since `userns-range` cannot hold an owner in the image");
+        assert_eq!(gives_way, user == User::Subids, "{said}");
+        let run = bench.run(["run", "-q", "image:1", "cat", "/owner"]);
+        assert_eq!(run.stdout(), "3000000\n");
+        // Whoever asks for a runner gets that one.
+        if user == User::Subids {
+            let forced = [
+                "build.yaml",
+                "--no-cache",
+                "--base",
+                &base,
+                "--runner",
+                runner,
+            ];
+            let run = bench.run(forced);
+            assert!(
+                run.refusal(1).contains("3000000:3000000"),
+                "{}",
+                run.stderr()
+            );
+        }
+    }
 }

@@ -535,6 +535,7 @@ fn command<const N: usize>(rootfs: RootFs, argv: [&str; N]) -> runner::Command {
         interactive: false,
         inherit_output: false,
         owners: None,
+        watch: None,
     }
 }
 

@@ -339,6 +339,7 @@ fn command(rootfs: RootFs) -> Command {
         interactive: false,
         inherit_output: false,
         owners: None,
+        watch: None,
     }
 }
 

@@ -50,7 +50,7 @@ fn credentials_reach_pip_and_nothing_else() {
                 "netrc",
                 format!("machine {address}\nlogin user\npassword pa55-of-conf\n"),
             ),
-            User::Plain => (
+            User::Plain | User::Few => (
                 String::new(),
                 "pip.conf",
                 format!("[global]\nindex-url = {}\n", url("user:pa55-of-conf@")),

@@ -172,7 +172,7 @@ pub(super) fn make(
             Stage::Step(step) => (step, &[][..]),
             Stage::Packages(step) => (step, &mounts[..]),
             Stage::Workspace => {
-                stack.push(&tree, &workspace)?;
+                stack.push(&tree, &workspace, build.buildfile.layout)?;
                 entries.push(Entry {
                     layer: Some(workspace.clone()),
                     created_by: match build.buildfile.layout {

@@ -170,7 +170,7 @@ impl<'a> Build<'a> {
             image,
             entries,
             fates,
-        } = self.assemble_and_publish(rung, &parts, &targets)?;
+        } = self.assemble_on_some_runner(rung, &parts, &targets)?;
         let Parts {
             context,
             base,
@@ -193,6 +193,34 @@ impl<'a> Build<'a> {
             image,
             entries,
         })
+    }
+
+    /// A runner that has no id for an owner in the image gives way to the next one, unless it was asked for.
+    fn assemble_on_some_runner(
+        self,
+        rung: Option<Rung>,
+        parts: &Parts,
+        targets: &Targets,
+    ) -> Result<Made, Error> {
+        let error = match self.assemble_and_publish(rung, parts, targets) {
+            Err(error) if error.is_of_owner() && self.options.runner.is_none() => error,
+            result => return result,
+        };
+        let next = rung.and_then(|rung| Some((rung, runner::next(rung, self.scratch)?)));
+        let Some((rung, next)) = next else {
+            return Err(error);
+        };
+        self.progress.note(format!(
+            "steps run with the runner `{next}`, since `{rung}` cannot hold an owner in the image. {}",
+            runner::isolation(next)
+        ));
+        let scratch = self.scratch.join(next.to_string());
+        fs::create_dir(&scratch)?;
+        let build = Build {
+            scratch: &scratch,
+            ..self
+        };
+        build.assemble_on_some_runner(Some(next), parts, targets)
     }
 
     /// A layer that a cache in a registry promises, and that cannot be had, is made here.

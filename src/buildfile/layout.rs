@@ -16,7 +16,7 @@ pub enum Layout {
 }
 
 /// The folder of the workspace that holds the files of the build.
-const INSTALLATION: &str = "installation";
+pub const INSTALLATION: &str = "installation";
 
 impl Layout {
     /// Each of them.

@@ -37,7 +37,7 @@ pub use diagnostics::Problem;
 pub use expand::{ExpandError, environment, expand};
 pub use installer::{Installer, NoInstaller, UV_SETTINGS};
 pub use json::json;
-pub use layout::Layout;
+pub use layout::{INSTALLATION, Layout};
 pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
 pub(crate) use repositories::split_steps;

@@ -38,6 +38,11 @@ impl Key {
         self.inputs.push((name.into(), digest));
     }
 
+    /// Takes in all that another key has.
+    pub fn extend(&mut self, other: &Self) {
+        self.inputs.extend(other.inputs.iter().cloned());
+    }
+
     /// Names the entry. All inputs are written with their lengths, so that no two keys give the same bytes.
     #[must_use]
     pub fn digest(&self) -> Digest {

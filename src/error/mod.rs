@@ -8,7 +8,8 @@ use crate::context::SelectError;
 use crate::progress::{Cancelled, Progress};
 use crate::secret::printable;
 use crate::{
-    base, buildfile, context, dockerfile, image, net, output, registry, rootfs, runner, step, store,
+    base, buildfile, context, dockerfile, image, layer, net, output, registry, rootfs, runner,
+    step, store,
 };
 
 pub use kind::Kind;
@@ -109,6 +110,18 @@ impl Error {
         let first: &dyn std::error::Error = self;
         let mut causes = std::iter::successors(Some(first), |error| error.source());
         causes.any(|error| matches!(error.downcast_ref(), Some(registry::Error::Lost { .. })))
+    }
+
+    /// Whether an owner cannot be set in the runner's user namespace, which another runner may keep beside the files.
+    #[must_use]
+    pub(crate) fn is_of_owner(&self) -> bool {
+        let first: &dyn std::error::Error = self;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        causes.any(|error| error.to_string().contains(layer::UNMAPPED))
+            || self
+                .tail()
+                .iter()
+                .any(|line| line.starts_with(runner::NO_OWNER) && line.contains("Invalid argument"))
     }
 }
 

@@ -5,19 +5,24 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use crate::layer::unpack::Tree;
-use crate::layer::{node, root};
+use crate::layer::{node, overlay, root};
 
 impl Tree {
     /// Deletes what lower layers have at a path.
     pub(super) fn delete(&mut self, victim: &[u8]) -> io::Result<()> {
         let (directory, name) = root::split(victim);
         if let Some(directory) = self.root.directory(directory)? {
+            if self.is_alone {
+                return mark(directory.as_fd(), name);
+            }
             self.delete_lower(directory.as_fd(), name)?;
             self.root.forget();
+        } else if self.is_alone {
+            return Err(io::Error::other("the layer says nothing of its directory"));
         }
         Ok(())
     }
@@ -25,10 +30,15 @@ impl Tree {
     /// Deletes what lower layers have in a directory.
     pub(super) fn empty(&mut self, directory: &[u8]) -> io::Result<()> {
         if let Some(directory) = self.root.directory(directory)? {
+            if self.is_alone {
+                return overlay::hide_below(&directory);
+            }
             for name in root::names(directory.as_fd())? {
                 self.delete_lower(directory.as_fd(), &name)?;
             }
             self.root.forget();
+        } else if self.is_alone {
+            return Err(io::Error::other("the layer says nothing of it"));
         }
         Ok(())
     }
@@ -61,5 +71,18 @@ impl Tree {
             root::unlink(parent, name, AtFlags::REMOVEDIR)?;
         }
         Ok(kept)
+    }
+}
+
+/// Marks a name as deleted, as an overlay does, unless the layer has something there.
+fn mark(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    match root::kind_of(parent, name)? {
+        Some(node::Kind::Directory) => overlay::hide_below(&root::open_child(parent, name)?),
+        Some(_) => Ok(()),
+        None => {
+            let name = OsStr::from_bytes(name);
+            let kind = FileType::CharacterDevice;
+            Ok(rustix::fs::mknodat(parent, name, kind, Mode::empty(), 0)?)
+        }
     }
 }

@@ -11,6 +11,8 @@ use crate::layer::malformed::Malformed;
 pub(crate) const TOO_MUCH: &str = "which is too much for a layer";
 /// What can be done about it.
 pub(crate) const REMOVE: &str = "remove it in the instruction that makes it, or divide what is needed among several instructions";
+/// How [`Error::Owner`] ends. From the helper process only words come.
+pub(crate) const UNMAPPED: &str = "which the user namespace does not map";
 
 /// What is wrong with a layer, or with a tree.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +68,7 @@ pub enum Error {
         found: DiffId,
     },
     /// A file of a layer has an owner that cannot be set here.
-    #[error("`{}` belongs to {uid}:{gid}, which the user namespace does not map", path.display())]
+    #[error("`{}` belongs to {uid}:{gid}, {UNMAPPED}", path.display())]
     Owner {
         /// Relative to the root.
         path: PathBuf,

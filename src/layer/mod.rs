@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::layer::compress::{Compression, InvalidCompression};
 pub use crate::layer::error::Error;
-pub(crate) use crate::layer::error::{REMOVE, TOO_MUCH};
+pub(crate) use crate::layer::error::{REMOVE, TOO_MUCH, UNMAPPED};
 pub use crate::layer::malformed::Malformed;
 use crate::layer::node::{Kind, Xattrs};
 use crate::layer::writer::{Content, Header, LayerWriter};
@@ -75,6 +75,9 @@ pub struct UnpackRequest {
     pub owners: Option<PathBuf>,
     /// Where blobs that are not there yet come from.
     pub coming: Option<Coming>,
+    /// Whether the one layer is unpacked by itself, for an overlay to put it upon those below: deletions are marked.
+    /// A layer that says nothing of a directory it needs, or links to a file below, is an error.
+    pub is_alone: bool,
 }
 
 /// Blobs are on their way into a store.
@@ -202,18 +205,6 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 /// Steps may write to it meanwhile.
 pub fn disarm(path: &Path) -> Result<(), Error> {
     disarm::disarm(path)
-}
-
-/// Gives everything below `root` the time that [`write_tree`] writes.
-pub fn settle(root: &Path, times: &Times) -> Result<(), Error> {
-    for entry in walk::Walk::new(root) {
-        let (path, node) = entry?;
-        if !path.is_empty() {
-            let time = times.of(&path, node.mtime.0);
-            tree::settle_time(&walk::at(root, &path), (time, 0))?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes what is in the directory `root` as a layer, owned by 0:0; `root` itself is not in it, since the

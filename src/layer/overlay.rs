@@ -5,11 +5,11 @@
 //! directory that hides the one below carries `user.overlay.opaque`.
 
 use std::ffi::CString;
-use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::layer::changes::Changeset;
@@ -69,6 +69,17 @@ fn visit_path(
         }
     }
     Ok(())
+}
+
+/// Has an overlay show nothing of what directories below have there.
+pub(super) fn hide_below(directory: impl AsFd) -> io::Result<()> {
+    let name = "user.overlay.opaque";
+    Ok(rustix::fs::fsetxattr(
+        directory,
+        name,
+        b"y",
+        XattrFlags::empty(),
+    )?)
 }
 
 fn is_opaque(directory: &Path) -> Result<bool, Error> {

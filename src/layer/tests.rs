@@ -179,6 +179,7 @@ impl Unpacking {
             rootfs: self.root(),
             owners: None,
             coming: None,
+            is_alone: false,
         });
         let names: Vec<_> = walk::names(&self.outside()).unwrap();
         assert_eq!(

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::layer::archive::Archive;
 use crate::layer::entry::{Entry, Kind};
 use crate::layer::malformed::Malformed;
+use crate::layer::overlay;
 use crate::layer::root::{self, Root};
 use crate::layer::stream;
 use crate::layer::whiteout::{self, Meaning};
@@ -50,6 +51,8 @@ pub(super) struct Tree {
     pub(super) root: Root,
     /// Whether owners are set, and not only recorded.
     pub(super) sets_owners: bool,
+    /// See [`UnpackRequest::is_alone`].
+    pub(super) is_alone: bool,
     /// Inodes of the current layer, so that its own deletions spare them.
     pub(super) current: HashSet<u64>,
     /// Names (inode of the directory, name) that the current layer linked to files of lower layers.
@@ -76,6 +79,7 @@ impl Tree {
         Ok(Self {
             root,
             sets_owners: request.owners.is_none(),
+            is_alone: request.is_alone,
             current: HashSet::new(),
             current_links: HashSet::new(),
             // Not the time of unpacking, which would make equal trees differ.
@@ -131,9 +135,13 @@ impl Tree {
         let (directory, name) = root::split(&entry.path);
         // The inode of the directory is only needed for hard links; it is read there.
         let (current, times, owners) = (&mut self.current, &mut self.times, &mut self.owners);
+        let is_alone = self.is_alone;
         let parent = self
             .root
             .make_directory(directory, |new| {
+                if is_alone {
+                    return Err(io::Error::other("the layer says nothing of them"));
+                }
                 let inode = rustix::fs::fstat(new)?.st_ino;
                 current.insert(inode);
                 // Not the time of unpacking, which would make equal trees differ.
@@ -169,6 +177,10 @@ impl Tree {
             let path = "/".to_owned();
             return Err(Failure::Malformed(Malformed::Unsupported { path, kind }));
         }
+        if self.is_alone {
+            let error = io::Error::other("the root is the base's");
+            return Err(call("describe the root")(error));
+        }
         let fd = self.root.fd().try_clone_to_owned().map_err(call("open"))?;
         self.describe_directory(entry, &fd)
     }
@@ -179,6 +191,7 @@ impl Tree {
         parent: BorrowedFd<'_>,
         name: &[u8],
     ) -> Result<(), Failure> {
+        let mut is_opaque = false;
         match rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
             Err(Errno::EXIST) => {
                 // A link to a directory is replaced, as Docker and containerd do.
@@ -188,11 +201,15 @@ impl Tree {
                     self.make_way(parent, name)?;
                     rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU)
                         .map_err(call("make the directory"))?;
+                    is_opaque = self.is_alone;
                 }
             }
             other => other.map_err(call("make the directory"))?,
         }
         let fd = root::open_child(parent, name).map_err(call("open the directory"))?;
+        if is_opaque {
+            overlay::hide_below(&fd).map_err(call("hide what is below"))?;
+        }
         self.describe_directory(entry, &fd)
     }
 

@@ -14,7 +14,7 @@ use super::shown::{self, Shown};
 use super::wire::{Channel, Job, Note, Spec};
 use super::{
     Call, Command, Error, Failure, MARKER, Outcome, Rung, family, ids, init, mounts, owners, probe,
-    sys,
+    sys, watch,
 };
 
 /// Whether this program asked if it is a helper process. One that does not would, as a helper, do all of what it does
@@ -110,15 +110,15 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
                     return in_plain_sight(&command, stdio, channel);
                 }
                 let owners = owners::Prepared::open(spec.rung, &command)?;
+                let watch = watch::Prepared::open(&command)?;
                 mounts::enter(spec.rung, &command)?;
-                init::run(
-                    spec.rung,
-                    &command,
-                    stdio,
-                    owners,
-                    &Taps::default(),
-                    channel,
-                )
+                let watcher = watch.and_then(watch::Prepared::begin);
+                let taps = Taps::default();
+                let outcome = init::run(spec.rung, &command, stdio, owners, &taps, channel)?;
+                if let Some(watcher) = watcher.filter(|_| outcome == Outcome::Exited(0)) {
+                    watcher.complete()?;
+                }
+                Ok(outcome)
             })?;
             terminal.restore();
             Ok(None)

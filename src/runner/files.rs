@@ -24,6 +24,9 @@ const MAX_LINKS: usize = 40;
 /// Where the files are that are put into a root file system; see [`super::Mount`].
 pub const FILES: &str = "/dev/.pyats-image-build/files";
 
+/// How the error begins of an owner that the runner's user namespace does not have.
+pub(crate) const NO_OWNER: &str = "the owner of ";
+
 /// One thing that is put somewhere: a file, a directory (without what is in it) or a link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Item {
@@ -366,7 +369,7 @@ pub(super) fn chown(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(
         |error| {
             io::Error::other(format!(
-                "the owner of `{}` cannot be {}:{}: {error}",
+                "{NO_OWNER}`{}` cannot be {}:{}: {error}",
                 path.display(),
                 uid.as_raw(),
                 gid.as_raw()

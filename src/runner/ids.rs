@@ -34,22 +34,36 @@ pub(super) fn plan() -> Result<Maps, Failure> {
     let programs = ["newuidmap", "newgidmap"];
     let missing = programs.into_iter().find(|program| !on_path(program));
     match missing {
-        None if !uids.is_empty() && !gids.is_empty() => Ok(Maps::Programs { uids, gids }),
+        None if are_enough(&uids) && are_enough(&gids) => Ok(Maps::Programs { uids, gids }),
         _ if uid == 0 => Ok(Maps::Identity),
         Some(program) => Err(Failure::said(program, "the program is not installed")),
         None => {
-            let file = if uids.is_empty() {
-                "/etc/subuid"
+            let (file, ranges) = if are_enough(&uids) {
+                ("/etc/subgid", gids)
             } else {
-                "/etc/subgid"
+                ("/etc/subuid", uids)
             };
             let user = names.first().cloned().unwrap_or_else(|| uid.to_string());
-            Err(Failure::said(
-                file,
-                format!("it has no range of ids for `{user}`"),
-            ))
+            let reason = if ranges.is_empty() {
+                format!("it has no range of ids for `{user}`")
+            } else {
+                let count = count(&ranges);
+                format!("it has {count} ids for `{user}`, and images have owners up to {NOBODY}")
+            };
+            Err(Failure::said(file, reason))
         }
     }
+}
+
+/// The highest id that every Linux system has: files and processes of nobody.
+const NOBODY: u64 = 65534;
+
+fn are_enough(ranges: &[Range]) -> bool {
+    count(ranges) >= NOBODY
+}
+
+fn count(ranges: &[Range]) -> u64 {
+    ranges.iter().map(|range| u64::from(range.count)).sum()
 }
 
 /// Writes the maps of a process that has just entered its user namespace.

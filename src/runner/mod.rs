@@ -33,6 +33,7 @@ mod seccomp;
 mod shown;
 mod sys;
 mod unpack;
+mod watch;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -48,7 +49,9 @@ use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
 use self::failure::Failure;
+pub(crate) use self::files::NO_OWNER;
 pub use self::files::{Destination, FILES, Item, Placement};
+pub use self::watch::Watch;
 
 /// The name that the helper process goes by. With it, and a socket as standard input, [`child`] takes over.
 const MARKER: &str = "pyats-image-build: runner";
@@ -177,6 +180,8 @@ pub struct Command {
     /// On [`Rung::UsernsSingle`]: what becomes of the owners that the command sets. With `None` they are
     /// forgotten. The other rungs set them.
     pub owners: Option<Owners>,
+    /// What it may look at or not, which is told afterwards.
+    pub watch: Option<Watch>,
 }
 
 /// Where owners are kept that no file can have, since one id is all there is.
@@ -460,6 +465,12 @@ pub fn choose(
     directory: &Path,
 ) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
     probe::choose(forced, directory)
+}
+
+/// The next runner after `rung` that works here; for what that one cannot hold.
+#[must_use]
+pub fn next(rung: Rung, directory: &Path) -> Option<Rung> {
+    probe::next(rung, directory)
 }
 
 /// Whether an overlay can be mounted whose upper directory lies in `directory`.

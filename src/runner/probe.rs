@@ -45,6 +45,12 @@ pub(super) fn choose(
     Err(Error::Refused { rungs: refused })
 }
 
+/// See [`super::next`].
+pub(super) fn next(rung: Rung, directory: &Path) -> Option<Rung> {
+    let mut after = Rung::ALL.into_iter().filter(|other| *other > rung);
+    after.find(|rung| attempt(*rung, directory).is_ok())
+}
+
 /// See [`super::probe_overlay`].
 pub(super) fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
     let failed = |error| Failure::new(format!("mkdir({})", directory.display()), error);
@@ -118,6 +124,7 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         interactive: false,
         inherit_output: false,
         owners: None,
+        watch: None,
     };
     let shown = if rung == Rung::Chroot {
         Some(Shown::put(&command)?)

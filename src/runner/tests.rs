@@ -17,6 +17,7 @@ fn command() -> Command {
         interactive: false,
         inherit_output: false,
         owners: None,
+        watch: None,
     }
 }
 

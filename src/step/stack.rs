@@ -1,30 +1,42 @@
 //! The stack of layers that steps run upon. As long as all that is asked for is known from the cache there is no tree;
 //! then there is one: an overlay over what is unpacked, or, where no overlay can be had, a copy that is written in
 //! place. Both give the same layers.
+//!
+//! # Steps above the workspace
+//!
+//! Every step of `cmds` runs in a tree that has the workspace, as in a Dockerfile. Whether its result depends on it is
+//! found out while it runs ([`runner::Watch`]): a step that looks at nothing in the workspace is remembered under a key
+//! with the workspace's outline in place of its layer, and so is not run again when a file there changes. The outline
+//! has what such a step may still have learned: the names in `/workspace` and in `/workspace/installation`, since it may
+//! have looked for one that is not there; the requirements, which are no secret to the step that installs them; and all
+//! that the layer has outside of the workspace. Which way a step is remembered changes no image, only what is run: the
+//! step's layer is the same, and so is its place above the workspace's.
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use fs_err as fs;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{
     Counts, Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
 };
-use crate::cache::{Cache, Entry, Key};
-use crate::digest::{ChainId, DiffId};
+use crate::buildfile::{INSTALLATION, Layout};
+use crate::cache::{self, Cache, Entry, Key};
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::layer::{
-    self, Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times,
-    UnpackRequest,
+    Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
 };
 use crate::manifest::{Layer, Platform};
 use crate::progress::Progress;
 use crate::registry;
 use crate::rootfs;
-use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung};
+use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung, Watch};
 use crate::secret::Secret;
 use crate::store::{self, Store};
 
@@ -64,8 +76,10 @@ pub struct Stack<'a> {
     inputs: Inputs<'a>,
     /// Lowest first.
     layers: Vec<Layer>,
-    /// Which of them hold the user's files, and no programs of the system's.
-    pushed: Vec<DiffId>,
+    /// How many of them are the base's.
+    base: usize,
+    /// Of the user's files, once they are among them.
+    workspace: Option<Workspace>,
     /// Of all these layers, once a step had to be run.
     tree: Option<Tree>,
     /// What was begun in the scratch folder so far.
@@ -94,6 +108,27 @@ pub struct Made {
     pub is_cached: bool,
 }
 
+/// The user's files: a layer that holds no programs of the system's.
+#[derive(Debug)]
+struct Workspace {
+    diff_id: DiffId,
+    /// Of all that is not watched, see the module's documentation.
+    outline: Digest,
+    /// See [`Watch::directories`].
+    directories: Vec<PathBuf>,
+    /// See [`Watch::names`].
+    names: Vec<PathBuf>,
+}
+
+/// What a step is known by.
+#[derive(Debug)]
+struct Keys {
+    /// All that it can read.
+    whole: Key,
+    /// The same but for what it would have been seen to look at, if there is such.
+    outline: Option<Key>,
+}
+
 #[derive(Debug)]
 struct Tree {
     kind: TreeKind,
@@ -115,28 +150,31 @@ impl<'a> Stack<'a> {
         Self {
             inputs,
             layers: base.to_vec(),
-            pushed: Vec::new(),
+            base: base.len(),
+            workspace: None,
             tree: None,
             folders: 0,
             fates: Vec::new(),
         }
     }
 
-    /// Puts a tree of the host's (owned by the user, shown as root's) on the stack, whose layer is there.
-    pub fn push(&mut self, directory: &Path, layer: &Layer) -> Result<(), Error> {
+    /// Puts the user's files (owned by the user, shown as root's) on the stack, whose layer is there.
+    pub fn push(&mut self, directory: &Path, layer: &Layer, layout: Layout) -> Result<(), Error> {
         self.layers.push(layer.clone());
-        self.pushed.push(layer.diff_id);
+        let progress = self.inputs.progress;
+        let workspace = Workspace::open(directory, layer.diff_id, layout, progress)?;
+        self.workspace = Some(workspace);
         let (Some(tree), Some(rung)) = (&mut self.tree, self.inputs.rung) else {
             return Ok(());
         };
         match &mut tree.kind {
             TreeKind::Overlay(lower) => {
-                // Steps see what they would see of the unpacked layer.
-                layer::settle(directory, &self.inputs.times)?;
-                if let Some(below) = lower.first() {
-                    rootfs::like(below, directory)?;
-                }
-                lower.insert(0, directory.to_owned());
+                let Inputs {
+                    store, progress, ..
+                } = self.inputs;
+                let place = self.inputs.scratch.join("workspace");
+                let tree = rootfs::unpack_into(&place, layer, rung, store, progress)?;
+                lower.insert(0, tree);
             }
             TreeKind::InPlace(root) => {
                 let request = UnpackRequest {
@@ -151,6 +189,7 @@ impl<'a> Stack<'a> {
                         .as_ref()
                         .map(|_| self.inputs.scratch.join("owners-of-workspace")),
                     coming: None,
+                    is_alone: false,
                 };
                 rootfs::call_unpack(rung, &request, self.inputs.progress)?;
             }
@@ -176,16 +215,24 @@ impl<'a> Stack<'a> {
             registries,
             ..
         } = self.inputs;
-        let below = rootfs::pull(&self.layers, rung, registries, store, progress)?;
-        let lower = [below.path];
-        let kind = match rootfs::writable(rung, &lower, &directory, progress)? {
+        let layers = &self.layers;
+        if rootfs::can_overlay(rung, &directory, progress) {
             // Each step gets an overlay of its own, see `prepare`.
-            RootFs::Overlay { lower, .. } => TreeKind::Overlay(lower),
-            RootFs::Directory(copy) => TreeKind::InPlace(copy),
-        };
+            let place = directory.join("workspace");
+            let workspace = self.workspace.as_ref();
+            let workspace = workspace.map(|workspace| (workspace.diff_id, &*place));
+            let (lower, owners) = rootfs::stack(
+                layers, self.base, workspace, rung, registries, store, progress,
+            )?;
+            let kind = TreeKind::Overlay(lower);
+            return Ok(Tree { kind, owners });
+        }
+        let copy = rootfs::copy_of(
+            layers, self.base, &directory, rung, registries, store, progress,
+        )?;
         Ok(Tree {
-            kind,
-            owners: below.owners,
+            kind: TreeKind::InPlace(copy.path),
+            owners: copy.owners,
         })
     }
 
@@ -231,26 +278,26 @@ impl<'a> Stack<'a> {
             self.fates.push((name.to_owned(), Fate::Unknown));
             return Ok(made);
         }
-        let key = self.key(tasks)?;
+        let keys = self.keys(tasks)?;
         let cache = self.inputs.cache.clone();
         let number = self.fates.len();
         let progress = self.inputs.progress;
-        let mut found = cache.find(&key, progress);
+        let mut found = keys.find(&cache, progress);
         let mut turn = None;
         if found.is_none() && self.inputs.rung.is_some() && cache.is_used() {
-            let (own, has_waited) = cache.turn(&key, progress)?;
+            let (own, has_waited) = cache.turn(keys.narrowest(), progress)?;
             turn = Some(own);
             if has_waited {
-                found = cache.find(&key, progress);
+                found = keys.find(&cache, progress);
             }
         }
         let fate = match &found {
             Some(_) => Fate::Cached,
-            None => Fate::Run(cache.changes(number, &key)),
+            None => Fate::Run(cache.changes(number, &keys.whole)),
         };
         self.fates.push((name.to_owned(), fate));
         if self.inputs.rung.is_some() {
-            cache.keep(number, &key)?;
+            cache.keep(number, &keys.whole)?;
         }
         if let Some(Entry { layer, .. }) = found {
             if let Some(layer) = &layer {
@@ -261,9 +308,15 @@ impl<'a> Stack<'a> {
             made.layer = layer;
             made.is_cached = true;
         } else if self.inputs.rung.is_some() {
-            made.layer = self.make(name, before, tasks)?;
+            let has_looked;
+            (made.layer, has_looked) = self.make(name, before, tasks)?;
             let entry = Entry::new(name).with_layer(made.layer.clone());
-            cache.remember(&key, &entry, progress)?;
+            let key = if has_looked {
+                &keys.whole
+            } else {
+                keys.narrowest()
+            };
+            cache.remember(key, &entry, progress)?;
             self.layers.extend(made.layer.clone());
         }
         drop(turn);
@@ -288,31 +341,52 @@ impl<'a> Stack<'a> {
     }
 
     /// What the tasks can read, in the tree as it is now.
-    fn key(&self, tasks: &[Task]) -> Result<Key, Error> {
-        let mut key = Key::default();
-        key.add("the layers below", self.chain(|_| true));
-        key.add("the platform", self.inputs.platform.to_string());
-        key.add("times", store::json(&self.inputs.times));
-        key.add("the compression", self.inputs.compression.to_string());
+    fn keys(&self, tasks: &[Task]) -> Result<Keys, Error> {
+        let mut beside = Key::default();
+        beside.add("the platform", self.inputs.platform.to_string());
+        beside.add("times", store::json(&self.inputs.times));
+        beside.add("the compression", self.inputs.compression.to_string());
         for task in tasks {
-            task.add_to(&mut key, self.inputs.progress)?;
+            task.add_to(&mut beside, self.inputs.progress)?;
         }
-        Ok(key)
+        let key = |chain: String| {
+            let mut key = Key::default();
+            key.add("the layers below", chain);
+            key.extend(&beside);
+            key
+        };
+        let outline = self.workspace.as_ref().map(|workspace| {
+            let chain = self.chain(|diff_id| {
+                let is_workspace = diff_id == workspace.diff_id;
+                Some(if is_workspace {
+                    DiffId(workspace.outline)
+                } else {
+                    diff_id
+                })
+            });
+            // No layer has a digest that begins like that.
+            key(format!("outline of {chain}"))
+        });
+        Ok(Keys {
+            whole: key(self.chain(Some)),
+            outline,
+        })
     }
 
-    /// Names the layers that `counts` holds of.
-    fn chain(&self, counts: impl Fn(&DiffId) -> bool) -> String {
+    /// Names the layers, each as what `name` gives for it.
+    fn chain(&self, name: impl Fn(DiffId) -> Option<DiffId>) -> String {
         let diff_ids = self.layers.iter().map(|layer| layer.diff_id);
-        let diff_ids: Vec<_> = diff_ids.filter(counts).collect();
+        let diff_ids: Vec<_> = diff_ids.filter_map(name).collect();
         ChainId::of(&diff_ids).map_or_else(String::new, |chain| chain.to_string())
     }
 
+    /// Gives what the tasks changed, and whether they may have looked at the workspace.
     fn make(
         &mut self,
         name: &str,
         before: &[Task],
         tasks: &[Task],
-    ) -> Result<Option<Layer>, Error> {
+    ) -> Result<(Option<Layer>, bool), Error> {
         let directory = self.folder("step")?;
         self.tree()?;
         let Some(tree) = &self.tree else {
@@ -322,7 +396,17 @@ impl<'a> Stack<'a> {
         let set = directory.join("owners-changed");
         let after = directory.join("owners");
         let mut ignore: Vec<PathBuf> = Vec::new();
-        for task in before.iter().chain(tasks) {
+        let mut has_looked = false;
+        for (number, task) in before.iter().chain(tasks).enumerate() {
+            let report = directory.join(format!("looked-{number}"));
+            let workspace = self.workspace.as_ref();
+            let watch = workspace
+                .filter(|_| number >= before.len())
+                .map(|seen| Watch {
+                    directories: seen.directories.clone(),
+                    names: seen.names.clone(),
+                    report,
+                });
             let command = Command {
                 rootfs: rootfs.clone(),
                 mounts: task.mounts.iter().map(|seen| seen.mount.clone()).collect(),
@@ -342,6 +426,7 @@ impl<'a> Stack<'a> {
                     record: set.clone(),
                     emulate: task.emulate,
                 }),
+                watch,
             };
             ignore.extend(
                 runner::mount_points(&command)
@@ -352,6 +437,7 @@ impl<'a> Stack<'a> {
             let disarmed = self.disarm(task);
             executed?;
             disarmed?;
+            has_looked |= command.watch.is_some_and(|watch| !watch.is_unseen());
         }
         ignore.sort();
         ignore.dedup();
@@ -377,7 +463,7 @@ impl<'a> Stack<'a> {
         {
             lower.insert(0, upper);
         }
-        Ok(layer)
+        Ok((layer, has_looked))
     }
 
     /// The first of `paths` (relative to the root) where the system has an executable file; without a rung, if that is
@@ -386,7 +472,8 @@ impl<'a> Stack<'a> {
         let mut key = Key::default();
         key.add("programs", store::json(&paths));
         // The user's files are none of the system's; with them each change would have to be looked at.
-        let chain = self.chain(|diff_id| !self.pushed.contains(diff_id));
+        let workspace = self.workspace.as_ref().map(|workspace| workspace.diff_id);
+        let chain = self.chain(|diff_id| (Some(diff_id) != workspace).then_some(diff_id));
         key.add("the layers below", chain);
         let cache = self.inputs.cache.clone();
         if self.tree.is_none()
@@ -488,6 +575,89 @@ impl<'a> Stack<'a> {
             }),
         }
     }
+}
+
+impl Keys {
+    /// The key that fits the most workspaces.
+    fn narrowest(&self) -> &Key {
+        self.outline.as_ref().unwrap_or(&self.whole)
+    }
+
+    fn find(&self, cache: &Cache, progress: &Progress) -> Option<Entry> {
+        let outline = self.outline.as_ref();
+        let found = outline.and_then(|key| cache.find(key, progress));
+        found.or_else(|| cache.find(&self.whole, progress))
+    }
+}
+
+impl Workspace {
+    /// `root` has a directory for the workspace, and may have others.
+    fn open(
+        root: &Path,
+        diff_id: DiffId,
+        layout: Layout,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        let workspace = PathBuf::from(layout.workspace());
+        let installation = workspace.join(INSTALLATION);
+        let directories = [&workspace, &installation].map(Clone::clone);
+        let mut names = Vec::new();
+        let mut outline = Key::default();
+        for path in directories
+            .iter()
+            .flat_map(|directory| children(root, directory))
+        {
+            let host = root.join(relative(&path));
+            let metadata = fs::symlink_metadata(&host)?;
+            let name = path.display().to_string();
+            if path.starts_with(&installation) && is_requirements(&path) {
+                outline.add_digest(name, cache::digest_of(&host, progress)?);
+            } else if directories.contains(&path) {
+                outline.add(name, metadata.mode().to_be_bytes());
+            } else {
+                let is_directory = u8::from(metadata.is_dir());
+                outline.add(
+                    "a name",
+                    [path.as_os_str().as_bytes(), &[0, is_directory]].concat(),
+                );
+                names.push(path);
+            }
+        }
+        for path in children(root, Path::new("/")) {
+            let host = root.join(relative(&path));
+            let name = path.display().to_string();
+            if path == workspace {
+                outline.add(name, fs::symlink_metadata(host)?.mode().to_be_bytes());
+            } else {
+                outline.add_digest(name, cache::digest_of(&host, progress)?);
+            }
+        }
+        Ok(Self {
+            diff_id,
+            outline: outline.digest(),
+            directories: directories.into(),
+            names,
+        })
+    }
+}
+
+/// Whether this is one of the files of requirements that the tool writes.
+fn is_requirements(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_bytes().ends_with(b"requirements.txt")
+}
+
+/// The paths of what is in a directory of the tree at `root`, in order; none if there is no such directory.
+fn children(root: &Path, directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.join(relative(directory)))
+        .into_iter()
+        .flatten();
+    let names = entries
+        .flatten()
+        .map(|entry| directory.join(entry.file_name()));
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names
 }
 
 /// As many links as the kernel follows.

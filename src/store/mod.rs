@@ -5,7 +5,7 @@
 //! STORE/              mode 0700, as all folders below: trees, scratch and caches are for nobody else
 //!   oci-layout, index.json, blobs/sha256/…    images, bases and layers (image-spec `image-layout.md`)
 //!   resolved/…        which digest a tag had, and when the registry said so
-//!   rootfs/…          unpacked bases, named by chainID
+//!   rootfs/…          unpacked bases, named by chainID, and unpacked layers upon them, named by diffID
 //!   seen/…            which repositories of registries have a blob
 //!   steps/…           what steps made, and facts about images, by the key of all that counts
 //!   sources/…         files and repositories that were fetched, named by where they came from
@@ -36,7 +36,7 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{ChainId, Digest, Hashing};
+use crate::digest::{ChainId, DiffId, Digest, Hashing};
 use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 
 pub use blob::{BlobReader, BlobWriter};
@@ -139,6 +139,9 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// Documents (manifests, configs, indexes) larger than this are refused; registries use the same limit.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// Tells a layer that was unpacked by itself from a whole tree.
+const UPPER_PREFIX: &str = "layer-";
 
 /// An open store. Cheap to clone; several processes may have the same one open.
 #[derive(Debug, Clone)]
@@ -376,9 +379,21 @@ impl Store {
     /// owners were set, since a tree unpacked by an ordinary user cannot carry them.
     #[must_use]
     pub fn rootfs_path(&self, chain: &ChainId, variant: &str) -> PathBuf {
-        self.root
-            .join("rootfs")
+        self.trees_path()
             .join(format!("{}.{variant}", chain.0.hex()))
+    }
+
+    /// Where one unpacked layer is kept, for an overlay to put it upon others; `variant` as above.
+    #[must_use]
+    pub fn upper_path(&self, layer: &DiffId, variant: &str) -> PathBuf {
+        self.trees_path()
+            .join(format!("{UPPER_PREFIX}{}.{variant}", layer.0.hex()))
+    }
+
+    /// Where unpacked layers are kept.
+    #[must_use]
+    pub fn trees_path(&self) -> PathBuf {
+        self.root.join("rootfs")
     }
 
     /// Where a source that was fetched is kept.
@@ -426,6 +441,12 @@ impl Store {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// Whether a tree of [`Store::trees_path`], by its name, is of a layer by itself.
+#[must_use]
+pub fn is_upper(name: &str) -> bool {
+    name.starts_with(UPPER_PREFIX)
 }
 
 /// Puts `manifest` into `index` under `tag`; without a tag, once.

@@ -74,7 +74,10 @@ def remove(name):
     shutil.rmtree(work / name, ignore_errors=True)
 
 
-def write_build(packages, files=options.files):
+CMDS = ["cmds:", "  pre: RUN echo before >/etc/before", "  post: RUN echo after >/etc/after"]
+
+
+def write_build(packages, files=options.files, more=()):
     remove("jobs")
     for number in range(files):
         folder = work / "jobs" / f"{number // 100:04}"
@@ -84,7 +87,7 @@ def write_build(packages, files=options.files):
         (folder / f"{name}{number}.py").write_text(f"# {name} {number}\n" + "x = 1\n" * 200)
     lines = ["tag: bench:1", "python: 3.11", "system-packages: []", "files: [jobs]", "packages:"]
     lines += [f"  - {package}" for package in packages]
-    (work / "build.yaml").write_text("\n".join(lines) + "\n")
+    (work / "build.yaml").write_text("\n".join([*lines, *more]) + "\n")
 
 
 def touch():
@@ -229,6 +232,13 @@ for number in range(options.rounds):
             touch()
             tool.stage()
             note("one test file touched", tool, tool.build())
+    write_build(options.packages, more=CMDS)
+    ours.build()
+    for _ in range(5):
+        touch()
+        note("one test file touched, with cmds", ours, ours.build())
+    write_build(options.packages)
+    ours.build()
     for tool in tools:
         export(tool)
     sizes = (int(measured["export"][ours.name][-1].said), directory_size(work / "theirs"))
@@ -280,6 +290,7 @@ GOALS = [
     ("cold, uv", "cold, pip", 0.3, None),
     ("unchanged", "unchanged", 0.15, 0.15),
     ("one test file touched", "one test file touched", 0.3, 0.4),
+    ("one test file touched, with cmds", None, None, 0.5),
     ("one package added, pip", "one package added, pip", 0.3, None),
     ("one package added, uv", "one package added, pip", 0.3, None),
     ("new machine", None, None, 2.0),

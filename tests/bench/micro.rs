@@ -142,6 +142,7 @@ fn layers(criterion: &mut Criterion) {
                 owners: (!is_root).then(|| rootfs.with_extension("owners")),
                 rootfs,
                 coming: None,
+                is_alone: false,
             }
         };
         let unpack = |request: UnpackRequest| {

@@ -16,6 +16,8 @@ pub(crate) enum User {
     Subids,
     /// An ordinary user without.
     Plain,
+    /// An ordinary user with too few of them; none of [`User::ALL`].
+    Few,
 }
 
 impl User {
@@ -49,8 +51,9 @@ impl User {
                 None
             }
             Self::Root => Some((0, 0)),
-            Self::Subids if !super::have(&["newuidmap"]) => None,
+            Self::Subids | Self::Few if !super::have(&["newuidmap"]) => None,
             Self::Subids => Some(account("pib-subids", Some("2000000-2065535"))),
+            Self::Few => Some(account("pib-few", Some("2100000-2100019"))),
             Self::Plain => Some(account("pib-plain", None)),
         }
     }
@@ -60,7 +63,7 @@ impl User {
         match self {
             Self::Root => "root",
             Self::Subids => "userns-range",
-            Self::Plain => "userns-single",
+            Self::Plain | Self::Few => "userns-single",
         }
     }
 

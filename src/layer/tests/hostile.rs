@@ -485,6 +485,7 @@ fn a_blob_with_other_bytes_is_refused() {
             rootfs: unpacking.root(),
             owners: None,
             coming: None,
+            is_alone: false,
         })
     };
     try_layer(&layer).unwrap();

@@ -47,6 +47,7 @@ pub(super) fn unpack_into(directory: &Path, name: &str, layers: &[Layer]) -> Pat
         rootfs: rootfs.clone(),
         owners: None,
         coming: None,
+        is_alone: false,
     })
     .unwrap();
     rootfs

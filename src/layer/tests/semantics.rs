@@ -247,6 +247,7 @@ fn owners_that_are_not_set_are_written_down_as_they_are_at_the_end() {
         rootfs: unpacking.root(),
         owners: Some(owners.clone()),
         coming: None,
+        is_alone: false,
     })
     .unwrap();
     let text = fs::read_to_string(&owners).unwrap();
@@ -289,6 +290,7 @@ fn every_compression_is_read_whatever_the_media_type_says() {
             rootfs: unpacking.root(),
             owners: None,
             coming: None,
+            is_alone: false,
         })
         .unwrap();
         assert_eq!(unpacking.read("a").len(), 800_000, "{index}");
@@ -301,6 +303,7 @@ fn every_compression_is_read_whatever_the_media_type_says() {
         rootfs: unpacking.root(),
         owners: None,
         coming: None,
+        is_alone: false,
     });
     assert!(
         matches!(
