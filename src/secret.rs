@@ -326,6 +326,8 @@ impl<'t> Scan<'t> {
                 && !url.encoded
                 && !host.starts_with('[')
                 && !port.starts_with(['$', '{'])
+                // The login of a URL inside this one was masked before, and with it the `@` that it was found by.
+                && !text[start..end].contains("***%40")
                 && !port.bytes().all(|byte| byte.is_ascii_digit());
             let at = self.last_at(start..word_end).filter(|_| is_suspicious)?;
             Some((at, 1))
