@@ -167,7 +167,14 @@ pub fn stack(
     let (below, above) = layers.split_at(base.max(1).min(layers.len()));
     let below = pull(below, rung, registries, store, progress)?;
     let mut lower = vec![below.path];
-    for layer in above {
+    for (number, layer) in above.iter().enumerate() {
+        // An overlay takes no directory twice. What a layer says holds where it comes last, and nothing of it is seen before.
+        if above[number + 1..]
+            .iter()
+            .any(|later| later.diff_id == layer.diff_id)
+        {
+            continue;
+        }
         let tree = match passing.filter(|_| is_passing(layer)) {
             Some((_, directory)) => unpack_into(directory, layer, rung, store, progress),
             None => unpack_alone(layer, rung, registries, store, progress),

@@ -123,6 +123,23 @@ fn a_touched_file_runs_nothing_though_there_are_commands_before_and_after() {
     assert!(!said.contains("unpack layers"), "{said}");
 }
 
+#[test]
+fn a_layer_may_come_twice() {
+    let Some(ground) = Ground::new() else { return };
+    let head = "tag: image:1\npython: 3.11\nsystem-packages: []\nfiles: [job.py]\n";
+    let steps = "cmds:\n  post: |\n    RUN echo same >/x\n    RUN rm /x\n    RUN echo same >/x\n    RUN cat job.py /x >/y\n";
+    ground.bench.write("build.yaml", format!("{head}{steps}"));
+    build(&ground, &[]);
+    ground.bench.write("job.py", "print('another job')\n");
+    let (digest, said) = build(&ground, &[]);
+    if runners(&ground)[0].1 {
+        assert!(!is_cached(&said, "cat job.py /x >/y"), "{said}");
+        assert!(is_cached(&said, "rm /x"), "{said}");
+    }
+    ground.forget();
+    assert_eq!(build(&ground, &[]).0, digest);
+}
+
 /// What a folder has on the disk.
 fn size(path: &Path) -> u64 {
     let metadata = fs::symlink_metadata(path).expect("ours");
