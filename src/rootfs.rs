@@ -146,7 +146,7 @@ const MOST_LAYERS: usize = 32;
 const TALLEST: usize = 100;
 
 /// Unpacks `layers`, lowest first, for an overlay: trees, topmost first. `base` of them are one tree. `passing` is a
-/// layer that no other build will have, and where its tree is made.
+/// layer that no other build will have, and where its tree is made. See [`add_root`].
 pub fn stack(
     layers: &[Layer],
     base: usize,
@@ -190,6 +190,27 @@ pub fn stack(
         lower.insert(0, tree);
     }
     Ok((lower, below.owners))
+}
+
+/// Has the root of an overlay look like that of the base, the last one: no other layer of [`stack`] says anything of it.
+/// `directory` takes a directory for that.
+pub fn add_root(lower: &mut Vec<PathBuf>, directory: &Path) -> Result<(), Error> {
+    if let [_, .., base] = &lower[..] {
+        let root = like(base, &directory.join("root"))?;
+        lower.insert(0, root);
+    }
+    Ok(())
+}
+
+/// Puts the tree of a layer upon those of an overlay, whose root stays as it is. `directory` takes a directory for that.
+pub fn put_on(lower: &mut Vec<PathBuf>, tree: PathBuf, directory: &Path) -> Result<(), Error> {
+    let root = match lower.first() {
+        Some(root) => Some(like(root, &directory.join("root"))?),
+        None => None,
+    };
+    lower.insert(0, tree);
+    lower.splice(0..0, root);
+    Ok(())
 }
 
 /// How many of `layers`, from the lowest on, are unpacked already as one tree.
@@ -517,13 +538,13 @@ pub fn can_overlay(rung: Rung, directory: &Path, progress: &Progress) -> bool {
     false
 }
 
-/// An overlay over `lower` (topmost first) whose own directories are made in `directory`.
+/// An overlay over `lower` (topmost first, and as the root is) whose own directories are made in `directory`.
 pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
-    let upper = make(&directory.join("upper"))?;
-    // No layer but the base's says anything of the root.
-    if let Some(base) = lower.last() {
-        like(base, &upper)?;
-    }
+    let upper = directory.join("upper");
+    let upper = match lower.first() {
+        Some(root) => like(root, &upper)?,
+        None => make(&upper)?,
+    };
     Ok(RootFs::Overlay {
         lower: lower.to_vec(),
         upper,
@@ -531,12 +552,14 @@ pub fn overlay(lower: &[PathBuf], directory: &Path) -> Result<RootFs, Error> {
     })
 }
 
-/// Gives a directory the mode and the time of another: of an overlay's directories, the topmost one's are the root's.
-fn like(other: &Path, directory: &Path) -> Result<(), Error> {
+/// Makes a directory with the mode and the time of another: of an overlay's directories, the topmost one's are the root's.
+fn like(other: &Path, directory: &Path) -> Result<PathBuf, Error> {
     let metadata = fs::metadata(other)?;
-    let opened = fs::File::open(directory)?;
+    let directory = make(directory)?;
+    let opened = fs::File::open(&directory)?;
     opened.set_permissions(metadata.permissions())?;
-    Ok(opened.set_modified(metadata.modified()?)?)
+    opened.set_modified(metadata.modified()?)?;
+    Ok(directory)
 }
 
 fn make(directory: &Path) -> Result<PathBuf, Error> {

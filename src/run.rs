@@ -157,8 +157,9 @@ fn run_on(
     let ended = (|| -> Result<Outcome, Error> {
         let (rootfs, owners) = if rootfs::can_overlay(rung, scratch.path(), progress) {
             let base = rootfs::kept_below(layers, rung, store);
-            let (lower, owners) =
+            let (mut lower, owners) =
                 rootfs::stack(layers, base, None, rung, &registries, store, progress)?;
+            rootfs::add_root(&mut lower, scratch.path())?;
             (rootfs::overlay(&lower, scratch.path())?, owners)
         } else {
             let all = layers.len();

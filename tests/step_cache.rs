@@ -700,7 +700,10 @@ fn a_folder_carries_the_cache() {
     assert_eq!(count, 0);
 
     let (all, _) = carry(&one, "export", &[]);
-    assert_eq!(all, 9, "six steps, the workspace, a question and a time");
+    assert_eq!(
+        all, 10,
+        "six steps, the workspace, two questions and a time"
+    );
     let index = fs::read_to_string(folder.join("index.json")).expect("it is a layout");
     let index: Value = serde_json::from_str(&index).expect("it is JSON");
     assert_eq!(index["manifests"].as_array().map(Vec::len), Some(all));

@@ -174,7 +174,7 @@ impl<'a> Stack<'a> {
                 } = self.inputs;
                 let place = self.inputs.scratch.join("workspace");
                 let tree = rootfs::unpack_into(&place, layer, rung, store, progress)?;
-                lower.insert(0, tree);
+                rootfs::put_on(lower, tree, &place)?;
             }
             TreeKind::InPlace(root) => {
                 let request = UnpackRequest {
@@ -221,9 +221,10 @@ impl<'a> Stack<'a> {
             let place = directory.join("workspace");
             let workspace = self.workspace.as_ref();
             let workspace = workspace.map(|workspace| (workspace.diff_id, &*place));
-            let (lower, owners) = rootfs::stack(
+            let (mut lower, owners) = rootfs::stack(
                 layers, self.base, workspace, rung, registries, store, progress,
             )?;
+            rootfs::add_root(&mut lower, &directory)?;
             let kind = TreeKind::Overlay(lower);
             return Ok(Tree { kind, owners });
         }
