@@ -11,7 +11,7 @@
 //! can be used, and steps work on copies of them: there a build keeps its base alone, and unpacks what lies above it
 //! into its own copy ([`copy_of`]).
 //!
-//! Of both kinds only those that were used last are kept ([`MOST_BASES`], [`MOST_LAYERS`]), and those that running
+//! Of both kinds only those that were used last are kept (`MOST_BASES`, `MOST_LAYERS`), and those that running
 //! builds use. They come back by themselves, so `cache prune` begins with them.
 
 use std::path::{Path, PathBuf};
