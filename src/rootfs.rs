@@ -145,8 +145,9 @@ const MOST_LAYERS: usize = 32;
 /// Layers that an overlay gets by themselves.
 const TALLEST: usize = 100;
 
-/// Unpacks `layers`, lowest first, for an overlay: trees, topmost first. `base` of them are one tree. `passing` is a
-/// layer that no other build will have, and where its tree is made. See [`add_root`].
+/// Unpacks `layers`, lowest first, for an overlay. Returns the tree of the lowest `base` layers, and those of the single
+/// layers above it, topmost first, for [`put_on`]. `passing` is a layer that no other build has, with the place for its
+/// tree.
 pub fn stack(
     layers: &[Layer],
     base: usize,
@@ -155,7 +156,7 @@ pub fn stack(
     registries: &registry::Client,
     store: &Store,
     progress: &Progress,
-) -> Result<(Vec<PathBuf>, Option<PathBuf>), Error> {
+) -> Result<(Rootfs, Vec<PathBuf>), Error> {
     let is_passing = |layer: &Layer| passing.is_some_and(|(known, _)| known == layer.diff_id);
     // Of a stack of other layers the owners would have to be put together; and the options of a mount have to fit on a page.
     let is_tall = layers.len().saturating_sub(base) > TALLEST;
@@ -166,7 +167,7 @@ pub fn stack(
     };
     let (below, above) = layers.split_at(base.max(1).min(layers.len()));
     let below = pull(below, rung, registries, store, progress)?;
-    let mut lower = vec![below.path];
+    let mut trees = Vec::new();
     for (number, layer) in above.iter().enumerate() {
         // An overlay takes no directory twice. What a layer says holds where it comes last, and nothing of it is seen before.
         if above[number + 1..]
@@ -183,33 +184,26 @@ pub fn stack(
             Err(Error::Call { .. }) => {
                 progress.check()?;
                 let whole = pull(layers, rung, registries, store, progress)?;
-                return Ok((vec![whole.path], whole.owners));
+                return Ok((whole, Vec::new()));
             }
             tree => tree?,
         };
-        lower.insert(0, tree);
+        trees.insert(0, tree);
     }
-    Ok((lower, below.owners))
+    Ok((below, trees))
 }
 
-/// Has the root of an overlay look like that of the base, the last one: no other layer of [`stack`] says anything of it.
-/// `directory` takes a directory for that.
-pub fn add_root(lower: &mut Vec<PathBuf>, directory: &Path) -> Result<(), Error> {
-    if let [_, .., base] = &lower[..] {
-        let root = like(base, &directory.join("root"))?;
-        lower.insert(0, root);
+/// Puts trees of single layers (topmost first) upon those of an overlay, whose root stays as it is: such trees say nothing
+/// of it, and the topmost directory decides. `directory` takes one for that.
+pub fn put_on(
+    lower: &mut Vec<PathBuf>,
+    trees: Vec<PathBuf>,
+    directory: &Path,
+) -> Result<(), Error> {
+    if let Some(topmost) = lower.first().filter(|_| !trees.is_empty()) {
+        let root = like(topmost, &directory.join("root"))?;
+        lower.splice(0..0, std::iter::once(root).chain(trees));
     }
-    Ok(())
-}
-
-/// Puts the tree of a layer upon those of an overlay, whose root stays as it is. `directory` takes a directory for that.
-pub fn put_on(lower: &mut Vec<PathBuf>, tree: PathBuf, directory: &Path) -> Result<(), Error> {
-    let root = match lower.first() {
-        Some(root) => Some(like(root, &directory.join("root"))?),
-        None => None,
-    };
-    lower.insert(0, tree);
-    lower.splice(0..0, root);
     Ok(())
 }
 
@@ -257,14 +251,14 @@ pub fn unpack_into(
     progress: &Progress,
 ) -> Result<PathBuf, Error> {
     fs::create_dir(directory)?;
-    let tree = make(&directory.join("rootfs"))?;
-    let owners = owners_are_recorded(rung).then(|| directory.join("owners"));
+    let tree = unpacked_in(directory, rung);
+    make(&tree.path)?;
     let request = UnpackRequest {
         is_alone: true,
-        ..request(std::slice::from_ref(layer), &tree, owners, store)
+        ..request(std::slice::from_ref(layer), &tree.path, tree.owners, store)
     };
     call_unpack(rung, &request, progress)?;
-    Ok(tree)
+    Ok(tree.path)
 }
 
 /// Unpacks one layer by itself, or finds it unpacked.
@@ -286,7 +280,7 @@ fn unpack_alone(
             }
         })?;
     }
-    Ok(kept.join("rootfs"))
+    Ok(unpacked_in(&kept, rung).path)
 }
 
 /// Unpacks `layers`, lowest first, or finds them unpacked already.
@@ -345,16 +339,20 @@ fn unpack_from(
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
     let kept = kept(layers, rung, store).ok_or(Error::NoLayers)?;
-    let in_place = |directory: &Path| Rootfs {
-        path: directory.join("rootfs"),
-        owners: owners_are_recorded(rung).then(|| directory.join("owners")),
-    };
     if !store.uses(&kept) {
         keep(&kept, layers, rung, store, progress, |request| {
             UnpackRequest { coming, ..request }
         })?;
     }
-    Ok(in_place(&kept))
+    Ok(unpacked_in(&kept, rung))
+}
+
+/// The tree in a directory in which layers are unpacked.
+fn unpacked_in(directory: &Path, rung: Rung) -> Rootfs {
+    Rootfs {
+        path: directory.join("rootfs"),
+        owners: owners_are_recorded(rung).then(|| directory.join("owners")),
+    }
 }
 
 fn request(
@@ -391,9 +389,9 @@ fn keep(
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
     store::make_folder(&fresh)?;
-    let owners = owners_are_recorded(rung).then(|| fresh.join("owners"));
-    let rootfs = make(&fresh.join("rootfs"))?;
-    let request = with(request(layers, &rootfs, owners, store));
+    let new = unpacked_in(&fresh, rung);
+    make(&new.path)?;
+    let request = with(request(layers, &new.path, new.owners, store));
     let unpacked = call_unpack(rung, &request, progress).map_err(|error| {
         if request.coming.is_some() {
             return error;

@@ -157,10 +157,11 @@ fn run_on(
     let ended = (|| -> Result<Outcome, Error> {
         let (rootfs, owners) = if rootfs::can_overlay(rung, scratch.path(), progress) {
             let base = rootfs::kept_below(layers, rung, store);
-            let (mut lower, owners) =
+            let (below, above) =
                 rootfs::stack(layers, base, None, rung, &registries, store, progress)?;
-            rootfs::add_root(&mut lower, scratch.path())?;
-            (rootfs::overlay(&lower, scratch.path())?, owners)
+            let mut lower = vec![below.path];
+            rootfs::put_on(&mut lower, above, scratch.path())?;
+            (rootfs::overlay(&lower, scratch.path())?, below.owners)
         } else {
             let all = layers.len();
             let copy = rootfs::copy_of(

@@ -120,7 +120,7 @@ struct Workspace {
     names: Vec<PathBuf>,
 }
 
-/// What a step is known by.
+/// The cache keys of a step.
 #[derive(Debug)]
 struct Keys {
     /// All that it can read.
@@ -174,7 +174,7 @@ impl<'a> Stack<'a> {
                 } = self.inputs;
                 let place = self.inputs.scratch.join("workspace");
                 let tree = rootfs::unpack_into(&place, layer, rung, store, progress)?;
-                rootfs::put_on(lower, tree, &place)?;
+                rootfs::put_on(lower, vec![tree], &place)?;
             }
             TreeKind::InPlace(root) => {
                 let request = UnpackRequest {
@@ -221,12 +221,15 @@ impl<'a> Stack<'a> {
             let place = directory.join("workspace");
             let workspace = self.workspace.as_ref();
             let workspace = workspace.map(|workspace| (workspace.diff_id, &*place));
-            let (mut lower, owners) = rootfs::stack(
+            let (below, above) = rootfs::stack(
                 layers, self.base, workspace, rung, registries, store, progress,
             )?;
-            rootfs::add_root(&mut lower, &directory)?;
-            let kind = TreeKind::Overlay(lower);
-            return Ok(Tree { kind, owners });
+            let mut lower = vec![below.path];
+            rootfs::put_on(&mut lower, above, &directory)?;
+            return Ok(Tree {
+                kind: TreeKind::Overlay(lower),
+                owners: below.owners,
+            });
         }
         let copy = rootfs::copy_of(
             layers, self.base, &directory, rung, registries, store, progress,
@@ -706,7 +709,7 @@ fn is_program(trees: &[PathBuf], path: &Path) -> bool {
     false
 }
 
-/// What lies at `path` in a stack of trees; a mark of a deletion hides what lies below it.
+/// The file at `path` in a stack of trees; a whiteout hides the trees below it.
 fn look_up(trees: &[PathBuf], path: &Path) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     for tree in trees {
