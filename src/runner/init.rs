@@ -103,6 +103,12 @@ pub(super) fn run(
     Ok(outcome)
 }
 
+/// Ends all other processes, of which this one is pid 1.
+pub(super) fn end_others() {
+    let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
+    while let Ok(_) | Err(Errno::INTR) = rustix::process::wait(WaitOptions::empty()) {}
+}
+
 /// Where writes to `/dev/stdout` and `/dev/stderr` come out, where /proc cannot lead them.
 #[derive(Debug, Default)]
 pub(super) struct Taps<'a> {

@@ -180,7 +180,7 @@ pub struct Command {
     /// On [`Rung::UsernsSingle`]: what becomes of the owners that the command sets. With `None` they are
     /// forgotten. The other rungs set them.
     pub owners: Option<Owners>,
-    /// What it may look at or not, which is told afterwards.
+    /// Paths to watch: afterwards it is known whether the command looked at them.
     pub watch: Option<Watch>,
 }
 

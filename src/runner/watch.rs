@@ -24,11 +24,10 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags, ResolveFlags, inotify};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
-use super::{Command, Failure, RootFs, wire};
+use super::{Command, Failure, RootFs, init, wire};
 
 /// The numbers of ext4, XFS, Btrfs, tmpfs, F2FS and bcachefs, none of which forgets a name by itself.
 const LASTING: [u32; 6] = [
@@ -40,7 +39,7 @@ const LASTING: [u32; 6] = [
     0xca45_1a4e,
 ];
 
-/// What is in [`Watch::report`] once a command has looked at nothing.
+/// The content of [`Watch::report`] once a command has looked at nothing.
 const UNSEEN: &[u8] = b"unseen";
 
 /// Paths of a root file system, and whether a command has looked at them.
@@ -65,7 +64,7 @@ impl Watch {
     }
 }
 
-/// What has to be opened while the host's file system is in sight.
+/// Files to open while the host's file system is in sight.
 pub(super) struct Prepared<'a> {
     watch: &'a Watch,
     report: fs::File,
@@ -116,11 +115,7 @@ pub(super) struct Watcher<'a> {
 impl Watcher<'_> {
     /// Says what came of it, once no process of the command is left.
     pub(super) fn complete(self) -> Result<(), Failure> {
-        let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
-        while !matches!(
-            rustix::process::wait(WaitOptions::empty()),
-            Err(Errno::CHILD)
-        ) {}
+        init::end_others();
         if self.is_unseen() {
             let written = std::io::Write::write_all(&mut &self.report, UNSEEN);
             written.map_err(|error| Failure::new("write", error))?;
@@ -136,7 +131,7 @@ impl Watcher<'_> {
             && self.marks.iter().all(is_reliable)
     }
 
-    /// Whether no directory was listed or changed. What was done with a file in one is known by its name.
+    /// Whether no directory was listed or changed. Accesses to a file in one are known by its name.
     fn is_quiet(&self) -> bool {
         use inotify::ReadFlags;
         let changes =
@@ -154,7 +149,7 @@ impl Watcher<'_> {
     }
 }
 
-/// Whether a name that was looked up here is known until memory runs short.
+/// Whether the file system of `tree` forgets names only when memory runs short.
 fn is_lasting(tree: &Path) -> bool {
     let kind = rustix::fs::statfs(tree).map(|found| found.f_type);
     kind.is_ok_and(|kind| u32::try_from(kind).is_ok_and(|kind| LASTING.contains(&kind)))

@@ -28,14 +28,13 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
-use rustix::process::WaitOptions;
 
 use self::caller::{Caller, Root};
 use self::identity::Identities;
 use self::links::Links;
 use super::place::{self, Place};
 use super::sys::{self, Answer, Notice};
-use super::{Command, Failure, Owners, RootFs, Rung};
+use super::{Command, Failure, Owners, RootFs, Rung, init};
 
 /// User and group.
 type Owner = (u32, u32);
@@ -45,7 +44,7 @@ type ByPath = HashMap<Vec<u8>, Owner>;
 /// More than this, and the file is none of ours.
 const MAX_RECORD: u64 = 1 << 30;
 
-/// What has to be opened while the host's file system is in sight.
+/// Files to open while the host's file system is in sight.
 pub(super) struct Prepared {
     owners: Owners,
     known: ByPath,
@@ -184,11 +183,7 @@ impl Recorder {
     /// Ends what is left of the step and writes down what no file could carry.
     pub(super) fn complete(mut self) -> Result<(), Failure> {
         // Whoever still writes would do so while the tree is looked through.
-        let _ = rustix::process::kill_process_group(
-            rustix::process::Pid::INIT,
-            rustix::process::Signal::KILL,
-        );
-        while let Ok(_) | Err(Errno::INTR) = rustix::process::wait(WaitOptions::empty()) {}
+        init::end_others();
         let paths = self.links.paths(&self.under)?;
         let mut text = vec![];
         for (path, (uid, gid)) in paths {
