@@ -213,7 +213,7 @@ pub(super) fn make(
     Ok((entries, stack.fates().to_vec()))
 }
 
-/// What no step's output shows.
+/// The secrets that the output of steps must not show.
 fn hidden(context: &Context, proxies: &StepProxies, of_pip: Vec<Secret>) -> Vec<Secret> {
     let files = context.requirements.iter().chain(&context.included);
     let requirements = files.filter_map(|file| file.secret.as_ref());
@@ -250,8 +250,8 @@ fn entrypoint(
     ))
 }
 
-/// What the entrypoint has to be run by: a shell that keeps variables with names such as `a.b`, if the image has some. An
-/// error if the image has no shell at all.
+/// The shell that runs the entrypoint: one that keeps variables with names such as `a.b`, if the image has some. An image
+/// without any shell is an error.
 fn entrypoint_shell(
     env: &[(String, String)],
     stack: &mut Stack<'_>,

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use saphyr_parser::{Marker, Span};
 
-use crate::secret::{mask, printable, secret_ranges};
+use crate::secret::{mask, printable, regex, secret_ranges};
 
 /// One thing that is wrong with a build file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,14 +217,6 @@ impl<'a> Problems<'a> {
 static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
     regex(r#"(?i)[\w-]*(?:passw|token|secret|credential|ssh_key|api_?key)[\w-]*["']?\s*[:=]\s*"#)
 });
-
-#[expect(
-    clippy::unwrap_used,
-    reason = "the patterns are constants, and every test compiles them"
-)]
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).unwrap()
-}
 
 /// Blanks before the text; an item of a list stands deeper than a key in its column.
 fn indentation(line: &str) -> usize {

@@ -5,12 +5,10 @@ use std::path::{Component, Path};
 use saphyr_parser::Span;
 
 use super::FileEntry;
+use super::layout::INSTALLATION;
 use super::location::Source;
 use super::node::{Node, Value};
 use super::shape::Decoder;
-
-/// The folder of the workspace that this tool fills.
-pub(super) const RESERVED: &str = "installation";
 
 /// The keys of an entry that says more than where its files come from.
 pub(super) const FILE: [&str; 2] = ["path", "exclude"];
@@ -66,7 +64,7 @@ impl Decoder<'_, '_> {
 
     /// Gives `target` to the entry at `place`, unless another one, of `files` or `repositories`, has it.
     pub(super) fn take(&mut self, target: String, shown: &str, place: Span) {
-        if target == RESERVED {
+        if target == INSTALLATION {
             self.reserved(place);
         }
         if let Some(first) = self.taken.get(&target).copied() {
@@ -176,7 +174,7 @@ impl Decoder<'_, '_> {
                 let hint = "name the file or folder itself";
                 problem(format!("the destination `{shown}` is the workspace"), hint)
             }
-            Some(&RESERVED) => {
+            Some(&INSTALLATION) => {
                 self.reserved(key.span);
                 None
             }
@@ -185,7 +183,8 @@ impl Decoder<'_, '_> {
     }
 
     fn reserved(&mut self, span: Span) {
-        let message = format!("the destination `{RESERVED}` is reserved for files of the build");
+        let message =
+            format!("the destination `{INSTALLATION}` is reserved for files of the build");
         self.problem(span, message, "choose another name: `- name: path`");
     }
 

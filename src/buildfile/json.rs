@@ -12,6 +12,7 @@ use super::diagnostics::Problems;
 use super::events::Dialect;
 use super::node::{Node, Scalar, Value};
 use super::{Error, MAX_SIZE, tree, without_mark};
+use crate::secret::regex;
 
 /// Parses the text of a YAML file that some other program owns. `name` is what errors call it. Keys become
 /// texts, as Python's `json.dumps` makes them.
@@ -119,20 +120,10 @@ fn sign(text: &str) -> (bool, &str) {
 /// The forms of numbers that have a form in JSON (the types `int` and `float` of YAML 1.1, as `PyYAML`
 /// knows them).
 static INTEGER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"^[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*(:[0-5]?[0-9])+)$",
-    )
+    regex(r"^[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*(:[0-5]?[0-9])+)$")
 });
 static FLOAT: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
+    regex(
         r"^([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*)$",
     )
 });
-
-#[expect(
-    clippy::unwrap_used,
-    reason = "the patterns are constants, and every test compiles them"
-)]
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).unwrap()
-}

@@ -22,7 +22,7 @@ impl Layout {
     /// Each of them.
     pub(super) const ALL: [Self; 2] = [Self::Split, Self::Pyats];
 
-    /// What `$WORKSPACE` is in the image.
+    /// `$WORKSPACE` in the image.
     #[must_use]
     pub const fn workspace(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Layout {
         }
     }
 
-    /// What `$VIRTUAL_ENV` is in the image.
+    /// `$VIRTUAL_ENV` in the image.
     #[must_use]
     pub const fn virtual_env(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl Layout {
         }
     }
 
-    /// Whether a layout has this Debian package without being asked for it.
+    /// Whether this Debian package is a default of a layout.
     #[must_use]
     pub fn is_default_package(name: &str) -> bool {
         let mut layouts = Self::ALL.into_iter();

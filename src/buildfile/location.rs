@@ -281,8 +281,8 @@ fn scp_like(host: &str, path: &str) -> Result<Origin, Malformed> {
     .map(Origin::Ssh)
 }
 
-/// What begins with a dash would be an option to a program of the other side, or of this one, and a control
-/// character one that moves its cursor.
+/// Refuses parts that begin with a dash, which programs on either side would take for options, and control characters,
+/// which move the cursor of a terminal.
 fn checked(location: SshLocation) -> Result<SshLocation, Malformed> {
     let parts = [
         Some(&location.host),

@@ -10,7 +10,7 @@ use regex::Regex;
 
 use super::node::{Node, Value};
 use super::print::{Yaml, print};
-use crate::secret::mask;
+use crate::secret::{mask, regex};
 
 /// How the values below a key are masked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,13 +89,8 @@ fn text(shown: &str, secrecy: Secrecy) -> String {
 }
 
 /// Options of pip, or of a plugin, that are secret as a whole.
-static SECRET_OPTION: LazyLock<Regex> = LazyLock::new(|| {
-    #[expect(
-        clippy::unwrap_used,
-        reason = "the pattern is a constant, and every test compiles it"
-    )]
-    Regex::new("(?i)passw|token|secret|api[-_]?key").unwrap()
-});
+static SECRET_OPTION: LazyLock<Regex> =
+    LazyLock::new(|| regex("(?i)passw|token|secret|api[-_]?key"));
 
 fn proxy(text: &str) -> String {
     let masked = mask(text);

@@ -95,7 +95,7 @@ pub struct BuildFile {
     pub labels: Vec<(String, String)>,
     /// `annotations`, in their order.
     pub annotations: Vec<(String, String)>,
-    /// What the user should know about the file, though nothing is wrong with it.
+    /// Warnings about the file.
     pub warnings: Vec<String>,
     /// The build file for `installation/build.yaml`: credentials, keys and `%ENV{…}` values masked.
     pub masked: String,
@@ -141,6 +141,25 @@ pub struct Repository {
     pub branch_first: bool,
     /// For errors: where the entry stands, such as `repositories.suite`.
     pub name: String,
+}
+
+impl Repository {
+    /// The `HEAD` of a repository, without any option.
+    #[must_use]
+    pub fn new(origin: Origin, name: impl Into<String>) -> Self {
+        Self {
+            destination: String::new(),
+            origin,
+            commit: None,
+            requirements: false,
+            ssh_key: None,
+            credentials: None,
+            no_verify: false,
+            keep_git_dir: false,
+            branch_first: false,
+            name: name.into(),
+        }
+    }
 }
 
 /// `cmds`: Dockerfile instructions. What they say of an `ENTRYPOINT` or a `WORKDIR` yields to the tool.

@@ -9,16 +9,10 @@ use super::location::{self, Malformed, Origin};
 use super::node::Node;
 use super::shape::Decoder;
 use crate::net::PROXY_VARIABLES;
-use crate::secret::Secret;
+use crate::secret::{Secret, regex};
 
 /// Steps from a commit to an ancestor, or from a tag to its commit, as git writes them.
-static STEPS: LazyLock<Regex> = LazyLock::new(|| {
-    #[expect(
-        clippy::unwrap_used,
-        reason = "the pattern is a constant, and every test compiles it"
-    )]
-    Regex::new(r"^([~^][0-9]{0,9}|\^\{(commit)?\})*$").unwrap()
-});
+static STEPS: LazyLock<Regex> = LazyLock::new(|| regex(r"^([~^][0-9]{0,9}|\^\{(commit)?\})*$"));
 
 /// The name of a commit, and the steps behind it.
 pub(crate) fn split_steps(commit: &str) -> (&str, &str) {
@@ -57,15 +51,7 @@ impl Decoder<'_, '_> {
         let mut origin = None;
         let mut repository = Repository {
             destination: destination.clone().unwrap_or_default(),
-            origin: Origin::Local(String::new()),
-            commit: None,
-            requirements: false,
-            ssh_key: None,
-            credentials: None,
-            no_verify: false,
-            keep_git_dir: false,
-            branch_first: false,
-            name: name.clone(),
+            ..Repository::new(Origin::Local(String::new()), name.as_str())
         };
         let record = self.record(value, &name, &REPOSITORY);
         if !record.iter().any(|(name, _)| name.key() == "url") {

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 use super::JOBS;
 use super::cmds::CMDS;
 use super::decode::{JOBFILES, KEYS, OURS};
-use super::files::{FILE, RESERVED};
+use super::files::FILE;
 use super::installer::Installer;
-use super::layout::Layout;
+use super::layout::{INSTALLATION, Layout};
 use super::repositories::{CREDENTIALS, REPOSITORY};
 use super::shape::{FALSE, TRUE};
 use crate::net::PROXY_VARIABLES;
@@ -84,7 +84,7 @@ fn key(name: &str) -> (Value, &'static str) {
         "repositories" => (
             mapping(
                 &destination(),
-                &[RESERVED],
+                &[INSTALLATION],
                 &record(&REPOSITORY, &["url"], repository),
             ),
             "Git repositories, by the folders in the workspace that they are cloned to.",
@@ -251,7 +251,7 @@ fn env() -> Value {
 fn entry() -> Value {
     let one = json!({ "minProperties": 1, "maxProperties": 1 });
     let source = either(line(), folder());
-    with(mapping(&destination(), &[RESERVED], &source), one)
+    with(mapping(&destination(), &[INSTALLATION], &source), one)
 }
 
 /// A source of `files` that leaves something out.

@@ -22,7 +22,7 @@ pub(super) struct Decoder<'a, 'p> {
     pub(super) taken: HashMap<String, Span>,
     /// Settings of pip that uv has nothing like, and what messages call them.
     pub(super) not_for_uv: Vec<(Span, String)>,
-    /// What the user should know, though nothing is wrong.
+    /// Warnings for the user.
     pub(super) warnings: Vec<String>,
     /// The file is another program's: keys that are not known here are none of our business.
     foreign: bool,
@@ -176,42 +176,48 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// The pairs of a mapping whose keys are known; those without a value are left out.
+    /// The pairs of a mapping whose keys are known; those without a value are left out. Unknown keys are problems.
     pub(super) fn record<'n>(
         &mut self,
         node: &'n Node,
         what: &str,
         known: &[&str],
     ) -> Vec<(&'n Node, &'n Node)> {
-        let mut record = Vec::new();
-        for (key, value) in self.mapping(node, what) {
-            if known.contains(&key.key()) {
-                if !value.is_null() {
-                    record.push((key, value));
-                }
-            } else if !self.foreign {
-                self.unknown(key, what, known);
+        self.record_or(node, what, known, |decoder, key| {
+            if !decoder.foreign {
+                decoder.unknown(key, what, known);
             }
-        }
-        record
+        })
     }
 
-    /// The same, but a key that is not known is only worth a warning.
+    /// The same pairs. Unknown keys are only worth a warning.
     pub(super) fn lenient_record<'n>(
         &mut self,
         node: &'n Node,
         what: &str,
         known: &[&str],
     ) -> Vec<(&'n Node, &'n Node)> {
+        self.record_or(node, what, known, |decoder, key| {
+            if decoder.warnings.len() < MAX_PROBLEMS {
+                let (typed, hint) = (key.shown_key(), similar(key, known).1);
+                decoder.warnings.push(format!(
+                    "unknown key `{typed}` in `{what}` is ignored: {hint}"
+                ));
+            }
+        })
+    }
+
+    fn record_or<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+        unknown: impl Fn(&mut Self, &Node),
+    ) -> Vec<(&'n Node, &'n Node)> {
         let mut record = Vec::new();
         for (key, value) in self.mapping(node, what) {
             if !known.contains(&key.key()) {
-                if self.warnings.len() < MAX_PROBLEMS {
-                    let (typed, hint) = (key.shown_key(), similar(key, known).1);
-                    self.warnings.push(format!(
-                        "unknown key `{typed}` in `{what}` is ignored: {hint}"
-                    ));
-                }
+                unknown(self, key);
             } else if !value.is_null() {
                 record.push((key, value));
             }
@@ -245,7 +251,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Whether a known key is near to one that is not known, and a hint that names it, or all of them.
+/// Whether an unknown key is similar to a known one, and a hint that names it, or all of them.
 fn similar(key: &Node, known: &[&str]) -> (bool, String) {
     let folded = key.shown_key().to_lowercase().replace('_', "-");
     // The distance to a key of a megabyte is no use, and costs.

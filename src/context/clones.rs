@@ -15,31 +15,27 @@ use super::fetch::{self, Sources};
 use super::{Requirements, in_image, jobs, local};
 use crate::buildfile::{Layout, Origin, Repository};
 use crate::progress::Progress;
-use crate::secret::{self, Secret};
+use crate::secret::{self, Secret, regex};
 
 /// Where the step sees clones, each by its number.
 const PLACE: &str = "/dev/.pyats-image-build/git";
 
 /// A requirement that git brings: an option, the name with its extras, the URL, and its fragment.
 static REQUIREMENT: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(concat!(
+    regex(concat!(
         r#"^(?P<editable>\s*(?:-e\s*|--editable[=\s]\s*)["']?)?\s*"#,
         r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<extras>\[[^\]]*\])?\s*@\s*)?",
         r#"git\+(?P<url>(?:https?|ssh|git)://[^\s"'#]+)(?:#(?P<fragment>[^\s"']*))?"#,
     ))
-    .expect("a constant")
 });
 
 /// A line that includes another file.
-static INCLUDE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r#"^\s*(?:-r\s*|--requirement[=\s]\s*)["']?([^\s"']+)"#).expect("a constant")
-});
+static INCLUDE: LazyLock<Regex> =
+    LazyLock::new(|| regex(r#"^\s*(?:-r\s*|--requirement[=\s]\s*)["']?([^\s"']+)"#));
 
-/// What `egg=` names in a fragment.
-static EGG: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<extras>\[[^\]]*\])?$")
-        .expect("a constant")
-});
+/// The value of `egg=` in a fragment.
+static EGG: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<extras>\[[^\]]*\])?$"));
 
 /// A clone that the step is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +54,7 @@ pub struct Cloned {
     pub revision: Option<String>,
 }
 
-/// What is found in the files.
+/// Requirements of git in the files of requirements.
 struct Clones {
     layout: Layout,
     repositories: Vec<Repository>,
@@ -91,11 +87,7 @@ pub(super) fn provide(
         if !seen.insert(path.clone()) {
             continue;
         }
-        let mut file = Requirements {
-            path,
-            replaced: None,
-            secret: None,
-        };
+        let mut file = Requirements::new(path);
         clones.replace(&mut file, image, &mut included);
         if file.replaced.is_some() {
             replaced.push(file);
@@ -109,7 +101,7 @@ impl Clones {
     fn replace(&mut self, file: &mut Requirements, image: &Path, included: &mut Vec<String>) {
         let text = match &file.secret {
             Some(secret) => secret.reveal().to_owned(),
-            // What is not UTF-8 has no requirement of ours.
+            // pip refuses a file that is not UTF-8.
             None => match fs::read_to_string(in_image(image, &file.path)) {
                 Ok(text) => text,
                 Err(_) => return,
@@ -189,17 +181,10 @@ impl Clones {
         found.unwrap_or_else(|| {
             let number = self.repositories.len();
             let revision_shown = revision.map_or(String::new(), |name| format!("@{name}"));
+            let name = format!("git+{}{revision_shown}", shown(origin));
             self.repositories.push(Repository {
-                destination: String::new(),
-                origin: origin.clone(),
                 commit: revision.map(str::to_owned),
-                requirements: false,
-                ssh_key: None,
-                credentials: None,
-                no_verify: false,
-                keep_git_dir: false,
-                branch_first: false,
-                name: format!("git+{}{revision_shown}", shown(origin)),
+                ..Repository::new(origin.clone(), name)
             });
             self.editable.push(editable);
             number
@@ -227,7 +212,7 @@ impl Clones {
             };
             let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
             let source = folder.join(number.to_string());
-            // What is kept in the store is not pip's to write into.
+            // pip may write into the clone, and must not write into the store.
             local::copy_plainly(path, &source).map_err(Error::Io)?;
             clones.push(Cloned {
                 source,

@@ -8,8 +8,10 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 
+use crate::buildfile::INSTALLATION;
+
 use super::error::{Error, Problem};
-use super::{INSTALLATION, RESERVED, make_directory};
+use super::{RESERVED, make_directory};
 
 /// The staged workspace, and which entry put what into it.
 #[derive(Debug)]

@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::buildfile::{JobFiles, Layout};
+use crate::buildfile::{INSTALLATION, JobFiles, Layout};
 use crate::progress::Progress;
 
-use super::INSTALLATION;
 use super::destination::normalise;
 use super::error::Error;
 use super::glob::Glob;

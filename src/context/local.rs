@@ -88,7 +88,7 @@ pub(super) fn stage(
     Ok(())
 }
 
-/// What an entry leaves out of the folder `from`, which messages call `shown`.
+/// The patterns of an entry for the folder `from`, which messages call `shown`.
 fn excluded(entry: &FileEntry, from: &Path, shown: &Path) -> Result<Ignore, Problem> {
     if !entry.exclude.is_empty() && !fs::symlink_metadata(from)?.is_dir() {
         let path = shown.to_owned();

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde_json::{Map, Value, json};
 
-use crate::buildfile::{self, Layout};
+use crate::buildfile::{self, INSTALLATION, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
 use super::error::Error;
-use super::{INSTALLATION, worktrees};
+use super::worktrees;
 
 type Object = Map<String, Value>;
 

@@ -42,7 +42,7 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use serde_json::{Value, json};
 
-use crate::buildfile::{BuildFile, Layout, Repository, Snapshot};
+use crate::buildfile::{BuildFile, INSTALLATION, Layout, Repository, Snapshot};
 use crate::progress::Progress;
 use crate::secret::{self, Secret};
 
@@ -57,9 +57,6 @@ pub use fetch::{Added, Again, Sources, add_file, add_repository};
 pub use local::copy_plainly;
 pub use root::ContextRoot;
 pub use select::{SelectError, Selected, Selection, resolve, select, select_all};
-
-/// The folder of the workspace that holds the files of the build.
-const INSTALLATION: &str = "installation";
 
 /// Names in `installation` that are the tool's, now or in a build with repositories or a snapshot.
 const RESERVED: [&str; 9] = [
@@ -77,13 +74,13 @@ const RESERVED: [&str; 9] = [
 /// The settings of pip, in the virtual environment.
 const PIP_CONF: &str = "pip.conf";
 
-/// What `packages` says, for pip.
+/// The requirements of `packages`.
 const REQUIREMENTS: &str = "requirements.txt";
 
-/// What the layout asks for, for pip.
+/// The requirements of the layout.
 const DEFAULT_REQUIREMENTS: &str = "default-requirements.txt";
 
-/// What a snapshot says, for pip.
+/// The requirements of a snapshot.
 const SNAPSHOT_REQUIREMENTS: &str = "snapshot-requirements.txt";
 
 /// The image's entrypoint: activates the virtual environment, enters the workspace, and becomes its
@@ -105,7 +102,7 @@ pub struct Context {
     pub requirements: Vec<Requirements>,
     /// Files that those include, where the step is to read something else than the image has.
     pub included: Vec<Requirements>,
-    /// What git brought for them.
+    /// Clones of the git repositories that they name.
     pub clones: Vec<Cloned>,
     /// Number of files and symlinks that `files` brought, for the summary.
     pub files: u64,
@@ -122,6 +119,17 @@ pub struct Requirements {
     pub replaced: Option<String>,
     /// The same with credentials, where it has some.
     pub secret: Option<Secret>,
+}
+
+impl Requirements {
+    /// A file that the step reads as the image has it.
+    fn new(path: String) -> Self {
+        Self {
+            path,
+            replaced: None,
+            secret: None,
+        }
+    }
 }
 
 /// Whether a requirement, `pip.conf` or a `PIP_*` or `UV_*` variable of `env` (the image's environment, expanded)
@@ -217,9 +225,8 @@ pub fn stage(
         let (shown, secret) = without_credentials(&text, [key, name], progress);
         if !shown.is_empty() {
             requirements.push(Requirements {
-                path: layout.installation(name),
-                replaced: None,
                 secret,
+                ..Requirements::new(layout.installation(name))
             });
         }
         if name == REQUIREMENTS || !shown.is_empty() {
@@ -396,11 +403,7 @@ fn repository_requirements(
             continue;
         }
         if fs::symlink_metadata(image.join(&path[1..])).is_ok() {
-            found.push(Requirements {
-                path,
-                replaced: None,
-                secret: None,
-            });
+            found.push(Requirements::new(path));
         } else {
             progress.warn(format!(
                 "`{}` asks for its requirements, but has no `requirements.txt`",

@@ -5,15 +5,14 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 
 use crate::buildfile::Layout;
+use crate::secret::regex;
 
 /// Either form of the variables that hold the image's two directories.
-static DIRECTORY: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"\$(?:\{(WORKSPACE|VIRTUAL_ENV)\}|(WORKSPACE|VIRTUAL_ENV)\b)").expect("a constant")
-});
+static DIRECTORY: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"\$(?:\{(WORKSPACE|VIRTUAL_ENV)\}|(WORKSPACE|VIRTUAL_ENV)\b)"));
 
 /// `${NAME}` as pip itself replaces it in requirements.
-static VARIABLE: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"\$\{([A-Z0-9_]+)\}").expect("a constant"));
+static VARIABLE: LazyLock<Regex> = LazyLock::new(|| regex(r"\$\{([A-Z0-9_]+)\}"));
 
 /// Settings of pip that take a path. Any file of such a setting that is relative counts.
 const PATH_SETTINGS: [&str; 18] = [

@@ -86,7 +86,7 @@ pub fn packages(
     }
 }
 
-/// What `clones.py` reads: a list that holds nothing but texts, which as JSON is Python as well.
+/// The constant of `clones.py`: a list of nothing but texts, for which JSON is valid Python.
 fn constant(clones: &[Cloned]) -> String {
     let clones = clones.iter().map(|clone| {
         json!({

@@ -157,7 +157,7 @@ fn nothing_is_required() {
     );
 }
 
-/// What a variable of `%ENV{…}` stands for may be empty, or have several lines.
+/// The value of a variable of `%ENV{…}` may be empty, or have several lines.
 #[test]
 fn what_the_original_tool_accepts_is_accepted() {
     let buildfile = good(

@@ -216,17 +216,12 @@ pub fn add_repository(
     sources: Sources<'_>,
     progress: &Progress,
 ) -> Result<Added, Problem> {
+    let origin = Origin::parse(url).map_err(|reason| malformed(url, reason))?;
     let repository = Repository {
-        destination: String::new(),
-        origin: Origin::parse(url).map_err(|reason| malformed(url, reason))?,
         commit: name.map(str::to_owned),
-        requirements: false,
-        ssh_key: None,
-        credentials: None,
-        no_verify: false,
         keep_git_dir,
         branch_first: true,
-        name: "ADD".to_owned(),
+        ..Repository::new(origin, "ADD")
     };
     let fetched = Wanted::Repository(&repository).fetch(sources, into, progress)?;
     Ok(Added(fetched))

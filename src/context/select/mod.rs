@@ -129,7 +129,7 @@ pub fn select_all(root: &Path, exclude: &[String]) -> Result<Selection, SelectEr
     Ok(selector.selection)
 }
 
-/// What the file `.dockerignore` of a folder leaves out, if it has one.
+/// The patterns of a folder's `.dockerignore`, if it has one.
 pub(super) fn ignored(root: &Path) -> Result<Ignore, SelectError> {
     let path = root.join(".dockerignore");
     let bytes = match fs::metadata(&path) {

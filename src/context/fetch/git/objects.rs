@@ -24,8 +24,8 @@ const PIECE: usize = 4096;
 /// Larger files are written piece by piece.
 pub(super) const LARGE: usize = 8 << 20;
 
-/// What has to be put together in memory may have as much as this: git itself stores larger files as a whole, and
-/// not by how they differ from others (`core.bigFileThreshold`).
+/// Bytes of a file that is stored as a delta, which is put together in memory. git itself stores larger files as a whole
+/// (`core.bigFileThreshold`).
 const LARGEST_DELTA: usize = 512 << 20;
 
 /// Objects, and where they lie as long as the value lives.

@@ -4,7 +4,6 @@
 //! `gitformat-pack`. Whatever looks otherwise is left to libgit2, and to what it says of it.
 
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
-
 use std::path::Path;
 
 use flate2::bufread::ZlibDecoder;
@@ -21,7 +20,7 @@ const IDS: u64 = 8 + 256 * 4;
 /// The length of an id.
 const ID: u64 = 20;
 
-/// What an entry of a pack is, if it is a whole file and not a delta.
+/// The type of an entry of a pack that is a whole file and not a delta.
 const BLOB: u8 = 3;
 
 /// The content of the file `id`, if a pack in `folder` holds it as a whole and says that it has `size` bytes.

@@ -4,10 +4,10 @@ use std::fmt;
 
 use crate::secret::Secret;
 
-/// What a key is called that has lost the lines around it.
+/// The type of a key that has lost its first and last line.
 const OPENSSH: &str = "OPENSSH PRIVATE KEY";
 
-/// What an OpenSSH key begins with: `openssh-key-v1`, and a NUL.
+/// The first bytes of an OpenSSH key: `openssh-key-v1`, and a NUL.
 const OPENSSH_ANY: &str = "b3BlbnNzaC1rZXktdjEA";
 
 /// What an OpenSSH key without a passphrase begins with: `openssh-key-v1`, a NUL, and the cipher `none`.
