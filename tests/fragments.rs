@@ -45,7 +45,7 @@ use pyats_image_builder::context::{Again, Sources, SshOptions};
 use pyats_image_builder::dockerfile::{self, Config};
 use pyats_image_builder::error::Error;
 use pyats_image_builder::layer::Times;
-use pyats_image_builder::manifest::Platform;
+use pyats_image_builder::manifest::{Layer, Platform};
 use pyats_image_builder::progress::{Event, Progress};
 use pyats_image_builder::rootfs;
 use pyats_image_builder::runner::Rung;
@@ -456,7 +456,7 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// As root, the tree is unpacked for the comparison with the oracle's.
+    /// What the text gives, or the words of its error. As root its tree is kept, for the comparison with the oracle's.
     fn carry_out(&self, fragment: &Fragment, text: &str) -> Result<Made, String> {
         let instructions = dockerfile::parse(text).map_err(|errors| {
             let lines = errors.iter().map(|error| {
@@ -538,14 +538,7 @@ impl<'a> Ground<'a> {
             rootfs::remove(self.rung, scratch.path()).unwrap();
         }
         let (config, entries, layers) = compared?;
-        let tree = rootfs::unpack(&layers, self.rung, &self.store, &Progress::silent()).unwrap();
-        if self.rung == Rung::Root {
-            let name = self.folder.join(&fragment.name);
-            fs::create_dir_all(name.parent().unwrap()).unwrap();
-            fs_err::os::unix::fs::symlink(tree.path, name).unwrap();
-        } else if layers.len() > self.base.layers.len() {
-            rootfs::remove(self.rung, tree.path.parent().unwrap()).unwrap();
-        }
+        self.keep_tree(fragment, &layers);
         let mut document = self.base.config.clone();
         config.write(&mut document);
         let digest = |entry: &pyats_image_builder::image::Entry| {
@@ -559,6 +552,25 @@ impl<'a> Ground<'a> {
                 .collect(),
             config: document,
         })
+    }
+
+    /// Unpacks the layers, and as root keeps their tree below the fragment's name. It does not stay in the store,
+    /// which drops all but the latest.
+    fn keep_tree(&self, fragment: &Fragment, layers: &[Layer]) {
+        let tree = rootfs::unpack(layers, self.rung, &self.store, &Progress::silent()).unwrap();
+        let is_its_own = layers.len() > self.base.layers.len();
+        if self.rung == Rung::Root {
+            let name = self.folder.join(&fragment.name);
+            fs::create_dir_all(name.parent().unwrap()).unwrap();
+            if is_its_own {
+                fs::rename(&tree.path, name).unwrap();
+            } else {
+                fs_err::os::unix::fs::symlink(&tree.path, name).unwrap();
+            }
+        }
+        if is_its_own {
+            rootfs::remove(self.rung, tree.path.parent().unwrap()).unwrap();
+        }
     }
 }
 
