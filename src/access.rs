@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::OptionsError;
+use crate::error::Error;
 use crate::net::{self, Proxies};
 use crate::registry::{self, Client, Given, Logins, Registries};
 use crate::secret::Secret;
@@ -44,11 +44,16 @@ impl Access {
         &self,
         jobs: usize,
         registries: &[&str],
-    ) -> Result<registry::Options, OptionsError> {
+    ) -> Result<registry::Options, Error> {
         let given = match (&self.login, registries) {
             (Some(login), [first, others @ ..]) => {
                 if others.iter().any(|other| other != first) {
-                    return Err(OptionsError::SeveralRegistries(login.origin));
+                    let message = format!(
+                        "{} is a login for one registry, but the image is pushed to several",
+                        login.origin
+                    );
+                    return Err(Error::options(message)
+                        .with_hint("keep the logins with `pyats-image-build login`"));
                 }
                 Some(Given {
                     registry: (*first).to_owned(),
@@ -66,16 +71,18 @@ impl Access {
                 authfile: self.authfile.clone(),
                 given,
             },
-            registries: Registries::load(&self.mirrors).map_err(OptionsError::Policy)?,
+            registries: Registries::load(&self.mirrors)?,
         })
     }
 
     /// How all machines are reached.
-    pub(crate) fn net(&self, proxies: Proxies) -> Result<net::Options, OptionsError> {
+    pub(crate) fn net(&self, proxies: Proxies) -> Result<net::Options, Error> {
         if let Some(path) = &self.ca_cert {
             let text = fs_err::read_to_string(path).unwrap_or_default();
             if !text.contains("-----BEGIN") {
-                return Err(OptionsError::CaCert(path.clone()));
+                let message = format!("`{}` holds no PEM certificate", path.display());
+                return Err(Error::options(message)
+                    .with_hint("name a file with lines such as `-----BEGIN CERTIFICATE-----`"));
             }
         }
         Ok(net::Options::of_system(self.ca_cert.clone(), proxies))
@@ -83,8 +90,8 @@ impl Access {
 
     /// Reaches `registries` as `registry` and `net` say, by the environment's proxies.
     #[doc(hidden)]
-    pub fn client(&self, jobs: usize, registries: &[&str]) -> Result<Client, OptionsError> {
-        let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
+    pub fn client(&self, jobs: usize, registries: &[&str]) -> Result<Client, Error> {
+        let proxies = Proxies::from_env()?;
         let net = Arc::new(net::Client::new(self.net(proxies)?));
         Ok(Client::new(self.registry(jobs, registries)?, net))
     }

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
-use crate::base::{self, Layout};
+use crate::base::Layout;
 use crate::cache::{EMPTY, Entry, Seal};
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::manifest::{Descriptor, Manifest, REF_NAME, media_type};
 use crate::output::{self, Kind, LayoutWriter};
 use crate::progress::Progress;
@@ -119,11 +119,7 @@ pub fn import(
         match take(&layout, &artifact, store, seal, progress) {
             Ok(Some(entry)) => carried.add(&entry),
             Ok(None) => untrusted += 1,
-            Err(Error::Base(
-                error @ (base::Error::Damaged { .. }
-                | base::Error::Incomplete { .. }
-                | base::Error::LeadsOut { .. }),
-            )) => {
+            Err(error) if error.kind() == error::Kind::Base => {
                 progress.warn(format!("an entry is left out: {error}"));
             }
             Err(error) => return Err(error),

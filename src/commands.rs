@@ -8,12 +8,11 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyats_image_builder::carry::{self, Carried};
-use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::prune::{self, Item};
 use pyats_image_builder::registry::Logins;
 use pyats_image_builder::store::Store;
 use pyats_image_builder::{
-    Error, Progress, Reference, buildfile, doctor, output, printable, printable_json,
+    Error, Kind, Progress, Reference, buildfile, doctor, output, printable, printable_json,
 };
 use serde_json::json;
 
@@ -39,9 +38,10 @@ pub(crate) fn login(arguments: &Login, report: &Report, progress: &Progress) -> 
     access
         .client(1, &[&registry])?
         .check_login(&registry, progress)
-        .map_err(|source| Error::Login {
-            registry: registry.clone(),
-            source,
+        .map_err(|error| {
+            Error::from(error)
+                .or_kind(Kind::Push)
+                .wrap(format!("failed to log in to `{registry}`"))
         })?;
     let place = logins.save(&registry, &user, &password)?;
     report.tell(&format!("`{user}` is logged in to `{registry}`: {place}"));
@@ -70,14 +70,15 @@ pub(crate) fn logout(arguments: &Logout, report: &Report) -> Result {
 }
 
 /// A registry as logins are kept for it: `https://index.docker.io/v1/` is `docker.io`.
-fn registry_of(text: &str) -> std::result::Result<String, OptionsError> {
+fn registry_of(text: &str) -> std::result::Result<String, Error> {
     let host = text.split_once("://").map_or(text, |(_, rest)| rest);
     let host = host.split('/').next().unwrap_or_default();
     let reference: std::result::Result<Reference, _> = format!("{host}/x/x").parse();
     match reference {
         // Without a dot, a port or an upper-case letter it would be a part of a name.
         Ok(reference) if reference.repository() == "x/x" => Ok(reference.registry().to_owned()),
-        _ => Err(OptionsError::Registry(text.to_owned())),
+        _ => Err(Error::options(format!("`{text}` is not a registry"))
+            .with_hint("use a host with an optional port, such as `registry.example.com:5000`")),
     }
 }
 
@@ -114,7 +115,8 @@ pub(crate) fn man(page: Option<&str>) -> Result {
 /// An option of a build beside another command.
 pub(crate) fn misplaced(found: Option<(String, String)>) -> Result {
     let (option, command) = found.unwrap_or_default();
-    Err(OptionsError::Misplaced { option, command }.into())
+    let message = format!("`{option}` is an option of a build, and means nothing to `{command}`");
+    Err(Error::options(message).with_hint("leave it out"))
 }
 
 pub(crate) fn cache(cache: &CacheCommand, global: &Global, progress: &Progress) -> Result {

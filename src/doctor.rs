@@ -9,7 +9,7 @@ use reqwest::Url;
 use serde::Serialize;
 
 use crate::access::Access;
-use crate::error::{Error, OptionsError};
+use crate::error::Error;
 use crate::net::{self, Proxies, Timing};
 use crate::progress::Progress;
 use crate::registry::{self, Reference};
@@ -200,7 +200,7 @@ fn storage(path: &Path, store: Result<Store, store::Error>, rung: Option<Rung>) 
 }
 
 fn machines(options: &Options, progress: &Progress) -> Result<Vec<Machine>, Error> {
-    let proxies = Proxies::from_env().map_err(OptionsError::Proxy)?;
+    let proxies = Proxies::from_env()?;
     let net = Arc::new(net::Client::with_timing(
         options.access.net(proxies)?,
         TIMING,

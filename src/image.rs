@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::base::{Base, Source};
 use crate::digest::{DiffId, Digest};
 use crate::dockerfile;
+use crate::error::{Error, Kind};
 use crate::manifest::{Descriptor, Layer, Manifest, Platform, media_type};
 use crate::registry::Content;
 use crate::store::{self, Store};
@@ -79,33 +80,6 @@ pub struct Image {
     pub tags: Vec<String>,
 }
 
-/// What can go wrong with an image's documents.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The store's own words.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// A config that is no config.
-    #[error("config `{config}` is invalid: {reason}")]
-    Config {
-        /// Its digest.
-        config: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A base whose media types cannot be translated.
-    #[error(
-        "layer `{digest}` has the media type `{media_type}`, which has no counterpart in the other format"
-    )]
-    MediaType {
-        /// The layer's digest.
-        digest: String,
-        /// Its media type.
-        media_type: String,
-    },
-}
-
 /// Puts the layers of `entries`, and `settings`, on top of `base`.
 pub fn append(
     base: &Base,
@@ -145,9 +119,9 @@ pub fn append(
 pub fn load(manifest: &Descriptor, store: &Store) -> Result<Image, Error> {
     let document: Manifest = store.read_json(manifest)?;
     let config: Value = store.read_json(&document.config)?;
-    let invalid = |reason: String| Error::Config {
-        config: document.config.digest.to_string(),
-        reason,
+    let invalid = |reason: String| {
+        let message = format!("config `{}` is invalid: {reason}", document.config.digest);
+        Error::new(Kind::Storage, message)
     };
     let diff_ids: Vec<DiffId> = serde_json::from_value(config["rootfs"]["diff_ids"].clone())
         .map_err(|error| invalid(error.to_string()))?;
@@ -426,9 +400,12 @@ fn translated(layer: &Descriptor, format: Format) -> Result<&'static str, Error>
         .iter()
         .find(|(oci, docker)| given == *oci || given == *docker)
         .map(|(oci, docker)| if format == Format::Oci { *oci } else { *docker })
-        .ok_or_else(|| Error::MediaType {
-            digest: layer.digest.to_string(),
-            media_type: given.to_owned(),
+        .ok_or_else(|| {
+            let message = format!(
+                "layer `{}` has the media type `{given}`, which has no counterpart in the other format",
+                layer.digest
+            );
+            Error::new(Kind::Storage, message)
         })
 }
 

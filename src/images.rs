@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::access::Access;
 use crate::base::{self, Layers, Pull, Source};
-use crate::error::{Error, OptionsError};
+use crate::error::{Error, Kind};
 use crate::image::{self, Image};
 use crate::manifest::{Platform, REF_NAME};
 use crate::progress::Progress;
@@ -25,7 +25,12 @@ pub fn default_store() -> Result<PathBuf, Error> {
     let found = set("PYATS_IMAGE_BUILD_STORE")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pyats-image-build")))
         .or_else(|| Some(set("HOME")?.join(".cache/pyats-image-build")));
-    Ok(found.ok_or(OptionsError::NoStore)?)
+    found.ok_or_else(|| {
+        Error::options(
+            "there is no place for the store: neither `XDG_CACHE_HOME` nor `HOME` is set",
+        )
+        .with_hint("set `--store DIR` or `PYATS_IMAGE_BUILD_STORE`")
+    })
 }
 
 /// The folder of the store: the one that was chosen, or the default.
@@ -45,7 +50,10 @@ pub(crate) fn require_utf8(path: &Path) -> Result<(), Error> {
     let path = std::path::absolute(path)?;
     match path.to_str() {
         Some(_) => Ok(()),
-        None => Err(OptionsError::NotUtf8(path).into()),
+        None => {
+            let message = format!("the path `{}` is not UTF-8", path.display());
+            Err(Error::options(message).with_hint("choose another path"))
+        }
     }
 }
 
@@ -86,7 +94,7 @@ pub fn find(name: &str, store: Option<&Path>, progress: &Progress) -> Result<Ima
 /// As [`find`].
 pub(crate) fn find_in(store: &Store, name: &str, progress: &Progress) -> Result<Image, Error> {
     if is_outside(name) {
-        let source: Source = name.parse().map_err(OptionsError::Base)?;
+        let source: Source = name.parse()?;
         let client = client()?;
         let pull = |platform: &Platform| {
             base::pull(
@@ -104,11 +112,18 @@ pub(crate) fn find_in(store: &Store, name: &str, progress: &Progress) -> Result<
             Err(base::Error::Platform { found, .. }) if found.len() == 1 => pull(&found[0]),
             found => found,
         };
-        let base = found.map_err(Error::Find)?;
+        let base = found.map_err(|error| Error::from(error).map_kind(Kind::Base, Kind::NoImage))?;
         return Ok(image::load(&base.manifest, store)?);
     }
-    let unknown = || OptionsError::UnknownImage(name.to_owned());
-    Ok(of_store(store, name)?.ok_or_else(unknown)?)
+    of_store(store, name)?.ok_or_else(|| {
+        Error::new(
+            Kind::NoImage,
+            format!("there is no image `{name}` in the store"),
+        )
+        .with_hint(
+            "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`",
+        )
+    })
 }
 
 /// Gives an image of the store further tags, completed as Docker does it, and gives these. Another image that has one of
@@ -127,8 +142,12 @@ pub fn tag(name: &str, tags: &[String], store: Option<&Path>) -> Result<Vec<Stri
         .collect::<Result<_, _>>()?;
     let store = open(store)?;
     let _session = store.session()?;
-    let not_stored = || OptionsError::NotStored(name.to_owned());
-    let image = of_store(&store, name)?.ok_or_else(not_stored)?;
+    let image = of_store(&store, name)?.ok_or_else(|| {
+        let message = format!("the store has no image `{name}`, and others cannot be tagged");
+        Error::new(Kind::NoImage, message).with_hint(
+            "give a tag or an id that the store has, as `pyats-image-build cache ls` lists them",
+        )
+    })?;
     // Whoever prunes meanwhile may have seen that nothing names them.
     let layers = image.layers.iter().map(|layer| &layer.descriptor);
     for blob in layers.chain([&image.manifest, &image.config_descriptor]) {
@@ -143,18 +162,23 @@ pub fn tag(name: &str, tags: &[String], store: Option<&Path>) -> Result<Vec<Stri
 }
 
 /// A tag as Docker completes it: `name` is `docker.io/library/name:latest`.
-pub(crate) fn complete_tag(tag: &str) -> Result<String, OptionsError> {
-    let invalid = |problem: String| OptionsError::Tag {
-        tag: tag.to_owned(),
-        problem,
-    };
-    let reference: Reference = tag
-        .parse()
-        .map_err(|error: InvalidReference| invalid(error.problem.to_string()))?;
+pub(crate) fn complete_tag(tag: &str) -> Result<String, Error> {
+    let reference = parse_tag(tag)?;
     if reference.digest().is_some() {
-        return Err(invalid("a tag cannot name a digest".to_owned()));
+        return Err(invalid_tag(tag, &"a tag cannot name a digest"));
     }
     Ok(reference.to_string())
+}
+
+/// A reference as the user types it, for an image that is made or pushed.
+pub(crate) fn parse_tag(tag: &str) -> Result<Reference, Error> {
+    let reference = tag.parse();
+    reference.map_err(|error: InvalidReference| invalid_tag(&error.text, &error.problem))
+}
+
+fn invalid_tag(tag: &str, problem: &dyn std::fmt::Display) -> Error {
+    Error::options(format!("`{tag}` is not a valid tag: {problem}"))
+        .with_hint("use a form such as `name:latest` or `registry.example.com/team/name:1.0`")
 }
 
 /// Whether a name is a layout's or an archive's.
@@ -165,7 +189,7 @@ pub(crate) fn is_outside(name: &str) -> bool {
 }
 
 /// Reaches registries as this machine does: an image may have layers that were not needed so far.
-pub(crate) fn client() -> Result<registry::Client, OptionsError> {
+pub(crate) fn client() -> Result<registry::Client, Error> {
     Access::default().client(JOBS, &[])
 }
 

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::access::Access;
 use crate::base::{self, Source};
-use crate::error::{Error, OptionsError};
+use crate::error::{Error, Kind, Wrap as _};
 use crate::image::{self, Format};
 use crate::images;
 use crate::manifest::Descriptor;
 use crate::progress::Progress;
-use crate::registry::{self, Client, Content, Reference};
+use crate::registry::{Client, Content, Reference};
 use crate::store::Store;
 
 /// What to push, and where.
@@ -75,12 +75,17 @@ pub fn push(options: &Options, progress: &Progress) -> Result<Pushed, Error> {
     let (mut content, own) = find(options, &store, progress)?;
     let targets = match (&options.references[..], own) {
         ([], Some(own)) => vec![own],
-        ([], None) => return Err(OptionsError::NoTarget(options.image.clone()).into()),
+        ([], None) => return Err(no_target(&options.image)),
         (given, _) => references(given)?,
     };
     if let Some(format) = options.format {
-        content = image::convert(content, format)?
-            .ok_or_else(|| OptionsError::FormatOfIndex(options.image.clone()))?;
+        content = image::convert(content, format)?.ok_or_else(|| {
+            Error::options(format!(
+                "`{}` is an index of several images: its media types cannot be changed",
+                options.image
+            ))
+            .with_hint("leave `--format` out")
+        })?;
     }
     let client = options.access.client(options.jobs, &registries(&targets))?;
     send(&client, &content, &targets, &store, progress)?;
@@ -103,7 +108,8 @@ pub(crate) fn send(
         let part = progress.start(format!("push `{target}`"));
         client
             .push(content, target, store, progress)
-            .map_err(|source| Error::push(target, source))?;
+            .wrap(|| format!("failed to push to `{target}`"))
+            .map_err(|error| error.or_kind(Kind::Push))?;
         part.finish("");
     }
     Ok(())
@@ -124,7 +130,8 @@ pub(crate) fn check(
         seen.push(repository);
         client
             .check(target, progress)
-            .map_err(|source| Error::push(target, source))?;
+            .wrap(|| format!("failed to push to `{target}`"))
+            .map_err(|error| error.or_kind(Kind::Push))?;
     }
     Ok(())
 }
@@ -136,14 +143,14 @@ pub(crate) fn registries(references: &[Reference]) -> Vec<&str> {
 
 /// References as the user types them.
 pub(crate) fn references(given: &[String]) -> Result<Vec<Reference>, Error> {
-    let parse = |text: &String| {
-        text.parse()
-            .map_err(|error: registry::InvalidReference| OptionsError::Tag {
-                tag: error.text,
-                problem: error.problem.to_string(),
-            })
-    };
-    Ok(given.iter().map(parse).collect::<Result<_, _>>()?)
+    given.iter().map(|text| images::parse_tag(text)).collect()
+}
+
+/// The error for a name that leads to no registry.
+pub(crate) fn no_target(name: &str) -> Error {
+    Error::options(format!("`{name}` says nothing about where to push it")).with_hint(
+        "give a reference such as `registry.example.com/team/image:1.0`, by `--tag` for a build",
+    )
 }
 
 /// What is pushed, and its own name if it has one.
@@ -154,8 +161,9 @@ fn find(
 ) -> Result<(Content, Option<Reference>), Error> {
     let name = &options.image;
     if images::is_outside(name) {
-        let source: Source = name.parse().map_err(OptionsError::Base)?;
-        let content = base::content(&source, store, progress).map_err(Error::Find)?;
+        let source: Source = name.parse()?;
+        let content = base::content(&source, store, progress)
+            .map_err(|error| Error::from(error).map_kind(Kind::Base, Kind::NoImage))?;
         return Ok((content, None));
     }
     let image = images::find_in(store, name, progress)?;

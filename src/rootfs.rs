@@ -23,76 +23,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base;
 use crate::digest::{ChainId, DiffId};
+use crate::error::{Error, Kind};
 use crate::layer::{self, ChangesRequest, Coming, UnpackRequest, Unpacked};
 use crate::manifest::Layer;
-use crate::progress::{Cancelled, Progress};
+use crate::progress::Progress;
 use crate::registry;
 use crate::runner::{self, Call, RootFs, Rung};
 use crate::store::{self, Scratch, Store};
-
-/// What can go wrong with a root file system.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The helper process failed, or what it was asked to do.
-    #[error("failed to {task}")]
-    Call {
-        /// What was asked.
-        task: Task,
-        /// The rung.
-        rung: Rung,
-        /// The runner's or the task's own words.
-        source: runner::Error,
-    },
-    /// Blobs of the image were damaged on disk.
-    #[error("{count} of the image's blobs were damaged in the store, and are removed from it now")]
-    Damaged {
-        /// How many.
-        count: usize,
-        /// How it was found.
-        source: Box<Self>,
-    },
-    /// Layers could not be fetched.
-    #[error(transparent)]
-    Base(#[from] base::Error),
-    /// The store's own words.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The file system's own words.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// An image without layers has no root file system.
-    #[error("the image has no layers")]
-    NoLayers,
-    /// The user wants to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
-}
-
-impl Error {
-    /// What the user can do.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Call { source, .. } if source.to_string().contains(FULL) => Some(
-                "make room, or choose another place with `--store DIR` or `--work-dir DIR`"
-                    .to_owned(),
-            ),
-            Self::Call { source, .. } if source.to_string().contains(layer::TOO_MUCH) => {
-                Some(layer::REMOVE.to_owned())
-            }
-            Self::Call { source, .. } => source.hint(),
-            Self::Damaged { .. } => Some(
-                "run it again: a base is pulled anew, another image has to be built again"
-                    .to_owned(),
-            ),
-            Self::Base(source) => source.hint(),
-            Self::Store(source) => source.hint(),
-            Self::NoLayers => Some("choose a base with a Python in it".to_owned()),
-            _ => None,
-        }
-    }
-}
 
 /// How the C library says `ENOSPC`. From the helper process only words come.
 const FULL: &str = "No space left on device";
@@ -181,7 +118,7 @@ pub fn stack(
             None => unpack_alone(layer, rung, registries, store, progress),
         };
         let tree = match tree {
-            Err(Error::Call { .. }) => {
+            Err(error) if error.find::<runner::Error>().is_some() => {
                 progress.check()?;
                 let whole = pull(layers, rung, registries, store, progress)?;
                 return Ok((whole, Vec::new()));
@@ -326,7 +263,9 @@ pub fn pull(
     pulled?;
     match unpacked {
         // What came first may have been thrown away, and fetched again.
-        Err(Error::Call { .. }) => unpack(layers, rung, store, progress),
+        Err(error) if error.find::<runner::Error>().is_some() => {
+            unpack(layers, rung, store, progress)
+        }
         unpacked => unpacked,
     }
 }
@@ -338,7 +277,10 @@ fn unpack_from(
     coming: Option<Coming>,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
-    let kept = kept(layers, rung, store).ok_or(Error::NoLayers)?;
+    let kept = kept(layers, rung, store).ok_or_else(|| {
+        Error::new(Kind::Base, "the image has no layers")
+            .with_hint("choose a base with a Python in it")
+    })?;
     if !store.uses(&kept) {
         keep(&kept, layers, rung, store, progress, |request| {
             UnpackRequest { coming, ..request }
@@ -398,10 +340,14 @@ fn keep(
         }
         let blobs: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
         match store.discard_damaged(&blobs) {
-            Ok(count) if count > 0 => Error::Damaged {
-                count,
-                source: Box::new(error),
-            },
+            Ok(count) if count > 0 => {
+                let message = format!(
+                    "{count} of the image's blobs were damaged in the store, and are removed from it now"
+                );
+                error.wrap(message).with_hint(
+                    "run it again: a base is pulled anew, another image has to be built again",
+                )
+            }
             _ => error,
         }
     });
@@ -589,7 +535,19 @@ fn call<I: Serialize, O: DeserializeOwned>(
     let input = serde_json::to_vec(input).map_err(std::io::Error::from)?;
     let answer = runner::call(rung, &name, &input, progress.cancelled());
     progress.check()?;
-    let bytes = answer.map_err(|source| Error::Call { task, rung, source })?;
+    let bytes = answer.map_err(|source| {
+        let text = source.to_string();
+        let error = Error::from(source).wrap(format!("failed to {task}"));
+        if text.contains(FULL) {
+            error.with_hint(
+                "make room, or choose another place with `--store DIR` or `--work-dir DIR`",
+            )
+        } else if text.contains(layer::TOO_MUCH) {
+            error.with_hint(layer::REMOVE)
+        } else {
+            error
+        }
+    })?;
     Ok(serde_json::from_slice(&bytes).expect("the helper process is the same program"))
 }
 
@@ -625,6 +583,15 @@ fn perform(call: &Call) -> Result<Vec<u8>, String> {
             output(folders.iter().try_for_each(|folder| layer::disarm(folder)))
         }
     }
+}
+
+/// Whether an owner cannot be set in the runner's user namespace. Another runner may keep owners beside the files.
+pub(crate) fn is_of_owner(error: &Error) -> bool {
+    let no_id =
+        |line: &String| line.starts_with(runner::NO_OWNER) && line.contains("Invalid argument");
+    let messages = error.messages();
+    let mut messages = messages.iter();
+    messages.any(|message| message.contains(layer::UNMAPPED)) || error.tail().iter().any(no_id)
 }
 
 /// An error and its sources in one line, since only text goes from process to process.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, OptionsError};
+use crate::error::Error;
 use crate::image::Image;
 use crate::images;
 use crate::progress::Progress;
@@ -59,12 +59,16 @@ impl Options {
 /// Parses `HOST:IMAGE[:ro|:rw]`, a mount for [`run`]. `HOST` must exist; a relative path begins with `./` or `../`, as
 /// Docker has it, so that it cannot be taken for the name of a volume.
 pub fn volume(text: &str) -> Result<Mount, Error> {
-    let invalid = || OptionsError::Mount(text.to_owned());
+    let invalid = || {
+        Error::options(format!(
+            "`{text}` is not a mount: use `HOST:IMAGE` or `HOST:IMAGE:ro`, where HOST begins with `/`, `./` or `../`, and IMAGE with `/` and is not `/` itself"
+        ))
+    };
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, read_only) = match parts[..] {
         [source, target] | [source, target, "rw"] => (source, target, false),
         [source, target, "ro"] => (source, target, true),
-        _ => return Err(invalid().into()),
+        _ => return Err(invalid()),
     };
     let nowhere = target.trim_matches('/').is_empty();
     let first = Path::new(source).components().next();
@@ -73,10 +77,12 @@ pub fn volume(text: &str) -> Result<Mount, Error> {
         Some(Component::RootDir | Component::CurDir | Component::ParentDir)
     );
     if !is_path || !target.starts_with('/') || nowhere {
-        return Err(invalid().into());
+        return Err(invalid());
     }
     if !Path::new(source).exists() {
-        return Err(OptionsError::MountSource(source.into()).into());
+        let message = format!("`{source}` cannot be mounted: it does not exist");
+        return Err(Error::options(message)
+            .with_hint("make it first; the left side of `-v` is a path of this machine"));
     }
     Ok(Mount {
         source: std::path::absolute(source)?,
@@ -102,11 +108,11 @@ pub fn env_file(path: &Path) -> Result<Vec<(String, OsString)>, Error> {
             None => (line.trim_end(), std::env::var_os(line.trim_end())),
         };
         if name.is_empty() || name.contains(char::is_whitespace) {
-            return Err(OptionsError::EnvFile {
-                path: path.to_owned(),
-                line: index + 1,
-            }
-            .into());
+            return Err(Error::options(format!(
+                "`{}`, line {}: a variable has a name without white space, as in `NAME=VALUE`",
+                path.display(),
+                index + 1
+            )));
         }
         variables.extend(value.map(|value| (name.to_owned(), value)));
     }
@@ -136,7 +142,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     rootfs::sweep(rung, &store.scratch_root())?;
     loop {
         let error = match run_on(rung, options, &image, &argv, &store, progress) {
-            Err(error) if error.is_of_owner() && options.runner.is_none() => error,
+            Err(error) if rootfs::is_of_owner(&error) && options.runner.is_none() => error,
             result => return result,
         };
         rung = runner::next(rung, &store.scratch_root()).ok_or(error)?;
@@ -237,7 +243,8 @@ fn argv(options: &Options, image: &Image) -> Result<Vec<OsString>, Error> {
         argv.extend(words("Cmd"));
     }
     if argv.is_empty() {
-        Err(OptionsError::NoCommand.into())
+        let message = "the image has neither an entrypoint nor a command, and none was given";
+        Err(Error::options(message).with_hint("give a command after the image"))
     } else {
         Ok(argv)
     }

@@ -258,7 +258,7 @@ fn entrypoint_shell(
     progress: &Progress,
 ) -> Result<Option<String>, Error> {
     if stack.find_program(&settings::SHELLS)?.is_none() {
-        return Err(step::Error::NoShell.into());
+        return Err(step::no_shell());
     }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let Some((name, _)) = env.iter().find(|(name, _)| !name.chars().all(is_plain)) else {
@@ -285,7 +285,7 @@ fn workspace(tree: &Path, inputs: &Inputs<'_>) -> Result<Layer, Error> {
         ..
     } = inputs;
     let mut key = Key::default();
-    let content = cache::digest_of(tree, progress).map_err(step::Error::from)?;
+    let content = cache::digest_of(tree, progress)?;
     key.add_digest("the workspace", content);
     key.add("times", store::json(times));
     key.add("the compression", compression.to_string());

@@ -16,7 +16,7 @@ use crate::base::{self, Base, Layers};
 use crate::buildfile::{BuildFile, Installer};
 use crate::cache::{self, Cache, Key, Remote};
 use crate::context::{self, Context, ContextRoot, Sources};
-use crate::error::{Error, OptionsError};
+use crate::error::Error;
 use crate::image::{self, Entry, Image, Settings};
 use crate::images;
 use crate::net;
@@ -31,6 +31,7 @@ use crate::store::{self, Scratch, Store};
 
 pub use instructions::{Instructor, carry_out};
 pub use options::{CacheRepo, Options, Outcome, Plan, Push};
+pub use settings::invalid_epoch;
 
 use layers::Stage;
 
@@ -203,7 +204,7 @@ impl<'a> Build<'a> {
         targets: &Targets,
     ) -> Result<Made, Error> {
         let error = match self.assemble_and_publish(rung, parts, targets) {
-            Err(error) if error.is_of_owner() && self.options.runner.is_none() => error,
+            Err(error) if rootfs::is_of_owner(&error) && self.options.runner.is_none() => error,
             result => return result,
         };
         let next = rung.and_then(|rung| Some((rung, runner::next(rung, self.scratch)?)));
@@ -240,7 +241,9 @@ impl<'a> Build<'a> {
             Ok(made)
         };
         let error = match attempt(self, &cache) {
-            Err(error) if error.is_of_lost_layer() => error,
+            Err(error) if matches!(error.find(), Some(crate::registry::Error::Lost { .. })) => {
+                error
+            }
             result => return result,
         };
         let Some(own) = cache.without_remote() else {
@@ -426,21 +429,25 @@ fn work_dir(options: &Options, store: &Store) -> Result<PathBuf, Error> {
     let own = std::path::absolute(directory)?.join(format!("pyats-image-build-{user}"));
     match std::fs::DirBuilder::new().mode(0o700).create(&own) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(source) => {
-            let directory = directory.clone();
-            return Err(OptionsError::WorkDir { directory, source }.into());
-        }
+        Err(source) => return Err(not_writable(directory, source)),
         Ok(()) => {}
     }
     let metadata = fs::symlink_metadata(&own)?;
     if !metadata.is_dir() || metadata.uid() != user {
         let source = std::io::Error::other("it holds something of another user's by our name");
-        let directory = directory.clone();
-        return Err(OptionsError::WorkDir { directory, source }.into());
+        return Err(not_writable(directory, source));
     }
     // As the store's folders, it holds set-id files.
     store::close_folder(&own)?;
     Ok(own)
+}
+
+fn not_writable(directory: &Path, source: std::io::Error) -> Error {
+    let directory = directory.display();
+    let message = format!("nothing can be written in the work directory `{directory}`");
+    Error::options(message)
+        .with_hint("make the directory first, or choose another one with `--work-dir DIR`")
+        .with_source(source)
 }
 
 /// Removes the scratch, in the user namespace that made its files.

@@ -10,7 +10,7 @@ use super::{Options, Push};
 use crate::base::{Base, Source};
 use crate::buildfile::{self, BuildFile, Layout};
 use crate::dockerfile::Config;
-use crate::error::{Error, OptionsError};
+use crate::error::Error;
 use crate::image::{self, Settings};
 use crate::images;
 use crate::manifest::Platform;
@@ -26,11 +26,20 @@ const ENTRYPOINT: &str = "entrypoint.sh";
 /// The last second that documents can name: 9999-12-31T23:59:59Z.
 const LAST_SECOND: i64 = 253_402_300_799;
 
+/// The error for a `SOURCE_DATE_EPOCH` that is no number, or too large a one.
+#[must_use]
+pub fn invalid_epoch(text: &str) -> Error {
+    Error::options(format!(
+        "`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds up to the year 9999"
+    ))
+    .with_hint("set it to seconds since 1970, or unset it")
+}
+
 /// Holds that a time was given that documents can name.
-pub(super) fn check_epoch(options: &Options) -> Result<(), OptionsError> {
+pub(super) fn check_epoch(options: &Options) -> Result<(), Error> {
     match options.epoch {
         Some(epoch) if !(0..=LAST_SECOND).contains(&epoch) => {
-            Err(OptionsError::SourceDateEpoch(epoch.to_string()))
+            Err(invalid_epoch(&epoch.to_string()))
         }
         _ => Ok(()),
     }
@@ -69,7 +78,9 @@ pub(super) fn outputs(
         .collect();
     for (number, (kind, path)) in outputs.iter().enumerate() {
         if outputs[..number].iter().any(|(_, other)| other == path) {
-            return Err(OptionsError::SameOutput(path.clone()).into());
+            let message = format!("two outputs would be written to `{}`", path.display());
+            return Err(Error::options(message)
+                .with_hint("give each a path of its own, such as `-o oci-archive:PATH`"));
         }
         output::check(*kind, path)?;
     }
@@ -94,17 +105,13 @@ pub(super) fn base(
             "python:3.6.9-slim".to_owned()
         }
     };
-    Ok(name.parse().map_err(OptionsError::Base)?)
+    Ok(name.parse()?)
 }
 
 /// How other machines are reached: proxies are the environment's, unless the build file names others.
-pub(super) fn net(
-    options: &Options,
-    buildfile: &BuildFile,
-) -> Result<Arc<net::Client>, OptionsError> {
+pub(super) fn net(options: &Options, buildfile: &BuildFile) -> Result<Arc<net::Client>, Error> {
     let proxies = Proxies::from_env().and_then(|proxies| proxies.with(&buildfile.proxy));
-    let proxies = proxies.map_err(OptionsError::Proxy)?;
-    Ok(Arc::new(net::Client::new(options.access.net(proxies)?)))
+    Ok(Arc::new(net::Client::new(options.access.net(proxies?)?)))
 }
 
 /// Where the image is pushed.
@@ -113,7 +120,7 @@ pub(super) fn targets(options: &Options, references: &[String]) -> Result<Vec<Re
         return Ok(Vec::new());
     }
     if references.is_empty() {
-        return Err(OptionsError::NoTarget("--push".to_owned()).into());
+        return Err(push::no_target("--push"));
     }
     push::references(references)
 }
@@ -138,7 +145,10 @@ pub(super) fn platform(options: &Options, buildfile: &BuildFile) -> Result<Platf
     let named = options.platform.as_ref().or(buildfile.platform.as_ref());
     let platform = named.cloned().unwrap_or_else(Platform::host);
     if !options.dry_run && !can_execute(&platform) {
-        return Err(OptionsError::Platform(platform).into());
+        let message = format!("this machine cannot execute programs for `{platform}`");
+        return Err(Error::options(message).with_hint(
+            "build on a machine of that platform, or register an emulator (`apt-get install qemu-user-static`)",
+        ));
     }
     Ok(platform)
 }

@@ -13,8 +13,8 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hashing};
-use crate::progress::{Cancelled, Progress};
-use crate::store;
+use crate::error::Error;
+use crate::progress::Progress;
 
 /// Changes whenever the same key would mean something else.
 const VERSION: &str = "1";
@@ -206,21 +206,6 @@ fn digest_of_one(root: &Path, path: &Path, buffer: &mut [u8]) -> io::Result<Dige
 fn write(bytes: &mut Vec<u8>, field: &[u8]) {
     bytes.extend((field.len() as u64).to_be_bytes());
     bytes.extend(field);
-}
-
-/// Why a key could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The file system's own words, with the path.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The store's own words.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The user wants to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
 }
 
 #[cfg(test)]

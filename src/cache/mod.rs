@@ -18,9 +18,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::artifact::{EMPTY, Seal};
-pub use self::key::{Error, Key, digest_of, digests_of};
+pub use self::key::{Key, digest_of, digests_of};
 pub use self::remote::{Mode, Remote, TIMING};
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::store::{self, Store, Turn};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use pyats_image_builder::assemble::invalid_epoch;
 use pyats_image_builder::base::InvalidSource;
-use pyats_image_builder::error::OptionsError;
 use pyats_image_builder::prune::Limits;
 use pyats_image_builder::{
     Again, CacheMode, CachePolicy, CacheRepo, Compression, Error, Installer, Options, Output,
@@ -149,23 +149,29 @@ pub(crate) struct Carry {
 }
 
 impl Carry {
-    pub(crate) fn seal(&self) -> Result<Seal, OptionsError> {
+    pub(crate) fn seal(&self) -> Result<Seal, Error> {
         seal(self.cache_key_file.as_deref())
     }
 }
 
 /// The key in a file, if one is named.
-fn seal(file: Option<&Path>) -> Result<Seal, OptionsError> {
+fn seal(file: Option<&Path>) -> Result<Seal, Error> {
     let Some(file) = file else {
         return Ok(Seal::default());
     };
-    let key = fs_err::read(file).map_err(|error| OptionsError::CacheKey(error.to_string()))?;
+    let key = fs_err::read(file).map_err(|error| bad_key(&error))?;
     if key.len() < LEAST_KEY {
         let file = file.display();
-        let problem = format!("`{file}` has less than {LEAST_KEY} bytes");
-        return Err(OptionsError::CacheKey(problem));
+        return Err(bad_key(&format!(
+            "`{file}` has less than {LEAST_KEY} bytes"
+        )));
     }
     Ok(Seal::with_key(&key))
+}
+
+fn bad_key(problem: &dyn std::fmt::Display) -> Error {
+    Error::options(format!("the key of the cache cannot be used: {problem}"))
+        .with_hint("name a file of random bytes, such as `head -c 32 /dev/urandom` gives")
 }
 
 #[derive(Debug, Args)]
@@ -431,10 +437,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     /// What is meant.
     pub(crate) fn options(&self, global: &Global) -> Result<doctor::Options, Error> {
-        let base: Reference = self
-            .base
-            .parse()
-            .map_err(|error| OptionsError::Base(InvalidSource::Reference(error)))?;
+        let base: Reference = self.base.parse().map_err(InvalidSource::Reference)?;
         Ok(doctor::Options {
             store: images::place(global.store.as_deref())?,
             runner: global.runner(),
@@ -517,7 +520,7 @@ impl Global {
 }
 
 impl Build {
-    fn cache_repo(&self) -> Result<Option<CacheRepo>, OptionsError> {
+    fn cache_repo(&self) -> Result<Option<CacheRepo>, Error> {
         let Some(repository) = &self.cache_repo else {
             return Ok(None);
         };
@@ -529,7 +532,7 @@ impl Build {
     }
 
     /// What is meant.
-    pub(crate) fn options(&self, global: &Global) -> Result<Options, OptionsError> {
+    pub(crate) fn options(&self, global: &Global) -> Result<Options, Error> {
         Ok(Options {
             files: [&self.digest_file, &self.iidfile, &self.metadata_file]
                 .into_iter()
@@ -603,15 +606,13 @@ pub(crate) fn parse() -> (Cli, Option<(String, String)>) {
 }
 
 /// `SOURCE_DATE_EPOCH`; empty counts as unset.
-fn epoch() -> Result<Option<i64>, OptionsError> {
+fn epoch() -> Result<Option<i64>, Error> {
     match std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) {
         None => Ok(None),
         Some(value) => {
             let text = value.to_string_lossy();
             let parsed = text.parse().ok().filter(|seconds| *seconds >= 0);
-            parsed
-                .map(Some)
-                .ok_or_else(|| OptionsError::SourceDateEpoch(text.into_owned()))
+            parsed.map(Some).ok_or_else(|| invalid_epoch(&text))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pyats_image_builder::error::OptionsError;
+use pyats_image_builder::Error;
 use pyats_image_builder::{Access, Format, PushOptions, Secret};
 
 use super::Global;
@@ -46,7 +46,7 @@ fn creds(text: &str) -> Result<(String, Secret), String> {
 
 impl Registries {
     /// What is meant, with these mirrors.
-    pub(super) fn access(&self, mirrors: &[String]) -> Result<Access, OptionsError> {
+    pub(super) fn access(&self, mirrors: &[String]) -> Result<Access, Error> {
         Ok(Access {
             insecure: self.insecure.clone(),
             mirrors: mirrors.to_vec(),
@@ -56,7 +56,7 @@ impl Registries {
         })
     }
 
-    fn login(&self) -> Result<Option<pyats_image_builder::Login>, OptionsError> {
+    fn login(&self) -> Result<Option<pyats_image_builder::Login>, Error> {
         let login = |(user, password), origin| pyats_image_builder::Login {
             user,
             password,
@@ -72,10 +72,15 @@ impl Registries {
                 Ok(Some(login(creds, "`PYATS_IMAGE_BUILD_USERNAME`")))
             }
             (None, None) => Ok(None),
-            (Some(_), None) => Err(OptionsError::HalfLogin(USERNAME, PASSWORD)),
-            (None, Some(_)) => Err(OptionsError::HalfLogin(PASSWORD, USERNAME)),
+            (Some(_), None) => Err(half_login(USERNAME, PASSWORD)),
+            (None, Some(_)) => Err(half_login(PASSWORD, USERNAME)),
         }
     }
+}
+
+fn half_login(set: &str, unset: &str) -> Error {
+    Error::options(format!("`{set}` is set, but `{unset}` is not"))
+        .with_hint("set both, or neither")
 }
 
 /// Media types of an image.
@@ -127,7 +132,7 @@ pub(crate) struct Push {
 
 impl Push {
     /// What is meant.
-    pub(crate) fn options(&self, global: &Global) -> Result<PushOptions, OptionsError> {
+    pub(crate) fn options(&self, global: &Global) -> Result<PushOptions, Error> {
         Ok(PushOptions {
             image: self.image.clone(),
             references: self.references.clone(),
@@ -168,7 +173,7 @@ pub(crate) struct Login {
 
 impl Login {
     /// How the registry is reached. A login that was given with the command is taken for the one to keep.
-    pub(crate) fn access(&self) -> Result<Access, OptionsError> {
+    pub(crate) fn access(&self) -> Result<Access, Error> {
         self.registries.access(&[])
     }
 }
@@ -188,15 +193,20 @@ pub(crate) struct Logout {
     pub(crate) authfile: Option<PathBuf>,
 }
 
+fn no_terminal(what: &str) -> Error {
+    Error::options(format!("there is no terminal to ask for the {what}"))
+        .with_hint("give `--username`, and the password by `--password-stdin`")
+}
+
 /// User name and password from the command line, standard input or the terminal.
-pub(crate) fn ask_login(arguments: &Login) -> Result<pyats_image_builder::Login, OptionsError> {
+pub(crate) fn ask_login(arguments: &Login) -> Result<pyats_image_builder::Login, Error> {
     let is_terminal = std::io::stdin().is_terminal();
     let user = match &arguments.username {
         Some(user) => user.clone(),
         None if is_terminal && !arguments.password_stdin => {
-            ask("User name: ").ok_or(OptionsError::NoTerminal("user name"))?
+            ask("User name: ").ok_or_else(|| no_terminal("user name"))?
         }
-        None => return Err(OptionsError::NoTerminal("user name")),
+        None => return Err(no_terminal("user name")),
     };
     let password = match &arguments.password {
         Some(password) => password.clone(),
@@ -205,11 +215,10 @@ pub(crate) fn ask_login(arguments: &Login) -> Result<pyats_image_builder::Login,
             std::io::stdin()
                 .take(1 << 16)
                 .read_to_string(&mut text)
-                .map_err(|_| OptionsError::NoTerminal("password"))?;
+                .map_err(|_| no_terminal("password"))?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
-        None => rpassword::prompt_password("Password: ")
-            .map_err(|_| OptionsError::NoTerminal("password"))?,
+        None => rpassword::prompt_password("Password: ").map_err(|_| no_terminal("password"))?,
     };
     Ok(pyats_image_builder::Login {
         user,

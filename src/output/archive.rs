@@ -9,7 +9,8 @@ use fs_err as fs;
 
 use super::file::write_file;
 use super::layout::{LAYOUT, add, blobs_of};
-use super::{Error, is_stdout, is_stream};
+use super::{is_stdout, is_stream};
+use crate::error::Error;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Index, Layer};
 use crate::progress::Progress;

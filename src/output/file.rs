@@ -6,7 +6,7 @@ use std::path::Path;
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
-use super::Error;
+use crate::error::Error;
 
 /// Writes a file beside `path` and renames it when it is complete.
 pub(super) fn write_file(

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::Error;
 use super::file::{PREFIX, make_locked, parent, umask, write_file};
+use super::taken;
 use crate::confined;
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::image::Image;
 use crate::manifest::{Descriptor, Index};
 use crate::progress::Progress;
@@ -95,10 +96,7 @@ impl LayoutWriter {
         for folder in ["blobs", BLOBS].map(|name| path.join(name)) {
             if folder.is_symlink() {
                 let wanted = "a folder of its own";
-                return Err(Error::Taken {
-                    path: folder,
-                    wanted,
-                });
+                return Err(taken(&folder, wanted));
             }
         }
         fs::create_dir_all(path.join(BLOBS))?;

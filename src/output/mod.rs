@@ -17,9 +17,10 @@ use std::str::FromStr;
 
 use fs_err as fs;
 
+use crate::error::{self, Error};
 use crate::image::Image;
-use crate::progress::{Cancelled, Progress};
-use crate::store::{self, Store};
+use crate::progress::Progress;
+use crate::store::Store;
 
 pub use layout::LayoutWriter;
 
@@ -52,64 +53,6 @@ pub struct Output {
     "`{0}` is not an output: use `oci-dir`, `oci-archive` or `docker-archive`, each with `:PATH` or without"
 )]
 pub struct InvalidOutput(pub String);
-
-/// What can go wrong with an output.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is something else.
-    #[error("`{path}` exists and is not {wanted}")]
-    Taken {
-        /// The output's path.
-        path: PathBuf,
-        /// What would have been replaced.
-        wanted: &'static str,
-    },
-    /// Its directory does not exist, or nothing can be written there.
-    #[error("nothing can be written in `{directory}`")]
-    Directory {
-        /// The output's directory.
-        directory: PathBuf,
-        /// The file system's own words.
-        source: io::Error,
-    },
-    /// Nobody can read an archive on a screen.
-    #[error("an archive is not written to a terminal")]
-    Terminal,
-    /// The store's own words.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The file system's own words.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The user wants to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
-}
-
-impl Error {
-    /// What the user can do.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Terminal => {
-                Some("redirect standard output: `> image.tar`, or `| docker load`".to_owned())
-            }
-            Self::Taken { .. } => Some("choose another path, or remove what is there".to_owned()),
-            Self::Directory { directory, source } if source.kind() == io::ErrorKind::NotFound => {
-                Some(format!(
-                    "make the directory first: `mkdir -p {}`",
-                    directory.display()
-                ))
-            }
-            Self::Directory { .. } => Some("choose a directory that you may write to".to_owned()),
-            Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
-                Some("make room on the output's file system".to_owned())
-            }
-            _ => None,
-        }
-    }
-}
 
 impl FromStr for Output {
     type Err = InvalidOutput;
@@ -178,24 +121,17 @@ fn is_stream(path: &Path) -> bool {
 pub fn check(kind: Kind, path: &Path) -> Result<(), Error> {
     if kind != Kind::OciDir && is_stream(path) {
         if is_stdout(path) && io::stdout().is_terminal() {
-            return Err(Error::Terminal);
+            let message = "an archive is not written to a terminal";
+            let hint = "redirect standard output: `> image.tar`, or `| docker load`";
+            return Err(Error::new(error::Kind::Options, message).with_hint(hint));
         }
         return Ok(());
     }
     if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir() && !path.is_file()) {
         // Reading a pipe to see what it holds would wait for ever.
-        let path = path.to_owned();
-        return Err(Error::Taken {
-            path,
-            wanted: "a regular file or a folder",
-        });
+        return Err(taken(path, "a regular file or a folder"));
     }
-    let taken = |wanted| {
-        Err(Error::Taken {
-            path: path.to_owned(),
-            wanted,
-        })
-    };
+    let taken = |wanted| Err(taken(path, wanted));
     match fs::symlink_metadata(path) {
         Ok(_) => match kind {
             Kind::OciDir if !path.is_dir() => return taken("a folder"),
@@ -269,10 +205,7 @@ fn is_written_in_place(path: &Path) -> Result<bool, Error> {
     };
     let kind = metadata.file_type();
     let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    let taken = |wanted| {
-        let path = path.to_owned();
-        Err(Error::Taken { path, wanted })
-    };
+    let taken = |wanted| Err(taken(path, wanted));
     if kind.is_dir() || path.as_os_str().as_bytes().ends_with(b"/") {
         return taken("a file");
     }
@@ -295,8 +228,22 @@ fn is_writable(directory: &Path) -> Result<(), Error> {
     let probe = tempfile::Builder::new()
         .prefix(file::PREFIX)
         .tempfile_in(directory);
-    probe.map(drop).map_err(|source| Error::Directory {
-        directory: directory.to_owned(),
-        source: io::Error::from(source.kind()),
+    probe.map(drop).map_err(|source| {
+        let directory = directory.display();
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound => format!("make the directory first: `mkdir -p {directory}`"),
+            _ => "choose a directory that you may write to".to_owned(),
+        };
+        let message = format!("nothing can be written in `{directory}`");
+        Error::new(error::Kind::Storage, message)
+            .with_hint(hint)
+            .with_source(io::Error::from(source.kind()))
     })
+}
+
+/// The error for a path where something else than `wanted` is.
+fn taken(path: &Path, wanted: &str) -> Error {
+    let message = format!("`{}` exists and is not {wanted}", path.display());
+    Error::new(error::Kind::Storage, message)
+        .with_hint("choose another path, or remove what is there")
 }

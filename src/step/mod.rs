@@ -23,10 +23,11 @@ use regex::Regex;
 use crate::buildfile::Layout;
 use crate::cache::{self, Key};
 use crate::digest::Digest;
+use crate::error::{Error, Kind};
 use crate::progress::Progress;
 use crate::runner::{Mount, Outcome, Placement, Tmpfs};
 use crate::secret::{self, Secret};
-use crate::{layer, net, progress, rootfs, runner, store};
+use crate::{net, runner, store};
 
 const INSTALL_PACKAGES: &str = include_str!("packages.sh");
 const BYTECODE: &str = include_str!("bytecode.py");
@@ -167,143 +168,86 @@ impl Task {
     }
 }
 
-/// Why a step did not yield a layer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A command ran, and failed.
-    #[error("{}`{command}` {}", of(step, command), how(*.outcome))]
-    Failed {
-        /// The step's name.
-        step: String,
-        /// The command, credentials masked.
-        command: String,
-        /// Its status.
-        outcome: Outcome,
-        /// The last lines that it printed, credentials masked.
-        tail: Vec<String>,
-        /// Whether the disk that it worked on is full now.
-        full: bool,
-    },
-    /// The sandbox could not be set up.
-    #[error("step `{step}` could not be run")]
-    Sandbox {
-        /// The step's name.
-        step: String,
-        /// What the runner says.
-        source: runner::Error,
-    },
-    /// Nothing can run the entrypoint.
-    #[error("the image has no shell at `/bin/sh`, and its entrypoint needs one")]
-    NoShell,
-    /// A helper process failed.
-    #[error(transparent)]
-    Tree(#[from] rootfs::Error),
-    /// The layer could not be written.
-    #[error(transparent)]
-    Layer(#[from] layer::Error),
-    /// A scratch file could not be written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The store's own words.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// What a step can read could not be read.
-    #[error("failed to find out whether the step is known")]
-    Key(#[from] cache::Error),
-    /// The user wants to stop.
-    #[error(transparent)]
-    Cancelled(#[from] progress::Cancelled),
-}
-
 const NEED_SHELL: &str = "use a base that has a shell, or copy one to `/bin/sh` in `cmds.pre`";
 
-/// The step of a command, unless it is known by that command.
-fn of(step: &str, command: &str) -> String {
-    if step == command {
-        return String::new();
-    }
-    format!("step `{step}` failed: ")
-}
+/// Words in a failed command's output, and what helps.
+const REMEDIES: [(&str, &str); 6] = [
+    ("No matching distribution", CHECK_PACKAGES),
+    ("No solution found", CHECK_PACKAGES),
+    ("there is no user `", MAKE_IT),
+    ("there is no group `", MAKE_IT),
+    (
+        "E: Unable to locate package",
+        "package lists are in no layer: write `RUN apt-get update && apt-get install -y NAME` in one `RUN`",
+    ),
+    (
+        "Cannot find command 'git'",
+        "git is not in the image; requirements that begin with `git+https://` or `git+ssh://` need none, and for others \
+         there is the package `git` of `system-packages`",
+    ),
+];
+const CHECK_PACKAGES: &str = "check the name and the version in `packages`, and that the index has a release for this Python";
+const MAKE_IT: &str = "make it before, such as by `RUN useradd NAME`, or use a number";
 
-fn how(outcome: Outcome) -> String {
-    match outcome {
+/// The error for a command of a step that failed; `is_full` is whether the disk that it worked on is full now.
+fn failed(step: &str, command: &str, outcome: Outcome, tail: Vec<String>, is_full: bool) -> Error {
+    let says = |words: &str| tail.iter().any(|line| line.contains(words));
+    let no_uv = format!("No matching distribution found for uv=={}", installer::UV);
+    let hint = if is_full {
+        Some("its disk is full: make room, or choose another place with `--store DIR` or `--work-dir DIR`".to_owned())
+    } else if step == VIRTUAL_ENVIRONMENT {
+        Some(
+            "the base needs a Python with `venv` and `ensurepip`, such as `python:3.11-slim` has; on \
+             Debian both are in the package `python3-venv`"
+                .to_owned(),
+        )
+    } else if step == SYSTEM_PACKAGES {
+        Some(
+            "check the names in `system-packages`, and that the package server can be reached; \
+             `system-packages: []` installs none"
+                .to_owned(),
+        )
+    } else if says(&no_uv) {
+        Some(format!(
+            "`installer: uv` takes uv {} from where packages come from; have it there, or write `installer: pip`",
+            installer::UV
+        ))
+    } else if let Some((_, hint)) = REMEDIES.iter().find(|(words, _)| says(words)) {
+        Some((*hint).to_owned())
+    } else if outcome == Outcome::Signalled(9) {
+        Some("it may have run out of memory".to_owned())
+    } else if matches!(outcome, Outcome::Exited(126 | 127))
+        && (says("`/bin/sh` does not") || says("`sh` was not"))
+    {
+        Some(NEED_SHELL.to_owned())
+    } else {
+        None
+    };
+    let how = match outcome {
         Outcome::Exited(status) => format!("ended with status {status}"),
         Outcome::Signalled(signal) => format!("was ended by signal {signal}"),
+    };
+    // Some steps are known by their command.
+    let message = if step == command {
+        format!("`{command}` {how}")
+    } else {
+        format!("step `{step}` failed: `{command}` {how}")
+    };
+    let error = Error::new(Kind::Step, message).with_tail(tail);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }
 
-impl Error {
-    /// What the user can do.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Failed { full: true, .. } => Some(
-                "its disk is full: make room, or choose another place with `--store DIR` or `--work-dir DIR`"
-                    .to_owned(),
-            ),
-            Self::Failed { step, .. } if step == "virtual environment" => Some(
-                "the base needs a Python with `venv` and `ensurepip`, such as `python:3.11-slim` has; on \
-                 Debian both are in the package `python3-venv`"
-                    .to_owned(),
-            ),
-            Self::Failed { step, .. } if step == SYSTEM_PACKAGES => Some(
-                "check the names in `system-packages`, and that the package server can be reached; \
-                 `system-packages: []` installs none"
-                    .to_owned(),
-            ),
-            Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("No matching distribution found for uv==")) => {
-                Some(format!(
-                    "`installer: uv` takes uv {} from where packages come from; have it there, or write `installer: pip`",
-                    installer::UV
-                ))
-            }
-            Self::Failed { tail, .. }
-                if tail.iter().any(|line| {
-                    line.contains("No matching distribution") || line.contains("No solution found")
-                }) =>
-            {
-                Some(
-                    "check the name and the version in `packages`, and that the index has a release for this \
-                     Python"
-                        .to_owned(),
-                )
-            }
-            Self::Failed { tail, .. }
-                if tail.iter().any(|line| line.starts_with("there is no user `") || line.starts_with("there is no group `")) =>
-            {
-                Some("make it before, such as by `RUN useradd NAME`, or use a number".to_owned())
-            }
-            Self::Failed { tail, .. }
-                if tail.iter().any(|line| line.starts_with("E: Unable to locate package")) =>
-            {
-                Some(
-                    "package lists are in no layer: write `RUN apt-get update && apt-get install -y NAME` in one `RUN`"
-                        .to_owned(),
-                )
-            }
-            Self::Failed { outcome: Outcome::Signalled(9), .. } => {
-                Some("it may have run out of memory".to_owned())
-            }
-            Self::Failed { tail, .. } if tail.iter().any(|line| line.contains("Cannot find command 'git'")) => Some(
-                "git is not in the image; requirements that begin with `git+https://` or `git+ssh://` need none, and for \
-                 others there is the package `git` of `system-packages`"
-                    .to_owned(),
-            ),
-            Self::Failed { outcome: Outcome::Exited(126 | 127), tail, .. }
-                if tail.iter().any(|line| line.starts_with("`/bin/sh` does not") || line.starts_with("`sh` was not")) =>
-            {
-                Some(NEED_SHELL.to_owned())
-            }
-            Self::NoShell => Some(NEED_SHELL.to_owned()),
-            Self::Sandbox { source, .. } => source.hint(),
-            Self::Tree(source) => source.hint(),
-            Self::Layer(source) => source.hint(),
-            Self::Store(source) => source.hint(),
-            _ => None,
-        }
-    }
+/// The error for an image that cannot run its entrypoint.
+pub(crate) fn no_shell() -> Error {
+    let message = "the image has no shell at `/bin/sh`, and its entrypoint needs one";
+    Error::new(Kind::Base, message).with_hint(NEED_SHELL)
 }
+
+/// The name of the step that makes the virtual environment.
+const VIRTUAL_ENVIRONMENT: &str = "virtual environment";
 
 /// The name of the step that installs Debian packages.
 pub const SYSTEM_PACKAGES: &str = "system packages";
@@ -337,7 +281,7 @@ pub fn system_packages(names: Option<&[String]>, layout: Layout) -> Step {
 pub fn virtual_environment(settled: i64, layout: Layout) -> Step {
     let place = layout.virtual_env();
     Step {
-        name: "virtual environment",
+        name: VIRTUAL_ENVIRONMENT,
         created_by: format!("python3 -m venv {place}"),
         commands: vec![
             argv(&["python3", "-m", "venv", "--without-pip", place]),

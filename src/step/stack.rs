@@ -24,11 +24,12 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{
-    Counts, Error, SYSTEM_PACKAGES, Seen, Step, Task, is_full, left_out, plain, relative, visible,
+    Counts, SYSTEM_PACKAGES, Seen, Step, Task, failed, is_full, left_out, plain, relative, visible,
 };
 use crate::buildfile::{INSTALLATION, Layout};
 use crate::cache::{self, Cache, Entry, Key};
 use crate::digest::{ChainId, DiffId, Digest};
+use crate::error::{Error, Wrap as _};
 use crate::layer::{
     Changes, ChangesRequest, Compression, OWNER_ATTRIBUTE, RecordedOwners, Times, UnpackRequest,
 };
@@ -564,19 +565,12 @@ impl<'a> Stack<'a> {
             progress.cancelled(),
         );
         progress.check()?;
-        let step = step.to_owned();
-        match outcome.map_err(|source| Error::Sandbox {
-            step: step.clone(),
-            source,
-        })? {
+        match outcome.wrap(|| format!("step `{step}` could not be run"))? {
             Outcome::Exited(0) => Ok(()),
-            outcome => Err(Error::Failed {
-                step,
-                command: task.shown(),
-                outcome,
-                tail: tail.into(),
-                full: is_full(self.inputs.scratch),
-            }),
+            outcome => {
+                let is_full = is_full(self.inputs.scratch);
+                Err(failed(step, &task.shown(), outcome, tail.into(), is_full))
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ use fs_err as fs;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Instructor, mount};
+use super::{Instructor, failed, mount};
 use crate::context;
 use crate::dockerfile::{self, Source};
-use crate::error::{Error, InstructionError};
+use crate::error::{Error, Kind, Wrap as _};
 use crate::runner::{Destination, FILES, Item, Placement};
 use crate::secret;
 use crate::step::{Counts, Seen, Task};
@@ -53,7 +53,7 @@ impl Instructor<'_> {
             })
             .collect();
         let selection = context::select(self.context, &paths, &copy.exclude, copy.parents);
-        let selection = selection.map_err(|source| not_selected(title, source))?;
+        let selection = selection.wrap(|| failed(title))?;
         if let Some(first) = selection.sockets.first() {
             let (first, count) = (first.display(), selection.sockets.len());
             let text = format!("`{first}` is a socket, which is left out");
@@ -80,12 +80,18 @@ impl Instructor<'_> {
     fn copy_url(self, copy: &dockerfile::Copy, url: &str, title: &str) -> Result<Task, Error> {
         let name = url_name(url);
         if name.is_empty() && copy.destination.ends_with('/') {
-            return Err(InstructionError::NoFileName(secret::mask(url)).into());
+            let message = format!(
+                "`{}` has no file name for the destination, which is a directory",
+                secret::mask(url)
+            );
+            return Err(Error::new(Kind::BuildFile, message).with_hint(
+                "name the file in the destination, which then has no slash at its end",
+            ));
         }
         let folder = self.scratch_folder("fetched")?;
         let (sha256, into) = (copy.sha256.as_deref(), folder.join("file"));
         let added = context::add_file(url, sha256, &into, self.sources, self.progress);
-        let added = added.map_err(|source| not_fetched(title, source))?;
+        let added = added.map_err(|error| not_fetched(title, error.into()))?;
         // A copy, since what is kept in the store is not ours to change.
         let path = folder.join("copy");
         fs::copy(added.path(), &path)?;
@@ -103,7 +109,7 @@ impl Instructor<'_> {
     ) -> Result<Task, Error> {
         let path = self.clone(git, title)?;
         let all = context::select_all(&path, &copy.exclude);
-        let all = all.map_err(|source| not_selected(title, source))?;
+        let all = all.wrap(|| failed(title))?;
         let root = fs::canonicalize(&path)?;
         let items = items(&root, &all, false);
         Ok(task(copy, &root, items, Destination::Directory, title))
@@ -121,18 +127,23 @@ impl Instructor<'_> {
             self.sources,
             self.progress,
         );
-        let added = added.map_err(|source| not_fetched(title, source))?;
+        let added = added.map_err(|error| not_fetched(title, error.into()))?;
         if let Some(expected) = git.checksum.as_ref().filter(|id| !added.is_at(id)) {
-            return Err(InstructionError::Commit {
-                url: secret::mask(&git.url),
-                expected: expected.clone(),
-                found: added.commit().unwrap_or_default().to_owned(),
-            }
-            .into());
+            let message = format!(
+                "`{}` is at the commit `{}`, not at `{expected}`",
+                secret::mask(&git.url),
+                added.commit().unwrap_or_default()
+            );
+            return Err(Error::new(Kind::Sources, message)
+                .with_hint("check `--checksum`, and the branch or tag behind `#`"));
         }
         let found = context::resolve(added.path(), Path::new(&git.directory));
         let found = found.ok().filter(|found| found.is_dir());
-        let found = found.ok_or_else(|| InstructionError::NoDirectory(git.directory.clone()))?;
+        let found = found.ok_or_else(|| {
+            let message = format!("`{}` is not a directory of the repository", git.directory);
+            Error::new(Kind::Sources, message)
+                .with_hint("name a directory behind the `:` of the URL")
+        })?;
         let copy = folder.join("copy");
         context::copy_plainly(&found, &copy)?;
         added.complete()?;
@@ -140,17 +151,15 @@ impl Instructor<'_> {
     }
 }
 
-fn not_selected(title: &str, source: context::SelectError) -> InstructionError {
-    InstructionError::Select {
-        instruction: title.to_owned(),
-        source,
-    }
-}
-
-fn not_fetched(title: &str, source: context::Problem) -> InstructionError {
-    InstructionError::Fetch {
-        instruction: title.to_owned(),
-        source,
+/// What other sources say in the URL, ADD says in an option.
+fn not_fetched(title: &str, error: Error) -> Error {
+    let hint = error
+        .hint()
+        .map(|hint| hint.replace("`#sha256=`", "`--checksum`"));
+    let error = error.or_kind(Kind::Sources).wrap(failed(title));
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }
 

@@ -13,7 +13,7 @@ use fs_err as fs;
 use crate::buildfile::Instructions;
 use crate::context::Sources;
 use crate::dockerfile::{self, Action, Config, Instruction};
-use crate::error::{Error, InstructionError};
+use crate::error::{Error, Kind, Wrap as _};
 use crate::image::Entry;
 use crate::manifest::Layer;
 use crate::progress::Progress;
@@ -98,9 +98,9 @@ impl Instructor<'_> {
     ) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for (instruction, shown) in instructions.parsed.iter().zip(&instructions.shown) {
-            let evaluated = |source| InstructionError::Evaluate {
-                key: name.to_owned(),
-                source,
+            let evaluated = |error: dockerfile::Error| {
+                let at = format!("`{name}`, line {}", error.line);
+                Error::from(error).or_kind(Kind::BuildFile).wrap(at)
             };
             let shown = state.shown.apply(shown).map_err(evaluated)?;
             let applied = state.real.apply(instruction).map_err(evaluated)?;
@@ -109,11 +109,7 @@ impl Instructor<'_> {
                 |history| shorten(&history.created_by),
             );
             let layer = self.layer(&applied.action, &title, stack);
-            let layer = layer.map_err(|source| InstructionError::Failed {
-                key: name.to_owned(),
-                line: instruction.line,
-                source: Box::new(source),
-            })?;
+            let layer = layer.wrap(|| format!("`{name}`, line {}", instruction.line))?;
             entries.extend(shown.history.map(|history| Entry {
                 layer,
                 created_by: history.created_by,
@@ -209,4 +205,9 @@ fn shorten(created_by: &str) -> String {
         short.push('…');
     }
     short
+}
+
+/// What failed, where an instruction did.
+pub(super) fn failed(title: &str) -> String {
+    format!("failed to carry out `{title}`")
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
-use super::{Instructor, Prepared, mount};
+use super::{Instructor, Prepared, failed, mount};
 use crate::context;
 use crate::digest::Digest;
 use crate::dockerfile::{self, Network, Sharing};
-use crate::error::{Error, InstructionError};
+use crate::error::{Error, Wrap as _};
 use crate::mode::Mode;
 use crate::runner::{FILES, Item, Mount, Placement, Tmpfs};
 use crate::step::{self, Counts, Seen, Task};
@@ -117,7 +117,8 @@ impl Instructor<'_> {
             } => {
                 let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id) else {
                     if *required {
-                        return Err(InstructionError::NoSecret(id.clone()).into());
+                        return Err(Error::options(format!("there is no secret `{id}`"))
+                            .with_hint(format!("give it with `--secret id={id},src=FILE`")));
                     }
                     if let Some(variable) = env {
                         task.env.push((variable.into(), OsString::new()));
@@ -154,10 +155,7 @@ impl Instructor<'_> {
     /// Files of the context for a step to see.
     fn bind(self, source: &str, read_only: bool, title: &str) -> Result<PathBuf, Error> {
         let found = context::resolve(self.context, Path::new(source));
-        let found = found.map_err(|source| InstructionError::Select {
-            instruction: title.to_owned(),
-            source,
-        })?;
+        let found = found.wrap(|| failed(title))?;
         if read_only {
             return Ok(found);
         }
