@@ -42,7 +42,6 @@ bridge! {
     context::Problem: |problem: &_| Some(of_source(problem));
     context::SelectError: |_: &_| Some(Kind::Sources);
     dockerfile::Error: |_: &_| Some(Kind::BuildFile);
-    base::Error: |error: &_| Some(of_base(error));
     registry::Error: of_registry;
     registry::LoginError: |_: &_| Some(Kind::Push);
     registry::PolicyError: |_: &_| Some(Kind::Options);
@@ -97,18 +96,6 @@ fn of_source(problem: &context::Problem) -> Kind {
         }
         context::Problem::Cancelled(_) => Kind::Interrupted,
         _ => Kind::Sources,
-    }
-}
-
-fn of_base(error: &base::Error) -> Kind {
-    match error {
-        base::Error::Pull { source, .. } | base::Error::Layers(source) => {
-            of_registry(source).unwrap_or(Kind::Base)
-        }
-        base::Error::Store(_) => Kind::Storage,
-        base::Error::Io(source) if is_full(source) => Kind::Storage,
-        base::Error::Cancelled(_) => Kind::Interrupted,
-        _ => Kind::Base,
     }
 }
 

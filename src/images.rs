@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::access::Access;
-use crate::base::{self, Layers, Pull, Source};
+use crate::base::{self, Layers, OtherPlatform, Pull, Source};
 use crate::error::{Error, Kind};
 use crate::image::{self, Image};
 use crate::manifest::{Platform, REF_NAME};
@@ -108,11 +108,14 @@ pub(crate) fn find_in(store: &Store, name: &str, progress: &Progress) -> Result<
             )
         };
         let found = match pull(&Platform::host()) {
-            // There is no other.
-            Err(base::Error::Platform { found, .. }) if found.len() == 1 => pull(&found[0]),
+            Err(error) => match error.find::<OtherPlatform>() {
+                // There is no other.
+                Some(OtherPlatform { found, .. }) if found.len() == 1 => pull(&found[0]),
+                _ => Err(error),
+            },
             found => found,
         };
-        let base = found.map_err(|error| Error::from(error).map_kind(Kind::Base, Kind::NoImage))?;
+        let base = found.map_err(|error| error.map_kind(Kind::Base, Kind::NoImage))?;
         return Ok(image::load(&base.manifest, store)?);
     }
     of_store(store, name)?.ok_or_else(|| {

@@ -163,7 +163,7 @@ fn find(
     if images::is_outside(name) {
         let source: Source = name.parse()?;
         let content = base::content(&source, store, progress)
-            .map_err(|error| Error::from(error).map_kind(Kind::Base, Kind::NoImage))?;
+            .map_err(|error| error.map_kind(Kind::Base, Kind::NoImage))?;
         return Ok((content, None));
     }
     let image = images::find_in(store, name, progress)?;

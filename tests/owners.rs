@@ -411,16 +411,12 @@ fn run(
         ..Task::default()
     };
     let made = stack.perform(name, &[], &[task]);
-    made.map(|made| made.layer).map_err(|error| match error {
-        pyats_image_builder::step::Error::Failed { tail, .. } => tail.join("\n    "),
-        error => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(error) = source {
-                text = format!("{text}: {error}");
-                source = error.source();
-            }
-            text
+    made.map(|made| made.layer).map_err(|error| {
+        let tail = error.tail();
+        if tail.is_empty() {
+            error.messages().join(": ")
+        } else {
+            tail.join("\n    ")
         }
     })
 }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use fs_err::File;
 
-use super::Error;
+use super::error;
+use crate::error::Error;
 use crate::progress::{Cancelled, Progress};
 use crate::store::MAX_DOCUMENT;
 
@@ -52,10 +53,7 @@ impl Archive {
         let metadata = fs_err::metadata(path)?;
         if !metadata.is_file() {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-            return Err(Error::Archive {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(unreadable(path, source));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -123,10 +121,7 @@ impl Archive {
                 return Ok(Pass::GoesOn);
             }
             if entry.size > MAX_DOCUMENT {
-                return Err(Error::TooLarge {
-                    path: self.path.clone(),
-                    entry: name.to_owned(),
-                });
+                return Err(error::too_large(&self.path, name));
             }
             let mut bytes = Vec::new();
             entry
@@ -148,13 +143,15 @@ impl Archive {
             .get_ref()
             .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Cancelled>)
         {
-            return Error::Cancelled(Cancelled);
+            return Cancelled.into();
         }
-        Error::Archive {
-            path: self.path.clone(),
-            source,
-        }
+        unreadable(&self.path, source)
     }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    let path = path.display();
+    error::broken(format!("`{path}` is not readable as a tar archive")).with_source(source)
 }
 
 /// Where a link in an archive leads, relative to the root; `None` if it leads out.

@@ -2,8 +2,9 @@
 
 use super::archive::Archive;
 use super::layout::{self, Layout, blob_name};
-use super::{Error, Source, docker_archive, document};
+use super::{Source, docker_archive, document, error};
 use crate::digest::Digest;
+use crate::error::{Error, Kind};
 use crate::manifest::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::registry::{Blob, BlobPlace, Content};
@@ -14,6 +15,10 @@ const MOST_DOCUMENTS: usize = 256;
 
 /// What a layout or an archive holds under a name. Blobs of archives come into the store.
 pub fn content(source: &Source, store: &Store, progress: &Progress) -> Result<Content, Error> {
+    read(source, store, progress).map_err(|error| error.or_kind(Kind::Base))
+}
+
+fn read(source: &Source, store: &Store, progress: &Progress) -> Result<Content, Error> {
     let name = source.to_string();
     let (layout, tag) = match source {
         Source::OciDir(path, tag) => (Layout::Dir(path.clone()), tag),
@@ -80,10 +85,10 @@ impl Found {
             return Ok(());
         }
         if self.documents.len() >= MOST_DOCUMENTS {
-            return Err(Error::document(name, "index", &"it names too many images"));
+            return Err(error::document(name, "index", &"it names too many images"));
         }
         if at.size > MAX_DOCUMENT {
-            return Err(Error::document(
+            return Err(error::document(
                 name,
                 "manifest",
                 &"it is larger than 4 MiB",
@@ -94,11 +99,8 @@ impl Found {
         let found = Digest::of(&bytes);
         if found != at.digest {
             let expected = at.digest;
-            return Err(Error::Damaged {
-                path: layout.path().to_owned(),
-                entry,
-                source: store::Error::Damaged { expected, found },
-            });
+            let source = store::Error::Damaged { expected, found };
+            return Err(error::damaged(layout.path(), &entry, source));
         }
         let media_type = match document::parse(name, &bytes, &at.media_type)? {
             document::Document::Manifest(manifest, media_type) => {

@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::archive::{Archive, Entry, MAGIC, Packing, Pass, read_fully};
 use super::layout::{complete, copy};
-use super::{Error, document};
+use super::{document, error};
 use crate::digest::{DiffId, Digest, Hashing};
+use crate::error::Error;
 use crate::layer::MAX_LAYER;
 use crate::manifest::{Descriptor, Manifest, Platform, media_type};
 use crate::progress::Progress;
@@ -45,22 +46,14 @@ pub(super) fn import(
     progress: &Progress,
 ) -> Result<Descriptor, Error> {
     let path = archive.path();
-    let kind = || Error::Kind {
-        path: path.to_owned(),
-        kind: "an archive of `docker save`",
-        entry: MANIFEST,
-    };
+    let kind = || error::kind(path, "an archive of `docker save`", MANIFEST);
     let listing = archive.document(MANIFEST, progress)?.ok_or_else(kind)?;
     let images: Vec<Image> = serde_json::from_slice(&listing)
-        .map_err(|error| Error::document(name, "listing", &error))?;
+        .map_err(|error| error::document(name, "listing", &error))?;
     let image = pick(archive, &images, tag)?;
-    let absent = |entry: &str| Error::Incomplete {
-        path: path.to_owned(),
-        entry: entry.to_owned(),
-    };
     let config = archive
         .document(clean(&image.config), progress)?
-        .ok_or_else(|| absent(&image.config))?;
+        .ok_or_else(|| error::incomplete(path, &image.config))?;
     let parsed = document::parse_config(name, &config, platform)?;
     let names: Vec<&str> = image
         .layers
@@ -70,11 +63,7 @@ pub(super) fn import(
         .collect();
     if names.len() != parsed.diff_ids.len() {
         let (layers, diff_ids) = (names.len(), parsed.diff_ids.len());
-        return Err(Error::DiffIds {
-            name: name.to_owned(),
-            layers,
-            diff_ids,
-        });
+        return Err(error::diff_ids(name, layers, diff_ids));
     }
     let layers = import_layers(archive, &names, &parsed.diff_ids, store, progress)?;
     let manifest = Manifest {
@@ -89,7 +78,7 @@ pub(super) fn import(
 }
 
 fn pick<'a>(archive: &Archive, images: &'a [Image], tag: Option<&str>) -> Result<&'a Image, Error> {
-    let path = || archive.path().to_owned();
+    let path = archive.path();
     let tags = || {
         let named = images.iter().map(|image| image.repo_tags.iter().flatten());
         named.flatten().cloned().collect::<Vec<_>>()
@@ -97,14 +86,8 @@ fn pick<'a>(archive: &Archive, images: &'a [Image], tag: Option<&str>) -> Result
     let Some(tag) = tag else {
         return match images {
             [only] => Ok(only),
-            [] => Err(Error::Incomplete {
-                path: path(),
-                entry: "an image".to_owned(),
-            }),
-            _ => Err(Error::SeveralImages {
-                path: path(),
-                tags: tags(),
-            }),
+            [] => Err(error::incomplete(path, "an image")),
+            _ => Err(error::several_images(path, &tags())),
         };
     };
     // `python:3.11` and `docker.io/library/python:3.11` are the same name.
@@ -113,11 +96,7 @@ fn pick<'a>(archive: &Archive, images: &'a [Image], tag: Option<&str>) -> Result
     images
         .iter()
         .find(|image| image.repo_tags.iter().flatten().any(is_named))
-        .ok_or_else(|| Error::NoTag {
-            path: path(),
-            tag: tag.to_owned(),
-            tags: tags(),
-        })
+        .ok_or_else(|| error::no_tag(path, tag, &tags()))
 }
 
 /// The layers' descriptors in the order of `names`. One pass takes all of them, but for those behind
@@ -170,16 +149,12 @@ fn import_layers(
             break;
         }
     }
-    let absent = |name: &str| Error::Incomplete {
-        path: archive.path().to_owned(),
-        entry: name.to_owned(),
-    };
     names
         .iter()
         .map(|name| {
             done.get(resolve(name, &links))
                 .cloned()
-                .ok_or_else(|| absent(name))
+                .ok_or_else(|| error::incomplete(archive.path(), name))
         })
         .collect()
 }
@@ -262,14 +237,9 @@ fn check_size(archive: &Archive, found: u64, expected: u64) -> Result<(), Error>
 }
 
 fn damaged(archive: &Archive, entry: &str, expected: DiffId, found: Digest) -> Error {
-    Error::Damaged {
-        path: archive.path().to_owned(),
-        entry: entry.to_owned(),
-        source: store::Error::Damaged {
-            expected: expected.0,
-            found,
-        },
-    }
+    let expected = expected.0;
+    let source = store::Error::Damaged { expected, found };
+    error::damaged(archive.path(), entry, source)
 }
 
 /// Counts what is read, and copies it.

@@ -5,8 +5,9 @@
 
 use serde_json::Value;
 
-use super::Error;
+use super::error::{self, OtherPlatform};
 use crate::digest::{DiffId, Digest};
+use crate::error::Error;
 use crate::manifest::{Descriptor, Index, Layer, Manifest, Platform, media_type};
 use crate::store::MAX_DOCUMENT;
 
@@ -38,11 +39,12 @@ pub(super) fn choose(
             check_types(name, &manifest)?;
             Ok((descriptor, manifest))
         }
-        None => Err(Error::Platform {
+        None => Err(OtherPlatform {
             name: name.to_owned(),
             wanted: platform.clone(),
             found: search.found,
-        }),
+        }
+        .into()),
     }
 }
 
@@ -57,10 +59,10 @@ struct Search<'a> {
 impl Search<'_> {
     fn follow(&mut self, at: &Descriptor) -> Result<Option<(Descriptor, Manifest)>, Error> {
         self.left = self.left.checked_sub(1).ok_or_else(|| {
-            Error::document(self.name, "index", &"it leads through too many indexes")
+            error::document(self.name, "index", &"it leads through too many indexes")
         })?;
         if at.size > MAX_DOCUMENT {
-            return Err(Error::document(
+            return Err(error::document(
                 self.name,
                 "manifest",
                 &"it is larger than 4 MiB",
@@ -117,7 +119,7 @@ pub(super) fn best<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Option<&
 pub(super) fn parse_index(name: &str, bytes: &[u8]) -> Result<Index, Error> {
     match parse(name, bytes, media_type::OCI_INDEX)? {
         Document::Index(index) => Ok(index),
-        Document::Manifest(..) => Err(Error::document(name, "index", &"it is a manifest")),
+        Document::Manifest(..) => Err(error::document(name, "index", &"it is a manifest")),
     }
 }
 
@@ -125,18 +127,17 @@ pub(super) fn parse_index(name: &str, bytes: &[u8]) -> Result<Index, Error> {
 /// the other one, is refused, since two readers would see two images (CVE-2021-41190). So is one that has a key twice.
 pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document, Error> {
     let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", &error))?;
+        serde_json::from_slice(bytes).map_err(|error| error::document(name, "manifest", &error))?;
     let has = |key: &str| value.get(key).is_some();
     if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) || has("fsLayers") {
-        return Err(Error::Schema1 {
-            name: name.to_owned(),
-        });
+        let message = format!("`{name}` has a manifest of schema 1, which is no longer supported");
+        return Err(error::base(message)
+            .with_hint("push the image anew with a tool of this decade, or choose another base"));
     }
     if let Some(digest) = other_algorithm(&value) {
-        return Err(Error::Algorithm {
-            name: name.to_owned(),
-            digest,
-        });
+        return Err(error::unusable(format!(
+            "`{name}` uses the digest `{digest}`; only sha256 is supported"
+        )));
     }
     let said = value
         .get("mediaType")
@@ -145,14 +146,14 @@ pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document,
     let (is_index, is_manifest) = (has("manifests"), has("layers") || has("config"));
     let media_type = match (is_index, is_manifest, said.unwrap_or(claimed)) {
         (true, true, _) => {
-            return Err(Error::document(name, "manifest", &"it is an index as well"));
+            return Err(error::document(name, "manifest", &"it is an index as well"));
         }
         (true, false, said)
             if said != media_type::OCI_MANIFEST && said != media_type::DOCKER_MANIFEST =>
         {
             return serde_json::from_slice(bytes)
                 .map(Document::Index)
-                .map_err(|error| Error::document(name, "index", &error));
+                .map_err(|error| error::document(name, "index", &error));
         }
         (false, true, media_type::DOCKER_MANIFEST) => media_type::DOCKER_MANIFEST,
         (false, true, said)
@@ -161,7 +162,7 @@ pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document,
             media_type::OCI_MANIFEST
         }
         (false, false, _) => {
-            return Err(Error::document(
+            return Err(error::document(
                 name,
                 "manifest",
                 &"it is neither a manifest nor an index",
@@ -169,11 +170,11 @@ pub(super) fn parse(name: &str, bytes: &[u8], claimed: &str) -> Result<Document,
         }
         (_, _, said) => {
             let reason = format!("it says of itself that it is `{said}`, which it is not");
-            return Err(Error::document(name, "manifest", &reason));
+            return Err(error::document(name, "manifest", &reason));
         }
     };
     let manifest =
-        serde_json::from_slice(bytes).map_err(|error| Error::document(name, "manifest", &error))?;
+        serde_json::from_slice(bytes).map_err(|error| error::document(name, "manifest", &error))?;
     Ok(Document::Manifest(manifest, media_type))
 }
 
@@ -203,13 +204,11 @@ fn other_algorithm(document: &Value) -> Option<String> {
 }
 
 fn check_types(name: &str, manifest: &Manifest) -> Result<(), Error> {
-    let name = || name.to_owned();
     let config = manifest.config.media_type.as_str();
     if ![media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&config) {
-        return Err(Error::NotAnImage {
-            name: name(),
-            media_type: config.to_owned(),
-        });
+        return Err(error::unusable(format!(
+            "`{name}` is not a container image: its config is `{config}`"
+        )));
     }
     let known = [
         media_type::OCI_LAYER,
@@ -220,19 +219,17 @@ fn check_types(name: &str, manifest: &Manifest) -> Result<(), Error> {
         media_type::DOCKER_LAYER_ZSTD,
     ];
     for layer in &manifest.layers {
-        let media_type = layer.media_type.clone();
+        let media_type = layer.media_type.as_str();
         if media_type.contains(".nondistributable.") || media_type.contains(".foreign.") {
-            return Err(Error::ForeignLayer {
-                name: name(),
-                digest: layer.digest,
-                media_type,
-            });
+            return Err(error::unusable(format!(
+                "`{name}` has the layer `{}`, which is not distributed with the image (`{media_type}`)",
+                layer.digest
+            )));
         }
-        if !known.contains(&media_type.as_str()) {
-            return Err(Error::LayerType {
-                name: name(),
-                media_type,
-            });
+        if !known.contains(&media_type) {
+            return Err(error::unusable(format!(
+                "`{name}` has a layer of the unknown type `{media_type}`"
+            )));
         }
     }
     Ok(())
@@ -252,7 +249,7 @@ pub(super) fn parse_config(
     bytes: &[u8],
     wanted: Option<&Platform>,
 ) -> Result<Config, Error> {
-    let invalid = |reason: &dyn ToString| Error::document(name, "config", reason);
+    let invalid = |reason: &dyn std::fmt::Display| error::document(name, "config", reason);
     let value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
     let text = |key: &str| {
         value
@@ -269,11 +266,12 @@ pub(super) fn parse_config(
     if let Some(wanted) = wanted
         && !wanted.accepts(&platform)
     {
-        return Err(Error::Platform {
+        return Err(OtherPlatform {
             name: name.to_owned(),
             wanted: wanted.clone(),
             found: vec![platform],
-        });
+        }
+        .into());
     }
     let diff_ids = match value.pointer("/rootfs/diff_ids") {
         None | Some(Value::Null) => Vec::new(),
@@ -295,11 +293,7 @@ pub(super) fn layers(
     diff_ids: &[DiffId],
 ) -> Result<Vec<Layer>, Error> {
     if layers.len() != diff_ids.len() {
-        return Err(Error::DiffIds {
-            name: name.to_owned(),
-            layers: layers.len(),
-            diff_ids: diff_ids.len(),
-        });
+        return Err(error::diff_ids(name, layers.len(), diff_ids.len()));
     }
     let pairs = layers.iter().zip(diff_ids);
     Ok(pairs

@@ -9,9 +9,11 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, Pass, read_fully};
-use super::{Error, document};
+use super::error::OtherPlatform;
+use super::{document, error};
 use crate::confined;
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::manifest::{Descriptor, Index, Platform, REF_NAME};
 use crate::progress::{Part, Progress};
 use crate::store::{self, BlobWriter, MAX_DOCUMENT, Store};
@@ -57,7 +59,7 @@ pub(super) fn import(
     };
     let (manifest, document) = document::choose(name, root, platform, &mut read)?;
     if document.config.size > MAX_DOCUMENT {
-        return Err(Error::document(name, "config", &"it is larger than 4 MiB"));
+        return Err(error::document(name, "config", &"it is larger than 4 MiB"));
     }
     // The config tells before all the layers whether they are of use.
     let config = document::parse_config(name, &read(&document.config)?, Some(platform))?;
@@ -83,15 +85,8 @@ pub(super) fn pick<'a>(
         .filter(|entry| tag.is_none() || name_of(entry).as_deref() == tag)
         .collect();
     match (&entries[..], tag) {
-        ([], Some(tag)) => Err(Error::NoTag {
-            path: path.to_owned(),
-            tag: tag.to_owned(),
-            tags,
-        }),
-        ([], None) => Err(Error::Incomplete {
-            path: path.to_owned(),
-            entry: "an image".to_owned(),
-        }),
+        ([], Some(tag)) => Err(error::no_tag(path, tag, &tags)),
+        ([], None) => Err(error::incomplete(path, "an image")),
         ([only], _) => Ok(only),
         // One name for several platforms, or an index of platforms without any name.
         (several, _) if tag.is_some() || tags.is_empty() => {
@@ -109,17 +104,14 @@ pub(super) fn pick<'a>(
                         .filter_map(|entry| entry.platform.clone())
                         .collect::<Vec<_>>();
                     if found.is_empty() {
-                        return Err(Error::SeveralImages {
-                            path: path.to_owned(),
-                            tags,
-                        });
+                        return Err(error::several_images(path, &tags));
                     }
-                    let name = path.display().to_string();
-                    Err(Error::Platform {
-                        name,
+                    Err(OtherPlatform {
+                        name: path.display().to_string(),
                         wanted: platform.clone(),
                         found,
-                    })
+                    }
+                    .into())
                 }
             }
         }
@@ -130,10 +122,7 @@ pub(super) fn pick<'a>(
         {
             Ok(several[0])
         }
-        _ => Err(Error::SeveralImages {
-            path: path.to_owned(),
-            tags,
-        }),
+        _ => Err(error::several_images(path, &tags)),
     }
 }
 
@@ -159,11 +148,7 @@ impl Layout {
     pub fn index(&self, name: &str, progress: &Progress) -> Result<Index, Error> {
         for entry in [MARKER, INDEX] {
             if !self.has(entry, progress)? {
-                return Err(Error::Kind {
-                    path: self.path().to_owned(),
-                    kind: KIND,
-                    entry,
-                });
+                return Err(error::kind(self.path(), KIND, entry));
             }
         }
         document::parse_index(name, &self.document(INDEX, progress)?)
@@ -171,10 +156,7 @@ impl Layout {
 
     /// A whole document.
     pub(super) fn document(&self, entry: &str, progress: &Progress) -> Result<Vec<u8>, Error> {
-        let absent = || Error::Incomplete {
-            path: self.path().to_owned(),
-            entry: entry.to_owned(),
-        };
+        let absent = || error::incomplete(self.path(), entry);
         match self {
             Self::Archive(archive) => archive.document(entry, progress)?.ok_or_else(absent),
             Self::Dir(path) => {
@@ -182,10 +164,7 @@ impl Layout {
                 let mut bytes = Vec::new();
                 file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
                 if bytes.len() as u64 > MAX_DOCUMENT {
-                    return Err(Error::TooLarge {
-                        path: path.clone(),
-                        entry: entry.to_owned(),
-                    });
+                    return Err(error::too_large(path, entry));
                 }
                 Ok(bytes)
             }
@@ -198,11 +177,8 @@ impl Layout {
         let bytes = self.document(&entry, progress)?;
         let (found, expected) = (Digest::of(&bytes), blob.digest);
         if found != expected {
-            return Err(Error::Damaged {
-                path: self.path().to_owned(),
-                entry,
-                source: store::Error::Damaged { expected, found },
-            });
+            let source = store::Error::Damaged { expected, found };
+            return Err(error::damaged(self.path(), &entry, source));
         }
         Ok(bytes)
     }
@@ -221,10 +197,7 @@ impl Layout {
         match self {
             Self::Dir(path) => {
                 for (entry, blob) in missing.drain() {
-                    let absent = || Error::Incomplete {
-                        path: path.clone(),
-                        entry: entry.clone(),
-                    };
+                    let absent = || error::incomplete(path, &entry);
                     let mut file = open(path, &entry)?.ok_or_else(absent)?;
                     self.copy_blob(&mut file, blob, store, progress)?;
                 }
@@ -248,10 +221,7 @@ impl Layout {
             Self::Archive(_) => {}
         }
         match missing.into_keys().next() {
-            Some(entry) => Err(Error::Incomplete {
-                path: self.path().to_owned(),
-                entry,
-            }),
+            Some(entry) => Err(error::incomplete(self.path(), &entry)),
             None => Ok(()),
         }
     }
@@ -266,8 +236,8 @@ impl Layout {
         let label = format!("layer `sha256:{}`", &blob.digest.hex()[..12]);
         let part = progress.transfer(label, Some(blob.size));
         let mut writer = store.writer()?;
-        let mut unreadable = |source| match self {
-            Self::Dir(_) => Error::Io(source),
+        let mut unreadable = |source: io::Error| match self {
+            Self::Dir(_) => source.into(),
             Self::Archive(archive) => archive.broken(source),
         };
         // One byte more than promised shows that there is more.
@@ -292,10 +262,15 @@ pub(super) fn open(root: &Path, entry: &str) -> Result<Option<File>, Error> {
             let reason = format!("failed to open file `{}`: {error}", path.display());
             Err(io::Error::new(error.kind(), reason).into())
         }
-        Err(_) if path.is_file() => Err(Error::LeadsOut {
-            path: root.to_owned(),
-            entry: entry.to_owned(),
-        }),
+        Err(_) if path.is_file() => {
+            let root = root.display();
+            let message = format!(
+                "`{entry}` in `{root}` is a link to a file outside of it, which is not read"
+            );
+            Err(error::base(message).with_hint(format!(
+                "if you trust what the link names, copy it in: `cp -rL {root} COPY`"
+            )))
+        }
         Err(_) => Ok(None),
     }
 }
@@ -308,12 +283,10 @@ pub(super) fn complete(
     entry: &str,
 ) -> Result<(), Error> {
     writer.complete_as(blob).map_err(|error| match error {
-        store::Error::Damaged { .. } | store::Error::Size { .. } => Error::Damaged {
-            path: path.to_owned(),
-            entry: entry.to_owned(),
-            source: error,
-        },
-        other => Error::Store(other),
+        store::Error::Damaged { .. } | store::Error::Size { .. } => {
+            error::damaged(path, entry, error)
+        }
+        other => other.into(),
     })
 }
 

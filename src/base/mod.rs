@@ -14,6 +14,7 @@ mod source;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::error::{Error, Kind};
 use crate::manifest::{Descriptor, Layer, Manifest, Platform};
 use crate::progress::Progress;
 use crate::registry;
@@ -21,7 +22,7 @@ use crate::store::Store;
 
 pub use archive::Archive;
 pub use content::content;
-pub use error::Error;
+pub(crate) use error::OtherPlatform;
 pub use layout::Layout;
 pub use source::{InvalidPull, InvalidSource, Pull, Source};
 
@@ -59,9 +60,21 @@ pub fn pull(
     store: &Store,
     progress: &Progress,
 ) -> Result<Base, Error> {
-    if let Source::Registry(reference) = source {
-        return remote::pull(reference, platform, pull, layers, client, store, progress);
-    }
+    let base = match source {
+        Source::Registry(reference) => {
+            remote::pull(reference, platform, pull, layers, client, store, progress)
+        }
+        _ => import(source, platform, store, progress),
+    };
+    base.map_err(|error| error.or_kind(Kind::Base))
+}
+
+fn import(
+    source: &Source,
+    platform: &Platform,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Base, Error> {
     let name = source.to_string();
     let part = progress.start(format!("load `{name}`"));
     let manifest = match source {
@@ -106,11 +119,7 @@ pub fn bring(
     let part = progress.start("pull layers");
     client
         .bring(&missing, store, progress)
-        .map_err(|error| match error {
-            registry::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
-            registry::Error::Store(error) => Error::Store(error),
-            source => Error::Layers(source),
-        })?;
+        .map_err(|error| error::pull("failed to pull layers".to_owned(), error))?;
     let bytes: u64 = missing.iter().map(|blob| blob.size).sum();
     part.finish(outcome(missing.len(), bytes));
     Ok(())

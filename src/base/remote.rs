@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Base, Error, Layers, Pull, document, load};
+use super::{Base, Layers, Pull, document, error, load};
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::manifest::{Descriptor, Manifest, Platform};
-use crate::progress::{Cancelled, Progress};
+use crate::progress::Progress;
 use crate::registry::{self, Client, Reference};
 use crate::store::{MAX_DOCUMENT, Store};
 
@@ -41,7 +42,12 @@ pub(super) fn pull(
             }
             Some(base)
         }
-        Err(missing) if pull == Pull::Never => return Err(Error::Absent { name, missing }),
+        Err(missing) if pull == Pull::Never => {
+            let missing = missing.map_or_else(String::new, |missing| format!(": {missing}"));
+            return Err(error::base(format!("`{name}` is not in the store{missing}")).with_hint(
+                "leave out `--offline` and `--pull never` once, so that it is pulled, or give a local base such as `--base oci:DIR`",
+            ));
+        }
         Err(_) => None,
     };
     let part = progress.start(format!("pull `{name}`"));
@@ -58,16 +64,18 @@ pub(super) fn pull(
             part.finish(base.outcome());
             Ok(base)
         }
-        (Err(Error::Pull { source, .. }), Some(base))
-            if pull == Pull::Default && source.is_unreachable() =>
-        {
+        (Err(error), known) => {
+            let source = error.find::<registry::Error>();
+            let source = source.filter(|source| source.is_unreachable());
+            let (Pull::Default, Some(source), Some(base)) = (pull, source, known) else {
+                return Err(error);
+            };
             progress.warn(format!(
                 "`{name}` is taken from the store, since the registry did not answer: {source}"
             ));
             part.finish("as stored");
             Ok(base)
         }
-        (Err(error), _) => Err(error),
     }
 }
 
@@ -150,7 +158,7 @@ impl Remote<'_> {
         let mut read = |descriptor: &Descriptor| self.read(descriptor);
         let (manifest, document) = document::choose(self.name, &root, platform, &mut read)?;
         if document.config.size > MAX_DOCUMENT {
-            return Err(Error::document(
+            return Err(error::document(
                 self.name,
                 "config",
                 &"it is larger than 4 MiB",
@@ -182,7 +190,7 @@ impl Remote<'_> {
             let stored = self.document(Some(descriptor.digest))?;
             if stored.size != descriptor.size {
                 let reason = format!("it names `{}` with the wrong size", descriptor.digest);
-                return Err(Error::document(self.name, "index", &reason));
+                return Err(error::document(self.name, "index", &reason));
             }
         }
         Ok(self.store.read(descriptor)?)
@@ -204,13 +212,6 @@ impl Remote<'_> {
     }
 
     fn failed(&self, error: registry::Error) -> Error {
-        match error {
-            registry::Error::Cancelled(_) => Error::Cancelled(Cancelled),
-            registry::Error::Store(error) => Error::Store(error),
-            source => Error::Pull {
-                name: self.name.to_owned(),
-                source,
-            },
-        }
+        error::pull(format!("failed to pull `{}`", self.name), error)
     }
 }

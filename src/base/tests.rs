@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Base, Error, Pull, Source};
+use super::{Base, Pull, Source};
 use crate::digest::{DiffId, Digest};
+use crate::error::Error;
 use crate::manifest::{Descriptor, Platform, media_type};
 use crate::progress::Progress;
 use crate::store::Store;
@@ -272,5 +273,13 @@ fn verify(base: &Base, store: &Store) {
     assert_eq!(
         fs_err::read_dir(store.root().join("tmp")).unwrap().count(),
         0
+    );
+}
+
+/// Holds that an error says something.
+fn says(error: &Error, text: &str) {
+    assert!(
+        error.to_string().contains(text),
+        "{error}, and not `{text}`"
     );
 }
