@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::error::{Error, Kind};
-use crate::{base, buildfile, context, dockerfile, layer, net, registry, runner, store};
+use crate::{context, dockerfile};
 
 struct Hint(Option<String>);
 
@@ -37,40 +37,10 @@ macro_rules! bridge {
 }
 
 bridge! {
-    buildfile::SnapshotError: |_: &_| Some(Kind::BuildFile);
     context::Error: of_context;
     context::Problem: |problem: &_| Some(of_source(problem));
     context::SelectError: |_: &_| Some(Kind::Sources);
     dockerfile::Error: |_: &_| Some(Kind::BuildFile);
-    registry::Error: of_registry;
-    registry::LoginError: |_: &_| Some(Kind::Push);
-    registry::PolicyError: |_: &_| Some(Kind::Options);
-    net::InvalidProxy: |_: &_| Some(Kind::Options);
-    runner::Error: |error: &_| Some(of_runner(error));
-    layer::Error: |_: &_| Some(Kind::Storage);
-    store::Error: |_: &_| Some(Kind::Storage);
-}
-
-impl From<base::InvalidSource> for Error {
-    fn from(error: base::InvalidSource) -> Self {
-        Self::from_source(Kind::Options, error).with_hint(
-            "use a registry reference, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE`",
-        )
-    }
-}
-
-impl From<buildfile::Error> for Error {
-    fn from(error: buildfile::Error) -> Self {
-        if let buildfile::Error::Invalid(_) = error {
-            return Self::laid_out(Kind::BuildFile, error.to_string());
-        }
-        let hint = error.hint();
-        let error = Self::from_source(Kind::BuildFile, error);
-        match hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
-    }
 }
 
 fn of_context(error: &context::Error) -> Kind {
@@ -96,25 +66,6 @@ fn of_source(problem: &context::Problem) -> Kind {
         }
         context::Problem::Cancelled(_) => Kind::Interrupted,
         _ => Kind::Sources,
-    }
-}
-
-/// Nothing where it is the registry's own failure.
-fn of_registry(error: &registry::Error) -> Option<Kind> {
-    match error {
-        registry::Error::Store(_) | registry::Error::Io(_) => Some(Kind::Storage),
-        registry::Error::Cancelled(_) => Some(Kind::Interrupted),
-        _ => None,
-    }
-}
-
-fn of_runner(error: &runner::Error) -> Kind {
-    match error {
-        // It is about trees and layers.
-        runner::Error::Task { .. } => Kind::Storage,
-        runner::Error::UnknownRung { .. } | runner::Error::UnsupportedRung { .. } => Kind::Options,
-        runner::Error::Cancelled => Kind::Interrupted,
-        _ => Kind::Sandbox,
     }
 }
 

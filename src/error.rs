@@ -141,9 +141,23 @@ impl Error {
         }))
     }
 
-    /// Problems of a file, which are laid out in lines, and each of which is printable.
-    pub(crate) fn laid_out(kind: Kind, message: String) -> Self {
-        let mut error = Self::new(kind, message);
+    /// An enum's value where it leaves the code that steers by it: as it is, with its hint.
+    pub(crate) fn from_enum<S: Into<String>>(
+        kind: impl Into<Option<Kind>>,
+        hint: Option<S>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let mut error = Self::from_source(kind, source);
+        error.0.hint = hint.map(Into::into);
+        error
+    }
+
+    /// Problems of a file, which its message lays out in lines, each of which is printable.
+    pub(crate) fn laid_out(
+        kind: Kind,
+        problems: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let mut error = Self::from_source(kind, problems);
         error.0.is_laid_out = true;
         error
     }

@@ -585,6 +585,21 @@ fn perform(call: &Call) -> Result<Vec<u8>, String> {
     }
 }
 
+impl From<runner::Error> for Error {
+    fn from(error: runner::Error) -> Self {
+        let kind = match error {
+            // It is about trees and layers.
+            runner::Error::Task { .. } => Kind::Storage,
+            runner::Error::UnknownRung { .. } | runner::Error::UnsupportedRung { .. } => {
+                Kind::Options
+            }
+            runner::Error::Cancelled => Kind::Interrupted,
+            _ => Kind::Sandbox,
+        };
+        Self::from_enum(kind, error.hint(), error)
+    }
+}
+
 /// Whether an owner cannot be set in the runner's user namespace. Another runner may keep owners beside the files.
 pub(crate) fn is_of_owner(error: &Error) -> bool {
     let no_id =

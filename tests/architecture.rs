@@ -20,14 +20,14 @@ const STAGES: [&str; 9] = [
     "output",
 ];
 /// Shared modules: each may import those after it, and no stage.
-const SHARED: [&str; 11] = [
-    "cache", "registry", "layer", "store", "manifest", "digest", "net", "progress", "secret",
-    "confined", "mode",
+const SHARED: [&str; 12] = [
+    "cache", "registry", "layer", "store", "manifest", "digest", "net", "error", "progress",
+    "secret", "confined", "mode",
 ];
 /// These put the stages together, and may import everything.
 const TOP: [&str; 15] = [
     "main", "cli", "commands", "report", "lib", "assemble", "access", "images", "push", "run",
-    "doctor", "prune", "carry", "error", "fuzz",
+    "doctor", "prune", "carry", "fuzz", "bridge",
 ];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [

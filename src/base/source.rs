@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::error::{Error, Kind};
 use crate::registry::{InvalidReference, Reference};
 
 /// Where a base comes from.
@@ -40,6 +41,14 @@ pub enum InvalidSource {
 const OCI_DIR: &str = "oci:";
 const OCI_ARCHIVE: &str = "oci-archive:";
 const DOCKER_ARCHIVE: &str = "docker-archive:";
+
+impl From<InvalidSource> for Error {
+    fn from(error: InvalidSource) -> Self {
+        Self::from_source(Kind::Options, error).with_hint(
+            "use a registry reference, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE`",
+        )
+    }
+}
 
 impl FromStr for Source {
     type Err = InvalidSource;

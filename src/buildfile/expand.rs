@@ -8,7 +8,7 @@
 //! ordinary character before anything else. Follows the Dockerfile reference, "Environment
 //! replacement" and "ENV".
 
-use super::Error;
+use crate::error::{Error, Kind};
 
 /// What is wrong with a value that should expand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,15 +36,14 @@ pub enum ExpandError {
 impl ExpandError {
     /// What to do about it.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Modifier { .. } => "use `${NAME:-default}` or `${NAME:+replacement}`",
-            Self::Depth => return None,
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Modifier { .. } => Some("use `${NAME:-default}` or `${NAME:+replacement}`"),
+            Self::Depth => None,
             Self::Unterminated | Self::Name => {
-                "write `\\$` for a dollar sign that is meant literally"
+                Some("write `\\$` for a dollar sign that is meant literally")
             }
-        };
-        Some(hint.to_owned())
+        }
     }
 }
 
@@ -74,9 +73,14 @@ pub fn environment(
             let found = environment.iter().find(|(name, _)| name == wanted);
             found.map(|(_, value)| value.clone())
         };
-        let value = expand(value, &lookup).map_err(|source| Error::Expand {
-            name: name.clone(),
-            source,
+        let value = expand(value, &lookup).map_err(|source| {
+            let hint = source.hint();
+            let message = format!("failed to expand `env.{name}`");
+            let error = Error::new(Kind::BuildFile, message).with_source(source);
+            match hint {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
         })?;
         match environment.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,

@@ -10,7 +10,8 @@ use saphyr_parser::Span;
 use super::diagnostics::{MAX_PROBLEMS, Problem, Problems};
 use super::node::Node;
 use super::shape::Decoder;
-use super::{BuildFile, Error};
+use super::{BuildFile, Invalid};
+use crate::error::Error;
 
 /// Who installs the packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,7 +148,7 @@ impl BuildFile {
     pub fn installer(&self, chosen: Option<Installer>) -> Result<Installer, Error> {
         let installer = chosen.or(self.installer).unwrap_or_default();
         if installer == Installer::Uv && !self.not_for_uv.is_empty() {
-            return Err(Error::Invalid(self.not_for_uv.clone()));
+            return Err(Invalid(self.not_for_uv.clone()).into());
         }
         Ok(installer)
     }

@@ -11,23 +11,22 @@ use serde_json::{Map, Number, Value as Json};
 use super::diagnostics::Problems;
 use super::events::Dialect;
 use super::node::{Node, Scalar, Value};
-use super::{Error, MAX_SIZE, tree, without_mark};
+use super::{Invalid, MAX_SIZE, too_large, tree, without_mark};
+use crate::error::Error;
 use crate::secret::regex;
 
 /// Parses the text of a YAML file that some other program owns. `name` is what errors call it. Keys become
 /// texts, as Python's `json.dumps` makes them.
 pub fn json(name: &str, text: &str) -> Result<Json, Error> {
     if text.len() > MAX_SIZE {
-        return Err(Error::TooLarge {
-            name: name.to_owned(),
-        });
+        return Err(too_large(name));
     }
     let text = without_mark(text);
     let mut problems = Problems::new(name, text);
     let root = tree(text, Dialect::Foreign, &mut problems);
     match (root, problems.complete()) {
         (Some(root), problems) if problems.is_empty() => Ok(value(&root)),
-        (_, problems) => Err(Error::Invalid(problems)),
+        (_, problems) => Err(Invalid(problems).into()),
     }
 }
 

@@ -28,7 +28,7 @@ mod snapshot;
 mod tests;
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use regex::Regex;
@@ -42,9 +42,10 @@ pub(crate) use location::Malformed;
 pub use location::{Location, Origin, Source, SshLocation};
 pub(crate) use repositories::split_steps;
 pub use schema::schema;
-pub use snapshot::{Snapshot, SnapshotError};
+pub use snapshot::Snapshot;
 
 use crate::dockerfile::Instruction;
+use crate::error::{Error, Kind};
 use crate::manifest::Platform;
 use crate::secret::Secret;
 use diagnostics::{Problems, render, span};
@@ -233,79 +234,14 @@ impl JobFiles {
 /// A build file larger than this is no build file.
 const MAX_SIZE: usize = 1 << 20;
 
-/// What is wrong with a build file. Each of them is a usage error.
+/// All that is wrong with what a file says, with places, lines and remedies.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is no such file.
-    #[error("there is no build file `{}`", .path.display())]
-    Missing {
-        /// As the user typed it.
-        path: PathBuf,
-    },
-    /// It is a directory.
-    #[error("the build file `{}` is a directory", .path.display())]
-    Directory {
-        /// As the user typed it.
-        path: PathBuf,
-    },
-    /// The file system's own words.
-    #[error("failed to read the build file")]
-    Read(#[from] io::Error),
-    /// More than a mebibyte.
-    #[error("the build file `{name}` is larger than {} KiB", MAX_SIZE / 1024)]
-    TooLarge {
-        /// What errors call it.
-        name: String,
-    },
-    /// Bytes that are no UTF-8 text.
-    #[error("{name}:{line}:{column}: the build file is not UTF-8 text")]
-    Encoding {
-        /// What errors call it.
-        name: String,
-        /// Of the first wrong byte, from 1.
-        line: usize,
-        /// Of the first wrong byte, in characters, from 1.
-        column: usize,
-        /// It begins as UTF-16 does.
-        utf16: bool,
-    },
-    /// A value of `env` that does not expand; a parsed build file has none.
-    #[error("failed to expand `env.{name}`")]
-    Expand {
-        /// The variable that has the value.
-        name: String,
-        /// What is wrong with it.
-        source: ExpandError,
-    },
-    /// All that is wrong with what it says, with places, lines and remedies.
-    #[error("{}", render(.0))]
-    Invalid(Vec<Problem>),
-}
+#[error("{}", render(.0))]
+pub struct Invalid(pub Vec<Problem>);
 
-impl Error {
-    /// What to do about it; the problems of an invalid file carry their own.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Missing { .. } => {
-                "name the YAML file that says what the image holds, or `-` for standard input"
-            }
-            Self::Directory { path } => {
-                return Some(format!(
-                    "name the file in it, such as `{}`",
-                    path.join("build.yaml").display()
-                ));
-            }
-            Self::TooLarge { .. } => {
-                "name files in `files` instead of writing their text into the build file"
-            }
-            Self::Encoding { utf16: true, .. } => "it looks like UTF-16: save it as UTF-8",
-            Self::Encoding { .. } => "save it as UTF-8",
-            Self::Expand { source, .. } => return source.hint(),
-            Self::Read(_) | Self::Invalid(_) => return None,
-        };
-        Some(hint.to_owned())
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::laid_out(Kind::BuildFile, invalid)
     }
 }
 
@@ -318,9 +254,7 @@ impl BuildFile {
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Error> {
         if text.len() > MAX_SIZE {
-            return Err(Error::TooLarge {
-                name: name.to_owned(),
-            });
+            return Err(too_large(name));
         }
         let text = without_mark(text);
         let mut problems = Problems::new(name, text);
@@ -332,32 +266,36 @@ impl BuildFile {
         }
         match problems.complete() {
             problems if problems.is_empty() => Ok(buildfile),
-            problems => Err(Error::Invalid(problems)),
+            problems => Err(Invalid(problems).into()),
         }
     }
 
     /// Reads and parses the build file at `path`; `-` is standard input. `%ENV{NAME}` asks for the
     /// variables of this process.
     pub fn load(path: &Path) -> Result<Self, Error> {
+        let unreadable = |error| unreadable("build file", error);
         let (name, bytes) = if path == Path::new("-") {
-            ("standard input".to_owned(), read(io::stdin().lock())?)
+            let bytes = read(io::stdin().lock()).map_err(unreadable)?;
+            ("standard input".to_owned(), bytes)
         } else {
-            let missing = |error: io::Error| match error.kind() {
-                io::ErrorKind::NotFound => Error::Missing {
-                    path: path.to_owned(),
-                },
-                _ => Error::Read(error),
-            };
-            let file = fs::File::open(path).map_err(missing)?;
-            if file.metadata()?.is_dir() {
-                return Err(Error::Directory {
-                    path: path.to_owned(),
-                });
+            let shown = path.display();
+            let file = open(path, "build file", || {
+                wrong(format!("there is no build file `{shown}`")).with_hint(
+                    "name the YAML file that says what the image holds, or `-` for standard input",
+                )
+            })?;
+            if file.metadata().map_err(unreadable)?.is_dir() {
+                let message = format!("the build file `{shown}` is a directory");
+                let inside = path.join("build.yaml");
+                return Err(wrong(message).with_hint(format!(
+                    "name the file in it, such as `{}`",
+                    inside.display()
+                )));
             }
-            (path.display().to_string(), read(file)?)
+            (shown.to_string(), read(file).map_err(unreadable)?)
         };
         if bytes.len() > MAX_SIZE {
-            return Err(Error::TooLarge { name });
+            return Err(too_large(&name));
         }
         let text =
             str::from_utf8(&bytes).map_err(|error| encoding(&name, &bytes, error.valid_up_to()))?;
@@ -391,18 +329,39 @@ fn read(reader: impl Read) -> io::Result<Vec<u8>> {
 
 fn encoding(name: &str, bytes: &[u8], valid: usize) -> Error {
     let before = String::from_utf8_lossy(&bytes[..valid]);
-    Error::Encoding {
-        name: name.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before
-            .rsplit('\n')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .count()
-            + 1,
-        utf16: bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]),
-    }
+    let line = before.matches('\n').count() + 1;
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    let column = last.chars().count() + 1;
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    wrong(format!(
+        "{name}:{line}:{column}: the build file is not UTF-8 text"
+    ))
+    .with_hint(if is_utf16 {
+        "it looks like UTF-16: save it as UTF-8"
+    } else {
+        "save it as UTF-8"
+    })
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(Kind::BuildFile, message)
+}
+
+fn unreadable(what: &str, error: io::Error) -> Error {
+    wrong(format!("failed to read the {what}")).with_source(error)
+}
+
+fn too_large(name: &str) -> Error {
+    let most = MAX_SIZE / 1024;
+    wrong(format!("the build file `{name}` is larger than {most} KiB"))
+        .with_hint("name files in `files` instead of writing their text into the build file")
+}
+
+fn open(path: &Path, what: &str, missing: impl FnOnce() -> Error) -> Result<fs::File, Error> {
+    fs::File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => missing(),
+        _ => unreadable(what, error),
+    })
 }
 
 /// The line, from 1, and column, from 0, of the first character that no YAML text may hold.

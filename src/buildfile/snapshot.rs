@@ -3,16 +3,17 @@
 //! The file is another program's: keys other than `packages` and `repositories` are not looked at, and
 //! `%ENV{NAME}` has no meaning in it. What it says joins as if it stood in the build file.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use fs_err as fs;
-
-use super::diagnostics::{Problem, Problems, render};
+use super::diagnostics::Problems;
 use super::events::Dialect;
 use super::node::{Node, Value};
 use super::shape::Decoder;
-use super::{BuildFile, MAX_SIZE, Origin, Repository, mask, read, tree, without_mark};
+use super::{
+    BuildFile, Invalid, MAX_SIZE, Origin, Repository, mask, open, read, tree, unreadable,
+    without_mark, wrong,
+};
+use crate::error::Error;
 
 /// What a snapshot adds to a build file.
 #[derive(Debug, Clone, Default)]
@@ -25,100 +26,34 @@ pub struct Snapshot {
     pub masked: String,
 }
 
-/// What is wrong with a snapshot. Each of them is a usage error.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SnapshotError {
-    /// There is no such file.
-    #[error("there is no snapshot `{}`", .path.display())]
-    Missing {
-        /// As the user typed it.
-        path: PathBuf,
-    },
-    /// It is a directory.
-    #[error("the snapshot `{}` is a directory", .path.display())]
-    Directory {
-        /// As the user typed it.
-        path: PathBuf,
-    },
-    /// The file system's own words.
-    #[error("failed to read the snapshot")]
-    Read(#[from] io::Error),
-    /// No text of a size that a snapshot could have.
-    #[error("`{name}` is not a snapshot: it is {what}")]
-    NoText {
-        /// What errors call it.
-        name: String,
-        /// What it is instead.
-        what: &'static str,
-    },
-    /// All that is wrong with what it says, with places, lines and remedies.
-    #[error("{}", render(.0))]
-    Invalid(Vec<Problem>),
-    /// A repository is in the build file too, but from elsewhere or of another commit.
-    #[error("`{destination}` is {snapshot} in the snapshot, and {buildfile} in `repositories`")]
-    Conflict {
-        /// Where both go.
-        destination: String,
-        /// What the snapshot says, masked.
-        snapshot: String,
-        /// What the build file says, masked.
-        buildfile: String,
-    },
-}
-
-impl SnapshotError {
-    /// What to do about it; the problems of an invalid file carry their own.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Missing { path } if path.is_relative() => {
-                "local paths are relative to the current directory"
-            }
-            Self::Missing { .. } | Self::Directory { .. } | Self::NoText { .. } => MAKE,
-            Self::Conflict { .. } => {
-                "make both agree, or remove the repository from one of the files"
-            }
-            Self::Read(_) | Self::Invalid(_) => return None,
-        };
-        Some(hint.to_owned())
-    }
-}
-
 /// How to come by a snapshot.
 const MAKE: &str = "name a file that `pyats environment snapshot` made";
 
 impl Snapshot {
     /// Reads and parses the snapshot at `path`.
-    pub fn load(path: &Path) -> Result<Self, SnapshotError> {
-        let file = fs::File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SnapshotError::Missing {
-                path: path.to_owned(),
-            },
-            _ => SnapshotError::Read(error),
-        })?;
-        if file.metadata()?.is_dir() {
-            return Err(SnapshotError::Directory {
-                path: path.to_owned(),
-            });
-        }
+    pub fn load(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
-        match String::from_utf8(read(file)?) {
+        let file = open(path, "snapshot", || {
+            wrong(format!("there is no snapshot `{name}`")).with_hint(if path.is_relative() {
+                "local paths are relative to the current directory"
+            } else {
+                MAKE
+            })
+        })?;
+        let unreadable = |error| unreadable("snapshot", error);
+        if file.metadata().map_err(unreadable)?.is_dir() {
+            return Err(wrong(format!("the snapshot `{name}` is a directory")).with_hint(MAKE));
+        }
+        match String::from_utf8(read(file).map_err(unreadable)?) {
             Ok(text) => Self::parse(&name, &text),
-            Err(_) => Err(SnapshotError::NoText {
-                name,
-                what: "not UTF-8 text",
-            }),
+            Err(_) => Err(not_a_snapshot(&name, "not UTF-8 text")),
         }
     }
 
     /// Parses the text of a snapshot. `name` is what errors call it, such as its path.
-    pub fn parse(name: &str, text: &str) -> Result<Self, SnapshotError> {
+    pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         if text.len() > MAX_SIZE {
-            return Err(SnapshotError::NoText {
-                name: name.to_owned(),
-                what: "larger than a mebibyte",
-            });
+            return Err(not_a_snapshot(name, "larger than a mebibyte"));
         }
         let text = without_mark(text);
         let mut problems = Problems::new(name, text);
@@ -128,9 +63,13 @@ impl Snapshot {
         }
         match problems.complete() {
             problems if problems.is_empty() => Ok(snapshot),
-            problems => Err(SnapshotError::Invalid(problems)),
+            problems => Err(Invalid(problems).into()),
         }
     }
+}
+
+fn not_a_snapshot(name: &str, what: &str) -> Error {
+    wrong(format!("`{name}` is not a snapshot: it is {what}")).with_hint(MAKE)
 }
 
 impl Decoder<'_, '_> {
@@ -168,7 +107,7 @@ impl BuildFile {
     /// Adds what a snapshot says. Its packages stay apart, so that `packages` can change their versions. A
     /// repository that is in both counts once, as the build file has it: credentials and the like are not a
     /// snapshot's.
-    pub fn join(&mut self, snapshot: Snapshot) -> Result<(), SnapshotError> {
+    pub fn join(&mut self, snapshot: Snapshot) -> Result<(), Error> {
         let mut repositories = snapshot.repositories;
         for own in self.repositories.drain(..) {
             let same = |other: &&mut Repository| other.destination == own.destination;
@@ -176,11 +115,15 @@ impl BuildFile {
                 None => repositories.push(own),
                 Some(other) if agree(other, &own) => *other = own,
                 Some(other) => {
-                    return Err(SnapshotError::Conflict {
-                        snapshot: described(other),
-                        buildfile: described(&own),
-                        destination: own.destination,
-                    });
+                    let message = format!(
+                        "`{}` is {} in the snapshot, and {} in `repositories`",
+                        own.destination,
+                        described(other),
+                        described(&own)
+                    );
+                    return Err(wrong(message).with_hint(
+                        "make both agree, or remove the repository from one of the files",
+                    ));
                 }
             }
         }

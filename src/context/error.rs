@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::fetch::{ftp, git, http, scp};
 use super::select::SelectError;
-use crate::buildfile::SnapshotError;
 use crate::progress::Cancelled;
 use crate::store;
 
@@ -31,7 +30,7 @@ pub enum Error {
     },
     /// The snapshot cannot be used.
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(#[from] crate::error::Error),
     /// A glob of `jobfiles` cannot be understood.
     #[error("`jobfiles` has the glob `{glob}`, which does not stay in the workspace")]
     Glob {
@@ -266,7 +265,7 @@ impl Error {
                 source: RootProblem::NotUtf8(_),
                 ..
             } => Some("give `--path` a directory whose path is UTF-8".to_owned()),
-            Self::Snapshot(error) => error.hint(),
+            Self::Snapshot(error) => error.hint().map(str::to_owned),
             Self::Glob { .. } => {
                 Some("write it relative to the workspace, such as `jobs/*.py`".to_owned())
             }

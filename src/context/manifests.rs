@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde_json::{Map, Value, json};
 
-use crate::buildfile::{self, INSTALLATION, Layout};
+use crate::buildfile::{self, INSTALLATION, Invalid, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
@@ -305,11 +305,11 @@ fn load(workspace: &Path, relative: &Path) -> Result<Value, String> {
     { file }.read_to_end(&mut bytes).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text")?;
     let name = relative.display().to_string();
-    buildfile::json(&name, &text).map_err(|error| match error {
-        buildfile::Error::Invalid(problems) => problems.first().map_or_else(String::new, |first| {
+    buildfile::json(&name, &text).map_err(|error| match error.find::<Invalid>() {
+        Some(Invalid(problems)) => problems.first().map_or_else(String::new, |first| {
             format!("line {}: {}", first.line, first.message)
         }),
-        _ => "it is larger than a mebibyte".to_owned(),
+        None => "it is larger than a mebibyte".to_owned(),
     })
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{DiffId, Digest};
+use crate::error::Kind;
 use crate::layer::MAX_LAYER;
 use crate::layer::malformed::Malformed;
 
@@ -123,6 +124,12 @@ pub enum Error {
     /// The store could not take the layer.
     #[error(transparent)]
     Store(#[from] crate::store::Error),
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(Kind::Storage, error.hint(), error)
+    }
 }
 
 impl Error {

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
 use super::no_proxy::NoProxy;
+use crate::error::{self, Error};
 use crate::secret::Secret;
 
 /// The variables that are read; of two that differ in nothing but case the later one wins.
@@ -67,6 +68,12 @@ pub(super) enum Kind {
 pub struct InvalidProxy {
     /// In capital letters; its value is not shown.
     pub variable: &'static str,
+}
+
+impl From<InvalidProxy> for Error {
+    fn from(invalid: InvalidProxy) -> Self {
+        Self::from_enum(error::Kind::Options, Some(invalid.hint()), invalid)
+    }
 }
 
 impl InvalidProxy {

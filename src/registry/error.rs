@@ -11,6 +11,7 @@ use super::login::LoginError;
 use super::mirrors::PolicyError;
 use super::reference::InvalidReference;
 use crate::digest::Digest;
+use crate::error::Kind;
 use crate::net::{self, Fault, host, is_passing, retry_after, words};
 use crate::progress::Cancelled;
 use crate::store::{self, MAX_DOCUMENT};
@@ -167,6 +168,18 @@ fn by(login: Option<&str>) -> String {
     login
         .map(|login| format!(" (as {login})"))
         .unwrap_or_default()
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Store(_) | Error::Io(_) => Some(Kind::Storage),
+            Error::Cancelled(_) => Some(Kind::Interrupted),
+            // What the registry was asked for decides.
+            _ => None,
+        };
+        Self::from_enum(kind, error.hint(), error)
+    }
 }
 
 impl Error {

@@ -48,6 +48,7 @@ pub use usage::Session;
 pub(crate) use folders::{close as close_folder, make as make_folder};
 pub(crate) use scratch::{flock, open_lock};
 
+use crate::error::Kind;
 use scratch::{temporary, temporary_of};
 
 /// What can go wrong with the store.
@@ -101,6 +102,12 @@ pub enum Error {
         /// What the parser says.
         source: serde_json::Error,
     },
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(Kind::Storage, error.hint(), error)
+    }
 }
 
 impl Error {

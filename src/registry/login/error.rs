@@ -2,6 +2,7 @@
 //!
 //! A file's content is never part of an error, and of a helper's words only those of a refusal are.
 
+use crate::error::{Error, Kind};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -137,6 +138,12 @@ fn quoted(said: &str) -> String {
         String::new()
     } else {
         format!(": {said}")
+    }
+}
+
+impl From<LoginError> for Error {
+    fn from(error: LoginError) -> Self {
+        Self::from_enum(Kind::Push, error.hint(), error)
     }
 }
 

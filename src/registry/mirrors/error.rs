@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::{Error, Kind};
 use crate::registry::reference::{InvalidReference, Problem};
 
 /// Why it is not known where an image is, or why it may not be had.
@@ -113,6 +114,12 @@ pub enum PolicyProblem {
     /// `[registries.…]` in a drop-in.
     #[error("`[registries]` of the format's version 1 does not belong into a drop-in")]
     OldDropIn,
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        Self::from_enum(Kind::Options, error.hint(), error)
+    }
 }
 
 impl PolicyError {
