@@ -246,6 +246,12 @@ impl Error {
         })
     }
 
+    /// The file system's kind, if it is one of its errors and nothing more.
+    pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
+        let source = self.0.source.as_ref()?.downcast_ref::<io::Error>()?;
+        self.0.message.is_none().then(|| source.kind())
+    }
+
     /// What kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> Kind {

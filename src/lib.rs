@@ -133,7 +133,6 @@ pub mod access;
 pub mod assemble;
 #[doc(hidden)]
 pub mod base;
-mod bridge;
 #[doc(hidden)]
 pub mod buildfile;
 #[doc(hidden)]

@@ -25,9 +25,9 @@ const SHARED: [&str; 12] = [
     "secret", "confined", "mode",
 ];
 /// These put the stages together, and may import everything.
-const TOP: [&str; 15] = [
+const TOP: [&str; 14] = [
     "main", "cli", "commands", "report", "lib", "assemble", "access", "images", "push", "run",
-    "doctor", "prune", "carry", "fuzz", "bridge",
+    "doctor", "prune", "carry", "fuzz",
 ];
 /// What is written in these files only; a folder ends with a slash.
 const ONLY_IN: [(&str, &[&str]); 8] = [

@@ -10,10 +10,11 @@ use fs_err as fs;
 use regex::{Captures, Regex};
 
 use super::destination::normalise;
-use super::error::Error;
+use super::error::filling;
 use super::fetch::{self, Sources};
 use super::{Requirements, in_image, jobs, local};
 use crate::buildfile::{Layout, Origin, Repository};
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::secret::{self, Secret, regex};
 
@@ -201,7 +202,7 @@ impl Clones {
             return Ok(Vec::new());
         }
         let fetched = fetch::all(&self.repositories, &[], sources, progress)?;
-        fs::create_dir(folder).map_err(Error::Io)?;
+        fs::create_dir(folder).map_err(filling)?;
         let mut clones = Vec::new();
         for (number, (repository, editable)) in
             self.repositories.into_iter().zip(self.editable).enumerate()
@@ -213,7 +214,7 @@ impl Clones {
             let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
             let source = folder.join(number.to_string());
             // pip may write into the clone, and must not write into the store.
-            local::copy_plainly(path, &source).map_err(Error::Io)?;
+            local::copy_plainly(path, &source).map_err(filling)?;
             clones.push(Cloned {
                 source,
                 place: format!("{PLACE}/{number}"),
@@ -223,7 +224,7 @@ impl Clones {
                 revision: repository.commit,
             });
         }
-        fetched.complete().map_err(Error::Store)?;
+        fetched.complete()?;
         Ok(clones)
     }
 }

@@ -10,8 +10,9 @@ use fs_err as fs;
 
 use crate::buildfile::INSTALLATION;
 
-use super::error::{Error, Problem};
+use super::error::{self, no_name, source, taken};
 use super::{RESERVED, make_directory};
+use crate::error::Error;
 
 /// The staged workspace, and which entry put what into it.
 #[derive(Debug)]
@@ -20,6 +21,13 @@ pub(super) struct Workspace {
     taken: Vec<(PathBuf, String)>,
     /// Names that are not the user's, beside those in `installation`.
     reserved: Vec<&'static str>,
+}
+
+fn reserved(destination: &Path) -> Error {
+    taken(format!(
+        "the destination `{}` belongs to the build itself",
+        destination.display()
+    ))
 }
 
 impl Workspace {
@@ -39,14 +47,16 @@ impl Workspace {
 
     /// Gives `destination` to the entry `name`: makes the directories on its way, and returns the
     /// path to write, which does not exist.
-    pub(super) fn claim(&mut self, destination: &Path, name: &str) -> Result<PathBuf, Problem> {
-        let relative = normalise(destination).ok_or_else(|| Problem::Outside {
-            destination: destination.to_owned(),
+    pub(super) fn claim(&mut self, destination: &Path, name: &str) -> Result<PathBuf, Error> {
+        let relative = normalise(destination).ok_or_else(|| {
+            let destination = destination.display();
+            source(format!(
+                "the destination `{destination}` lies outside the workspace"
+            ))
+            .with_hint("destinations are relative to the workspace, such as `data/file`")
         })?;
         let (Some(parent), Some(last)) = (relative.parent(), relative.file_name()) else {
-            return Err(Problem::NoName {
-                path: destination.to_owned(),
-            });
+            return Err(no_name(destination));
         };
         let mut directory = self.path.clone();
         for component in parent.components() {
@@ -57,19 +67,18 @@ impl Workspace {
         let target = directory.join(last);
         self.check_reserved(&target)?;
         if target == self.path.join(INSTALLATION) {
-            return Err(Problem::Reserved {
-                destination: self.relative(&target),
-            });
+            return Err(reserved(&self.relative(&target)));
         }
         match fs::symlink_metadata(&target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             Err(error) => return Err(error.into()),
             Ok(_) => {
-                let owner = self.owner(&target);
-                return Err(Problem::Taken {
-                    destination: self.relative(&target),
-                    owner,
-                });
+                let by = self.owner(&target).map(|owner| format!(" by `{owner}`"));
+                return Err(taken(format!(
+                    "the destination `{}` is taken{}",
+                    self.relative(&target).display(),
+                    by.unwrap_or_default()
+                )));
             }
         }
         self.taken.push((self.relative(&target), name.to_owned()));
@@ -77,7 +86,7 @@ impl Workspace {
     }
 
     /// The directory itself, made if it is not there, or the one that the symlink leads to.
-    fn enter(&self, directory: PathBuf, destination: &Path) -> Result<PathBuf, Problem> {
+    fn enter(&self, directory: PathBuf, destination: &Path) -> Result<PathBuf, Error> {
         let metadata = match fs::symlink_metadata(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_directory(&directory)?;
@@ -89,11 +98,11 @@ impl Workspace {
             match fs::canonicalize(&directory) {
                 Ok(found) if found.starts_with(&self.path) => found,
                 _ => {
-                    let link = self.relative(&directory);
-                    return Err(Problem::Escapes {
-                        destination: destination.to_owned(),
-                        link,
-                    });
+                    return Err(source(format!(
+                        "the destination `{}` leaves the workspace through the symlink `{}`",
+                        destination.display(),
+                        self.relative(&directory).display()
+                    )));
                 }
             }
         } else {
@@ -102,25 +111,24 @@ impl Workspace {
         if fs::metadata(&found)?.is_dir() {
             Ok(found)
         } else {
-            let owner = self.owner(&found);
-            Err(Problem::NotDirectory {
-                path: self.relative(&found),
-                owner,
-            })
+            let owner = self.owner(&found).map(|owner| format!("`{owner}`"));
+            Err(source(format!(
+                "`{}` on the way to the destination is not a directory, but what {} put there",
+                self.relative(&found).display(),
+                owner.as_deref().unwrap_or("somebody")
+            )))
         }
     }
 
     /// `installation` may be passed through, but neither it nor the tool's own files in it be taken.
-    fn check_reserved(&self, path: &Path) -> Result<(), Problem> {
+    fn check_reserved(&self, path: &Path) -> Result<(), Error> {
         let relative = self.relative(path);
-        let reserved = RESERVED
+        let is_reserved = RESERVED
             .iter()
             .any(|name| relative == Path::new(INSTALLATION).join(name));
         let mut own = self.reserved.iter();
-        if reserved || own.any(|name| relative == Path::new(name)) {
-            Err(Problem::Reserved {
-                destination: relative,
-            })
+        if is_reserved || own.any(|name| relative == Path::new(name)) {
+            Err(reserved(&relative))
         } else {
             Ok(())
         }
@@ -132,7 +140,10 @@ impl Workspace {
             let path = self.path.join(name);
             if fs::symlink_metadata(&path).is_ok_and(|there| !there.is_dir()) {
                 let owner = self.owner(&path).unwrap_or_else(|| "files".to_owned());
-                return Err(Error::entry(&owner, Problem::VirtualEnv { name }));
+                let message = format!(
+                    "`{name}` is a folder of the virtual environment, and only a folder can join it"
+                );
+                return Err(error::entry(&owner, taken(message)));
             }
         }
         Ok(())

@@ -17,8 +17,9 @@ use crate::buildfile::{INSTALLATION, JobFiles, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
-use super::error::Error;
+use super::error::filling;
 use super::glob::Glob;
+use crate::error::{Error, Kind};
 
 /// Makes a Python file a job, whatever its name.
 const MARKER: &[u8] = b"PYATS_JOBFILE";
@@ -36,23 +37,27 @@ pub(super) fn discover(
     workspace: &Path,
     progress: &Progress,
 ) -> Result<BTreeSet<PathBuf>, Error> {
-    let globs = jobfiles
-        .globs
-        .iter()
-        .map(|glob| Glob::parse(glob, layout).ok_or_else(|| Error::Glob { glob: glob.clone() }));
+    let globs = jobfiles.globs.iter().map(|glob| {
+        Glob::parse(glob, layout).ok_or_else(|| {
+            let message =
+                format!("`jobfiles` has the glob `{glob}`, which does not stay in the workspace");
+            Error::new(Kind::BuildFile, message)
+                .with_hint("write it relative to the workspace, such as `jobs/*.py`")
+        })
+    });
     let globs = globs.collect::<Result<Vec<Glob>, Error>>()?;
     let mut jobs = BTreeSet::new();
 
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         progress.check()?;
-        for entry in fs::read_dir(workspace.join(&directory)).map_err(Error::Io)? {
-            let entry = entry.map_err(Error::Io)?;
+        for entry in fs::read_dir(workspace.join(&directory)).map_err(filling)? {
+            let entry = entry.map_err(filling)?;
             let path = directory.join(entry.file_name());
             if path == Path::new(INSTALLATION) {
                 continue;
             }
-            if entry.file_type().map_err(Error::Io)?.is_dir() {
+            if entry.file_type().map_err(filling)?.is_dir() {
                 directories.push(path);
                 continue;
             }

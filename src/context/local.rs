@@ -21,8 +21,9 @@ use crate::buildfile::{FileEntry, Source};
 use crate::progress::{Part, Progress};
 
 use super::destination::Workspace;
-use super::error::Problem;
+use super::error::{self, no_name, on_disk};
 use super::select::{Ignore, ignored};
+use crate::error::Error;
 
 /// Bytes that are copied between two looks at whether to stop, and between two events.
 const CHUNK: u64 = 16 << 20;
@@ -38,7 +39,7 @@ pub(super) fn stage(
     fetched: Option<&Path>,
     workspace: &mut Workspace,
     copier: &mut Copier<'_>,
-) -> Result<(), Problem> {
+) -> Result<(), Error> {
     let key = entry.destination.as_deref().filter(|key| !key.is_empty());
     let Source::Local(path) = &entry.source else {
         let kept = entry.source.file_name();
@@ -59,12 +60,12 @@ pub(super) fn stage(
             .file_name()
             .or_else(|| from.file_name())
             .map(PathBuf::from)
-            .ok_or_else(|| Problem::NoName {
-                path: source.clone(),
-            })?,
+            .ok_or_else(|| no_name(&source))?,
     };
     if copier.is_own(&from, &metadata) {
-        return Err(Problem::OwnDirectory { path: source });
+        let message = format!("`{}` is a directory of the build itself", source.display());
+        return Err(error::source(message)
+            .with_hint("leave it out, or give `--path` or `--store` another directory"));
     }
     if !metadata.is_dir() && !metadata.is_file() {
         return Err(special(&from, &metadata));
@@ -89,12 +90,15 @@ pub(super) fn stage(
 }
 
 /// The patterns of an entry for the folder `from`, which messages call `shown`.
-fn excluded(entry: &FileEntry, from: &Path, shown: &Path) -> Result<Ignore, Problem> {
+fn excluded(entry: &FileEntry, from: &Path, shown: &Path) -> Result<Ignore, Error> {
     if !entry.exclude.is_empty() && !fs::symlink_metadata(from)?.is_dir() {
-        let path = shown.to_owned();
-        return Err(Problem::Exclude { path });
+        let message = format!(
+            "`{}` is no folder, so that nothing can be excluded from it",
+            shown.display()
+        );
+        return Err(error::source(message).with_hint("remove `exclude`"));
     }
-    Ok(Ignore::parse(entry.exclude.iter().map(String::as_str))?)
+    Ignore::parse(entry.exclude.iter().map(String::as_str))
 }
 
 /// Stages what was fetched for the repository `name` at `destination`.
@@ -104,7 +108,7 @@ pub(super) fn stage_fetched(
     name: &str,
     workspace: &mut Workspace,
     copier: &mut Copier<'_>,
-) -> Result<(), Problem> {
+) -> Result<(), Error> {
     let from = fetched.expect(FETCHED);
     let to = workspace.claim(Path::new(destination), name)?;
     copier.copy(from, &to, &Ignore::default())?;
@@ -112,7 +116,7 @@ pub(super) fn stage_fetched(
 }
 
 /// `~` and `~user` become home directories; a trailing slash goes.
-pub(super) fn expand(text: &str) -> Result<PathBuf, Problem> {
+pub(super) fn expand(text: &str) -> Result<PathBuf, Error> {
     let Some(rest) = text.strip_prefix('~') else {
         return Ok(Path::new(text).components().collect());
     };
@@ -124,9 +128,7 @@ pub(super) fn expand(text: &str) -> Result<PathBuf, Problem> {
     };
     let home = home
         .filter(|home| home.is_absolute())
-        .ok_or_else(|| Problem::NoHome {
-            path: text.to_owned(),
-        })?;
+        .ok_or_else(|| error::source(format!("the home directory in `{text}` is not known")))?;
     Ok(home
         .join(tail.trim_start_matches('/'))
         .components()
@@ -152,19 +154,26 @@ fn home_of(user: &str) -> Option<PathBuf> {
 }
 
 /// What a source that cannot be looked at suffers from.
-fn missing(source: &Path, error: io::Error) -> Problem {
-    if error.kind() != io::ErrorKind::NotFound {
-        return error.into();
+fn missing(source: &Path, failure: io::Error) -> Error {
+    if failure.kind() != io::ErrorKind::NotFound {
+        return failure.into();
     }
     match fs::read_link(source) {
-        Ok(target) => Problem::Dangling {
-            path: source.to_owned(),
-            target,
-        },
-        Err(_) => Problem::Missing {
-            path: source.to_owned(),
-            similar: similar(source),
-        },
+        Ok(target) => error::source(format!(
+            "`{}` is a symlink to `{}`, which does not exist",
+            source.display(),
+            target.display()
+        )),
+        Err(_) => {
+            let missing = error::source(format!("`{}` does not exist", source.display()));
+            match similar(source) {
+                Some(name) => missing.with_hint(format!("did you mean `{name}`?")),
+                None if source.is_relative() => {
+                    missing.with_hint("local paths are relative to the current directory")
+                }
+                None => missing,
+            }
+        }
     }
 }
 
@@ -188,7 +197,7 @@ fn similar(source: &Path) -> Option<String> {
     Some(parent.join(nearest.1).display().to_string())
 }
 
-fn special(path: &Path, metadata: &Metadata) -> Problem {
+fn special(path: &Path, metadata: &Metadata) -> Error {
     let kind = metadata.file_type();
     let kind = if kind.is_fifo() {
         "named pipe"
@@ -199,10 +208,11 @@ fn special(path: &Path, metadata: &Metadata) -> Problem {
     } else {
         "file of an unknown kind"
     };
-    Problem::Special {
-        path: path.to_owned(),
-        kind,
-    }
+    let path = path.display();
+    error::source(format!(
+        "`{path}` is a {kind}, which an image cannot take from a context"
+    ))
+    .with_hint("name the files beside it one by one")
 }
 
 /// What a directory is, by whatever name it is reached.
@@ -272,7 +282,7 @@ impl<'a> Copier<'a> {
 
     /// Copies whatever lies at `from` to `to`, which does not exist, but for what `ignore` names by its path
     /// relative to `from`. Gives the number of files and directories that were left out, without those in them.
-    fn copy(&mut self, from: &Path, to: &Path, ignore: &Ignore) -> Result<u64, Problem> {
+    fn copy(&mut self, from: &Path, to: &Path, ignore: &Ignore) -> Result<u64, Error> {
         let mut part = Excluding {
             ignore,
             left_out: 0,
@@ -288,7 +298,7 @@ impl<'a> Copier<'a> {
         to: &Path,
         inside: &Path,
         part: &mut Excluding<'_>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Error> {
         self.progress.check()?;
         let is_out = !inside.as_os_str().is_empty() && part.ignore.holds(inside);
         if is_out && !part.ignore.has_exceptions() {
@@ -328,7 +338,7 @@ impl<'a> Copier<'a> {
         inside: &Path,
         metadata: &Metadata,
         part: &mut Excluding<'_>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Error> {
         if self.left_out.contains(&identity(metadata)) {
             self.progress.note(format!(
                 "`{}` is left out of the image: it is a directory of the build itself",
@@ -357,7 +367,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn file(&mut self, from: &Path, to: &Path) -> Result<(), Problem> {
+    fn file(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
         // Not blocking: what was a file a moment ago may be a named pipe by now.
         let source = fs::OpenOptions::new()
             .read(true)
@@ -378,10 +388,9 @@ impl<'a> Copier<'a> {
             // On plain files and through `Take` this is `copy_file_range`, without a buffer of ours.
             loop {
                 let copied = io::copy(&mut source.file().take(CHUNK), &mut target.file());
-                let copied = copied.map_err(|error| Problem::Copy {
-                    from: from.to_owned(),
-                    to: to.to_owned(),
-                    source: error,
+                let copied = copied.map_err(|error| {
+                    let (from, to) = (from.display(), to.display());
+                    on_disk(error.into()).wrap(format!("failed to copy `{from}` to `{to}`"))
                 })?;
                 self.advance(copied);
                 if copied < CHUNK {

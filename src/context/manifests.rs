@@ -17,8 +17,9 @@ use crate::buildfile::{self, INSTALLATION, Invalid, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
-use super::error::Error;
+use super::error::filling;
 use super::worktrees;
+use crate::error::Error;
 
 type Object = Map<String, Value>;
 
@@ -95,13 +96,13 @@ fn walk(workspace: &Path, progress: &Progress) -> Result<(Vec<PathBuf>, Vec<Path
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         progress.check()?;
-        for entry in fs::read_dir(workspace.join(&directory)).map_err(Error::Io)? {
-            let entry = entry.map_err(Error::Io)?;
+        for entry in fs::read_dir(workspace.join(&directory)).map_err(filling)? {
+            let entry = entry.map_err(filling)?;
             let name = entry.file_name();
             let path = directory.join(&name);
             if name == ".git" {
                 trees.push(directory.clone());
-            } else if entry.file_type().map_err(Error::Io)?.is_dir() {
+            } else if entry.file_type().map_err(filling)?.is_dir() {
                 if path != Path::new(INSTALLATION) {
                     directories.push(path);
                 }

@@ -50,13 +50,14 @@ use destination::Workspace;
 use fetch::Fetched;
 use local::Copier;
 
+use crate::error::Error;
 pub use clones::Cloned;
-pub use error::{Error, Problem, RootProblem};
+use error::filling;
 pub use fetch::ssh::Options as SshOptions;
 pub use fetch::{Added, Again, Sources, add_file, add_repository};
 pub use local::copy_plainly;
 pub use root::ContextRoot;
-pub use select::{SelectError, Selected, Selection, resolve, select, select_all};
+pub use select::{Selected, Selection, resolve, select, select_all};
 
 /// Names in `installation` that are the tool's, now or in a build with repositories or a snapshot.
 const RESERVED: [&str; 9] = [
@@ -158,8 +159,8 @@ pub fn join_snapshot(buildfile: &mut BuildFile) -> Result<(), Error> {
     let Some(path) = &buildfile.snapshot else {
         return Ok(());
     };
-    let path = local::expand(path).map_err(|problem| Error::entry("snapshot", problem))?;
-    Ok(buildfile.join(Snapshot::load(&path)?)?)
+    let path = local::expand(path).map_err(|error| error::entry("snapshot", error))?;
+    buildfile.join(Snapshot::load(&path)?)
 }
 
 /// Stages everything that `buildfile` names under `root`, which exists and holds no `image`.
@@ -176,13 +177,13 @@ pub fn stage(
     let fetched = fetch::all(&buildfile.repositories, &buildfile.files, sources, progress)?;
     let layout = buildfile.layout;
     let part = progress.start("stage files");
-    let root = fs::canonicalize(root).map_err(Error::Io)?;
+    let root = fs::canonicalize(root).map_err(filling)?;
     let image = root.join("image");
-    make_image(&image, layout).map_err(Error::Io)?;
+    make_image(&image, layout).map_err(filling)?;
     let workspace = in_image(&image, layout.workspace());
     let installation = workspace.join(INSTALLATION);
     let mut workspace = Workspace::new(workspace, of_virtual_env(buildfile));
-    let mut copier = Copier::new(&root, leave_out, progress, &part).map_err(Error::Io)?;
+    let mut copier = Copier::new(&root, leave_out, progress, &part).map_err(filling)?;
     for Repository {
         destination, name, ..
     } in &buildfile.repositories
@@ -194,7 +195,7 @@ pub fn stage(
             &mut workspace,
             &mut copier,
         )
-        .map_err(|problem| Error::entry(name, problem))?;
+        .map_err(|error| error::entry(name, error))?;
     }
     for entry in &buildfile.files {
         local::stage(
@@ -203,7 +204,7 @@ pub fn stage(
             &mut workspace,
             &mut copier,
         )
-        .map_err(|problem| Error::entry(&entry.name, problem))?;
+        .map_err(|error| error::entry(&entry.name, error))?;
     }
     workspace.check_folders(folders_of_virtual_env(layout))?;
     let jobs = jobs::discover(&buildfile.jobfiles, layout, workspace.path(), progress)?;
@@ -245,22 +246,22 @@ pub fn stage(
         texts.push(("repos.json", manifests::ascii(&json!(repos))));
     }
     for (name, text) in texts {
-        write_file(&installation.join(name), &text, 0o644).map_err(Error::Io)?;
+        write_file(&installation.join(name), &text, 0o644).map_err(filling)?;
     }
     let entrypoint = entrypoint(layout);
-    write_file(&installation.join("entrypoint.sh"), &entrypoint, 0o755).map_err(Error::Io)?;
+    write_file(&installation.join("entrypoint.sh"), &entrypoint, 0o755).map_err(filling)?;
     if let Some(text) = &pip_conf {
         let path = in_image(&image, layout.virtual_env()).join(PIP_CONF);
-        write_file(&path, text, 0o644).map_err(Error::Io)?;
+        write_file(&path, text, 0o644).map_err(filling)?;
     }
 
-    let (files, bytes) = copier.complete().map_err(Error::Io)?;
+    let (files, bytes) = copier.complete().map_err(filling)?;
     part.finish(if files == 1 {
         "1 file".to_owned()
     } else {
         format!("{files} files")
     });
-    fetched.complete().map_err(Error::Store)?;
+    fetched.complete()?;
     let (included, clones) =
         clones::provide(&mut requirements, layout, &image, clones, sources, progress)?;
     Ok(Context {

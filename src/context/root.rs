@@ -13,8 +13,9 @@ use fs_err as fs;
 
 use crate::progress::Progress;
 
-use super::error::{Error, RootProblem};
+use super::error::on_disk;
 use super::write_file;
+use crate::error::{Error, Kind};
 
 /// Says that `image` and `Dockerfile` beside it are a build's. Its lock says that a build is on.
 const MARKER: &str = ".pyats-image-build";
@@ -58,17 +59,13 @@ impl ContextRoot {
             None if keep => &temporary,
             None => scratch,
         };
-        let failed = |source| Error::Root {
-            path: wanted.to_owned(),
-            source,
-        };
         let mut made = Vec::new();
         let result = prepare(wanted, path.is_none(), &mut made);
         let (path, lock) = match result {
             Ok(opened) => opened,
-            Err(source) => {
+            Err(error) => {
                 remove(&made).unwrap_or_default();
-                return Err(failed(source));
+                return Err(failed(wanted, error));
             }
         };
         if keep && !made.is_empty() {
@@ -94,11 +91,7 @@ impl ContextRoot {
         if self.keep {
             return Ok(());
         }
-        let failed = |error| Error::Root {
-            path: self.path.clone(),
-            source: RootProblem::Io(error),
-        };
-        remove(&made).map_err(failed)
+        remove(&made).map_err(|error| failed(&self.path, error.into()))
     }
 }
 
@@ -115,7 +108,7 @@ fn prepare(
     wanted: &Path,
     inside: bool,
     made: &mut Vec<PathBuf>,
-) -> Result<(PathBuf, fs::File), RootProblem> {
+) -> Result<(PathBuf, fs::File), Error> {
     let path = if inside {
         let directory = tempfile::Builder::new()
             .prefix("pyats-image.")
@@ -130,7 +123,10 @@ fn prepare(
         fs::canonicalize(wanted)?
     };
     if path.to_str().is_none() {
-        return Err(RootProblem::NotUtf8(path));
+        let message = format!("its path `{}` is not UTF-8", path.display());
+        return Err(
+            Error::options(message).with_hint("give `--path` a directory whose path is UTF-8")
+        );
     }
     let lock = lock(&path)?;
     Ok((path, lock))
@@ -138,24 +134,36 @@ fn prepare(
 
 /// An error unless it is a directory of this user's: whoever else owns it, or the link to it, decides what a build finds
 /// there.
-fn check(path: &Path) -> Result<(), RootProblem> {
+fn check(path: &Path) -> Result<(), Error> {
     // Without a slash at its end, which would follow the link.
     let path: PathBuf = path.components().collect();
     let metadata = fs::symlink_metadata(path)?;
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if metadata.is_symlink() {
-        Err(RootProblem::Link)
+        Err(refused("it is a symbolic link"))
     } else if !metadata.is_dir() {
-        Err(RootProblem::NotDirectory)
+        Err(refused("it is not a directory"))
     } else if owner != user {
-        Err(RootProblem::Owner { owner, user })
+        Err(refused(format!(
+            "it belongs to the user {owner}, and not to {user}"
+        )))
     } else {
         Ok(())
     }
 }
 
+fn refused(message: impl Into<String>) -> Error {
+    Error::options(message).with_hint("give `--path` another directory")
+}
+
+fn failed(path: &Path, error: Error) -> Error {
+    on_disk(error)
+        .or_kind(Kind::Storage)
+        .wrap(format!("failed to use `{}` as the context", path.display()))
+}
+
 /// Makes `path`, and the directories on its way, if it does not exist.
-fn make(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), RootProblem> {
+fn make(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), Error> {
     let path = std::path::absolute(path)?;
     let missing: Vec<&Path> = path
         .ancestors()
@@ -180,19 +188,21 @@ fn make(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), RootProblem> {
 }
 
 /// Takes the directory for this build, and clears what an earlier one left in it.
-fn lock(path: &Path) -> Result<fs::File, RootProblem> {
+fn lock(path: &Path) -> Result<fs::File, Error> {
     let marker = path.join(MARKER);
     if !fs::symlink_metadata(&marker).is_ok_and(|metadata| metadata.is_file()) {
         let exists = |name: &&&str| fs::symlink_metadata(path.join(name)).is_ok();
         if let Some(name) = OURS.iter().find(exists) {
-            return Err(RootProblem::Foreign { name });
+            let message = format!("it holds `{name}`, which no build of this tool has put there");
+            let hint = format!("move `{name}` away, or give `--path` another directory");
+            return Err(Error::options(message).with_hint(hint));
         }
         write_file(&marker, MARKER_TEXT, 0o644)?;
     }
     let lock = fs::File::open(&marker)?;
     match lock.try_lock() {
         Ok(()) => (),
-        Err(TryLockError::WouldBlock) => return Err(RootProblem::Busy),
+        Err(TryLockError::WouldBlock) => return Err(refused("another build is using it")),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
     for name in OURS {

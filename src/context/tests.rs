@@ -16,7 +16,8 @@ use crate::buildfile::{BuildFile, FileEntry, Layout, Source};
 use crate::net;
 use crate::progress::{Event, Progress};
 
-use super::{Again, Context, Error, Sources, SshOptions, pip_sees_workspace};
+use super::{Again, Context, Sources, SshOptions, pip_sees_workspace};
+use crate::error::{Error, Kind};
 use crate::store::Store;
 
 /// A source directory and a context.
@@ -127,7 +128,7 @@ impl Build {
             source = error.source();
         }
         if let Some(hint) = error.hint() {
-            text.extend(["\nhint: ", &hint]);
+            text.extend(["\nhint: ", hint]);
         }
         text.replace(self.directory.path().to_str().unwrap(), "…")
     }
@@ -279,7 +280,7 @@ fn a_build_that_is_told_to_stop_stops() {
     progress.stop();
     let root = build.directory.path().join("context");
     let error = build.stage_in(&root, &progress).unwrap_err();
-    assert!(matches!(error, Error::Cancelled(_)), "{error:?}");
+    assert_eq!(error.kind(), Kind::Interrupted, "{error:?}");
 }
 
 #[test]

@@ -29,6 +29,12 @@ fn shown(source: &str) -> String {
     quoted(&secret::mask(source.lines().next().unwrap_or_default()))
 }
 
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(crate::error::Kind::BuildFile, error.hint(), error)
+    }
+}
+
 impl Error {
     /// What to do about it.
     #[must_use]

@@ -30,8 +30,9 @@ use crate::progress::{Part, Progress};
 use crate::secret::Secret;
 use crate::store::{self, Scratch, Store};
 
-use super::error::{Error, Problem};
+use super::error::{self, source};
 use super::root::remove_tree;
+use crate::error::Error;
 use kept::Kept;
 
 /// By what a change is seen, such as an `ETag` or the id of a commit. Each kind of source writes its own;
@@ -131,12 +132,12 @@ pub(super) fn all(
     if wanted.is_empty() {
         return Ok(fetched);
     }
-    let scratch = Scratch::new_in(&sources.store.scratch_root()).map_err(Error::Store)?;
+    let scratch = Scratch::new_in(&sources.store.scratch_root())?;
     let into = scratch.path().to_owned();
     fetched.scratch = Some(scratch);
     for (wanted, result) in side_by_side(&wanted, sources, &into, progress) {
         let name = wanted.name();
-        let entry = result.map_err(|problem| Error::entry(name, problem))?;
+        let entry = result.map_err(|error| error::entry(name, error))?;
         fetched.entries.insert(name.to_owned(), entry);
     }
     Ok(fetched)
@@ -192,7 +193,7 @@ pub fn add_file(
     into: &Path,
     sources: Sources<'_>,
     progress: &Progress,
-) -> Result<Added, Problem> {
+) -> Result<Added, Error> {
     let url = match sha256 {
         Some(sha256) => format!("{}#sha256={sha256}", url.split('#').next().unwrap_or(url)),
         None => url.to_owned(),
@@ -215,7 +216,7 @@ pub fn add_repository(
     into: &Path,
     sources: Sources<'_>,
     progress: &Progress,
-) -> Result<Added, Problem> {
+) -> Result<Added, Error> {
     let origin = Origin::parse(url).map_err(|reason| malformed(url, reason))?;
     let repository = Repository {
         commit: name.map(str::to_owned),
@@ -227,11 +228,9 @@ pub fn add_repository(
     Ok(Added(fetched))
 }
 
-fn malformed(url: &str, malformed: Malformed) -> Problem {
-    Problem::Url {
-        url: crate::secret::mask(url),
-        reason: malformed.message,
-    }
+fn malformed(url: &str, malformed: Malformed) -> Error {
+    let (url, reason) = (crate::secret::mask(url), malformed.message);
+    source(format!("`{url}` cannot be used: {reason}"))
 }
 
 /// The credentials of a URL; a password that it leaves out, or all of it, is looked for in `~/.netrc`.
@@ -251,9 +250,9 @@ fn side_by_side<'a>(
     sources: Sources<'_>,
     into: &Path,
     progress: &Progress,
-) -> Vec<(Wanted<'a>, Result<Entry, Problem>)> {
+) -> Vec<(Wanted<'a>, Result<Entry, Error>)> {
     let stops: Vec<Arc<AtomicBool>> = wanted.iter().map(|_| Arc::default()).collect();
-    let results: Vec<Mutex<Option<Result<Entry, Problem>>>> =
+    let results: Vec<Mutex<Option<Result<Entry, Error>>>> =
         wanted.iter().map(|_| Mutex::default()).collect();
     let next = AtomicUsize::new(0);
     let work = || {
@@ -345,12 +344,7 @@ impl Wanted<'_> {
     }
 
     /// Fetches it into `into`, unless it is kept and has not changed.
-    fn fetch(
-        self,
-        sources: Sources<'_>,
-        into: &Path,
-        progress: &Progress,
-    ) -> Result<Entry, Problem> {
+    fn fetch(self, sources: Sources<'_>, into: &Path, progress: &Progress) -> Result<Entry, Error> {
         progress.check()?;
         let part = progress.start(format!("fetch `{self}`"));
         let kept = Kept::open(sources.store, self.key())?;
@@ -360,8 +354,10 @@ impl Wanted<'_> {
         };
         let answer = if sources.again == Again::Offline && !self.is_local_repository() {
             if known.is_none() {
-                let what = self.to_string();
-                return Err(Problem::Offline { what });
+                return Err(source(format!(
+                    "`{self}` is not in the store, and nothing may be fetched with `--offline`"
+                ))
+                .with_hint("build once without `--offline`, with the same `--store`"));
             }
             Answer::Unchanged
         } else {
@@ -373,10 +369,7 @@ impl Wanted<'_> {
             };
             self.ask(into, known.as_ref(), fetch)
                 // Whatever a cut connection looks like, the user knows why it was cut.
-                .map_err(|problem| match progress.check() {
-                    Err(cancelled) => cancelled.into(),
-                    Ok(()) => problem,
-                })?
+                .map_err(|error| error.or_cancelled(progress))?
         };
         Ok(match (answer, known) {
             (Answer::Fetched(validator), _) => {
@@ -406,7 +399,7 @@ impl Wanted<'_> {
         into: &Path,
         known: Option<&Validator>,
         fetch: Fetch<'_>,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Answer, Error> {
         Ok(match self {
             Self::Repository(repository) => git::fetch(repository, into, known, fetch)?,
             Self::File(entry) => match &entry.source {

@@ -21,6 +21,8 @@ use rustix::fs::{Mode, OFlags};
 pub(super) use pattern::Ignore;
 use pattern::{expression, is_pattern, is_pattern_name, unescaped};
 
+use crate::error::{Error, Kind};
+
 /// What an instruction copies.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -47,48 +49,20 @@ pub struct Selected {
     pub is_named: bool,
 }
 
-/// Why a source cannot be selected.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SelectError {
-    /// Nothing has this name.
-    #[error("the context has no `{name}`")]
-    Missing {
-        /// As it was typed.
-        name: String,
-        /// Whether `.dockerignore` hides what has.
-        ignored: bool,
-    },
-    /// A pattern is malformed.
-    #[error("`{pattern}` is not a pattern: {reason}")]
-    Pattern {
-        /// As it was typed.
-        pattern: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// A pattern of `.dockerignore` is.
-    #[error("`.dockerignore` is malformed")]
-    Ignore(#[source] Box<SelectError>),
-    /// The file system's own words.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+/// The error for a source of which the context has nothing; or `.dockerignore` hides it.
+fn missing(name: &str, is_ignored: bool) -> Error {
+    let error = Error::new(Kind::Sources, format!("the context has no `{name}`"));
+    error.with_hint(if is_ignored {
+        "`.dockerignore` hides it"
+    } else {
+        "sources are relative to the context, where your files are in `image/workspace` (at its top with \
+         `layout: pyats`); `--keep-context` leaves it to be looked at"
+    })
 }
 
-impl SelectError {
-    /// What the user can do.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Missing { ignored: true, .. } => "`.dockerignore` hides it".to_owned(),
-            Self::Missing { .. } => "sources are relative to the context, where your files are in \
-                                     `image/workspace` (at its top with `layout: pyats`); `--keep-context` leaves it to be looked at"
-                .to_owned(),
-            Self::Pattern { .. } => "`\\` takes the meaning from `*`, `?` and `[`".to_owned(),
-            Self::Ignore(error) => return error.hint(),
-            Self::Io(_) => return None,
-        })
-    }
+fn not_a_pattern(pattern: &str, reason: &str) -> Error {
+    let message = format!("`{pattern}` is not a pattern: {reason}");
+    Error::new(Kind::Sources, message).with_hint("`\\` takes the meaning from `*`, `?` and `[`")
 }
 
 /// Selects what `sources` name in the context at `root`. `exclude` has the patterns of `--exclude`; with
@@ -98,7 +72,7 @@ pub fn select(
     sources: &[String],
     exclude: &[String],
     parents: bool,
-) -> Result<Selection, SelectError> {
+) -> Result<Selection, Error> {
     let mut selector = Selector::new(root, ignored(root)?, exclude)?;
     let mut unmatched = None;
     for source in sources {
@@ -114,23 +88,20 @@ pub fn select(
     let selection = selector.selection;
     match unmatched {
         // A pattern may match nothing, if anything else is there to be copied.
-        Some(source) if !selection.is_anything => Err(SelectError::Missing {
-            name: source.clone(),
-            ignored: false,
-        }),
+        Some(source) if !selection.is_anything => Err(missing(source, false)),
         _ => Ok(selection),
     }
 }
 
 /// Selects all that is in a directory which is no context, such as a repository.
-pub fn select_all(root: &Path, exclude: &[String]) -> Result<Selection, SelectError> {
+pub fn select_all(root: &Path, exclude: &[String]) -> Result<Selection, Error> {
     let mut selector = Selector::new(root, Ignore::default(), exclude)?;
     selector.source("")?;
     Ok(selector.selection)
 }
 
 /// The patterns of a folder's `.dockerignore`, if it has one.
-pub(super) fn ignored(root: &Path) -> Result<Ignore, SelectError> {
+pub(super) fn ignored(root: &Path) -> Result<Ignore, Error> {
     let path = root.join(".dockerignore");
     let bytes = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => fs::read(&path)?,
@@ -142,7 +113,7 @@ pub(super) fn ignored(root: &Path) -> Result<Ignore, SelectError> {
     let text = String::from_utf8_lossy(&bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    Ignore::parse(lines).map_err(|error| SelectError::Ignore(Box::new(error)))
+    Ignore::parse(lines).map_err(|error| error.wrap("`.dockerignore` is malformed"))
 }
 
 struct Selector {
@@ -155,7 +126,7 @@ struct Selector {
 }
 
 impl Selector {
-    fn new(root: &Path, ignore: Ignore, exclude: &[String]) -> Result<Self, SelectError> {
+    fn new(root: &Path, ignore: Ignore, exclude: &[String]) -> Result<Self, Error> {
         Ok(Self {
             root: fs::canonicalize(root)?,
             ignore,
@@ -166,7 +137,7 @@ impl Selector {
     }
 
     /// Selects what one source names; whether there is anything.
-    fn source(&mut self, text: &str) -> Result<bool, SelectError> {
+    fn source(&mut self, text: &str) -> Result<bool, Error> {
         let paths = self.named(&plain(text), text)?;
         for path in &paths {
             let found = self.find(path, text)?;
@@ -187,7 +158,7 @@ impl Selector {
 
     /// The paths that a source names: itself, or those that its pattern matches, in which no link is followed
     /// from the first pattern on.
-    fn named(&self, path: &Path, text: &str) -> Result<Vec<PathBuf>, SelectError> {
+    fn named(&self, path: &Path, text: &str) -> Result<Vec<PathBuf>, Error> {
         let names: Vec<String> = path
             .iter()
             .map(|name| name.to_string_lossy().into_owned())
@@ -199,10 +170,7 @@ impl Selector {
         let patterns = names[first..].iter();
         let patterns: Result<Vec<Regex>, _> =
             patterns.map(|name| expression(name, false)).collect();
-        let patterns = patterns.map_err(|reason| SelectError::Pattern {
-            pattern: text.to_owned(),
-            reason,
-        })?;
+        let patterns = patterns.map_err(|reason| not_a_pattern(text, reason))?;
         let mut found = Vec::new();
         if let Ok(host) = self.resolve(&base) {
             self.matching(&host, &base, &patterns, &mut found)?;
@@ -217,7 +185,7 @@ impl Selector {
         at: &Path,
         patterns: &[Regex],
         found: &mut Vec<PathBuf>,
-    ) -> Result<(), SelectError> {
+    ) -> Result<(), Error> {
         let Some((pattern, rest)) = patterns.split_first() else {
             found.push(at.to_owned());
             return Ok(());
@@ -236,7 +204,7 @@ impl Selector {
     }
 
     /// Selects what one source names, with the directories that lead to it; whether there is anything.
-    fn with_parents(&mut self, text: &str) -> Result<bool, SelectError> {
+    fn with_parents(&mut self, text: &str) -> Result<bool, Error> {
         let (base, pattern) = match text.split_once("/./") {
             Some((base, pattern)) => (plain(base), plain(pattern)),
             None => (PathBuf::new(), plain(text)),
@@ -247,10 +215,7 @@ impl Selector {
             .collect();
         let literal: Vec<_> = names.iter().take_while(|name| !is_pattern(name)).collect();
         let whole = expression(&pattern.to_string_lossy(), true);
-        let whole = whole.map_err(|reason| SelectError::Pattern {
-            pattern: text.to_owned(),
-            reason,
-        })?;
+        let whole = whole.map_err(|reason| not_a_pattern(text, reason))?;
         let search = Search {
             literal: literal.iter().map(|name| unescaped(name).into()).collect(),
             whole: (!names.is_empty()).then_some(whole),
@@ -280,7 +245,7 @@ impl Selector {
         inside: &Path,
         is_matched: bool,
         above: &mut Vec<(PathBuf, PathBuf)>,
-    ) -> Result<bool, SelectError> {
+    ) -> Result<bool, Error> {
         if !fs::symlink_metadata(&here.host)?.is_dir() {
             return Ok(false);
         }
@@ -333,7 +298,7 @@ impl Selector {
     }
 
     /// Adds a directory and what is in it; `inside` is relative to the source.
-    fn directory(&mut self, here: &Found, inside: &Path) -> Result<(), SelectError> {
+    fn directory(&mut self, here: &Found, inside: &Path) -> Result<(), Error> {
         let at = self.selection.entries.len();
         self.push(here.host.clone(), inside.to_owned(), false);
         for name in names_in(&here.host)? {
@@ -369,30 +334,24 @@ impl Selector {
     }
 
     /// What lies at a path of the context, unless `.dockerignore` hides it, or where a link leads.
-    fn find(&self, path: &Path, text: &str) -> Result<Found, SelectError> {
-        let missing = |_| self.missing(path, text);
-        let host = self.resolve(path).map_err(missing)?;
+    fn find(&self, path: &Path, text: &str) -> Result<Found, Error> {
+        let absent = |_| self.missing(path, text);
+        let host = self.resolve(path).map_err(absent)?;
         let path = host.strip_prefix(&self.root).unwrap_or(path).to_owned();
         let found = Found { host, path };
         if self.exists(&found.host, &found.path)? {
             Ok(found)
         } else {
-            Err(SelectError::Missing {
-                name: text.to_owned(),
-                ignored: true,
-            })
+            Err(missing(text, true))
         }
     }
 
-    fn missing(&self, path: &Path, text: &str) -> SelectError {
-        SelectError::Missing {
-            name: text.to_owned(),
-            ignored: self.resolve(path).is_ok() && self.ignore.holds(path),
-        }
+    fn missing(&self, path: &Path, text: &str) -> Error {
+        missing(text, self.resolve(path).is_ok() && self.ignore.holds(path))
     }
 
     /// Whether `.dockerignore` shows what lies here: of a directory that it hides, something may be shown.
-    fn exists(&self, host: &Path, path: &Path) -> Result<bool, SelectError> {
+    fn exists(&self, host: &Path, path: &Path) -> Result<bool, Error> {
         if path.as_os_str().is_empty() || !self.ignore.holds(path) {
             return Ok(true);
         }
@@ -411,7 +370,7 @@ impl Selector {
         !self.ignore.holds(&found.path)
     }
 
-    fn resolve(&self, path: &Path) -> Result<PathBuf, SelectError> {
+    fn resolve(&self, path: &Path) -> Result<PathBuf, Error> {
         confined(&self.root, path)
     }
 }
@@ -443,15 +402,12 @@ struct Search {
 
 /// Where `path` of the context at `root` lies on this machine, with links followed as if the context were the
 /// root.
-pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf, SelectError> {
+pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf, Error> {
     let path = plain(&path.to_string_lossy());
-    confined(root, &path).map_err(|_| SelectError::Missing {
-        name: path.display().to_string(),
-        ignored: false,
-    })
+    confined(root, &path).map_err(|_| missing(&path.display().to_string(), false))
 }
 
-fn confined(root: &Path, path: &Path) -> Result<PathBuf, SelectError> {
+fn confined(root: &Path, path: &Path) -> Result<PathBuf, Error> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty()).map_err(io::Error::from)?;
     let found = crate::confined::open(&root, path, flags).map_err(io::Error::from)?;
@@ -474,7 +430,7 @@ fn plain(text: &str) -> PathBuf {
     path
 }
 
-fn names_in(directory: &Path) -> Result<Vec<OsString>, SelectError> {
+fn names_in(directory: &Path) -> Result<Vec<OsString>, Error> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         names.push(entry?.file_name());

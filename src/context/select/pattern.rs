@@ -9,7 +9,8 @@ use std::str::Chars;
 
 use regex::Regex;
 
-use super::{SelectError, plain};
+use super::{not_a_pattern, plain};
+use crate::error::Error;
 
 /// The patterns of a `.dockerignore`, or of `--exclude`.
 #[derive(Debug, Default)]
@@ -18,17 +19,14 @@ pub(in crate::context) struct Ignore(Vec<(Regex, bool)>);
 impl Ignore {
     pub(in crate::context) fn parse<'a>(
         lines: impl Iterator<Item = &'a str>,
-    ) -> Result<Self, SelectError> {
+    ) -> Result<Self, Error> {
         let mut patterns = Vec::new();
         for line in lines.map(str::trim) {
             let (text, out) = match line.strip_prefix('!') {
                 Some(rest) => (rest.trim(), false),
                 None => (line, true),
             };
-            let malformed = |reason| SelectError::Pattern {
-                pattern: line.to_owned(),
-                reason,
-            };
+            let malformed = |reason| not_a_pattern(line, reason);
             if text.is_empty() && !out {
                 return Err(malformed("nothing is behind its `!`"));
             }

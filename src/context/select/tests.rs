@@ -40,8 +40,12 @@ fn selected(root: &Path, sources: &[&str], exclude: &[&str], parents: bool) -> S
             }
             text.join(" ")
         }
-        Err(SelectError::Ignore(error)) => format!(".dockerignore: {error}"),
-        Err(error) => format!("{error}"),
+        Err(error) => match &error.messages()[..] {
+            [outer, inner] if outer.contains("`.dockerignore`") => {
+                format!(".dockerignore: {inner}")
+            }
+            _ => error.to_string(),
+        },
     }
 }
 

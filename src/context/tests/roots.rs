@@ -6,18 +6,20 @@ use std::sync::{Arc, Mutex};
 use fs_err as fs;
 
 use super::mode;
-use crate::context::{ContextRoot, Error, RootProblem};
+use crate::context::ContextRoot;
+use crate::error::{Error, Kind};
 use crate::progress::{Event, Progress};
 
 fn open(path: Option<&Path>, scratch: &Path, keep: bool) -> Result<ContextRoot, Error> {
     ContextRoot::open(path, scratch, keep, &Progress::silent())
 }
 
-fn problem(result: Result<ContextRoot, Error>) -> RootProblem {
-    match result {
-        Err(Error::Root { source, .. }) => source,
-        other => panic!("{other:?}"),
-    }
+/// Why a directory cannot be the context.
+fn problem(result: Result<ContextRoot, Error>) -> (Kind, String) {
+    let error = result.unwrap_err();
+    let messages = error.messages();
+    assert!(messages[0].starts_with("failed to use `"), "{error:?}");
+    (error.kind(), messages[1].clone())
 }
 
 #[test]
@@ -86,10 +88,11 @@ fn a_directory_that_exists_keeps_what_is_the_users() {
     assert!(!path.join("image").exists() && !path.join("Dockerfile").exists());
     assert!(path.join("mine").exists());
 
-    assert!(matches!(
+    let busy = "another build is using it".to_owned();
+    assert_eq!(
         problem(open(Some(path), path, false)),
-        RootProblem::Busy
-    ));
+        (Kind::Options, busy)
+    );
     root.complete().unwrap();
     open(Some(path), path, false).unwrap();
 }
@@ -106,12 +109,14 @@ fn what_is_not_ours_is_refused_and_stays() {
             hint,
             format!("move `{name}` away, or give `--path` another directory")
         );
-        assert!(matches!(problem(result), RootProblem::Foreign { .. }));
+        let foreign = format!("it holds `{name}`, which no build of this tool has put there");
+        assert_eq!(problem(result), (Kind::Options, foreign));
         assert_eq!(fs::read_to_string(&taken).unwrap(), "mine");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let result = open(Some(&taken), directory.path(), false);
-        assert!(matches!(problem(result), RootProblem::NotDirectory));
+        let other = "it is not a directory".to_owned();
+        assert_eq!(problem(result), (Kind::Options, other));
         let result = open(Some(&taken.join("below")), directory.path(), false);
-        assert!(matches!(problem(result), RootProblem::Io(_)));
+        assert_eq!(problem(result).0, Kind::Storage);
     }
 }

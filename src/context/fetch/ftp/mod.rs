@@ -254,6 +254,12 @@ fn create(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(None, error.hint(), error)
+    }
+}
+
 impl Error {
     /// What the user can do about it.
     #[must_use]

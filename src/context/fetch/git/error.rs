@@ -2,7 +2,6 @@
 
 use std::io;
 
-use crate::context::error::Problem as Staging;
 use crate::context::fetch::ssh;
 use crate::net;
 use crate::progress::Cancelled;
@@ -100,10 +99,16 @@ pub(super) enum Problem {
     Io(#[from] io::Error),
     /// The location cannot be used.
     #[error(transparent)]
-    Staging(Box<Staging>),
+    Staging(crate::error::Error),
     /// The build was told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(None, error.hint(), error)
+    }
 }
 
 impl Error {

@@ -162,8 +162,7 @@ impl<'a> Source<'a> {
             Origin::Git(location) => Link::git(location, fetch)?,
             Origin::Ssh(location) => Link::ssh(location, repository.ssh_key.as_ref(), fetch)?,
             Origin::Local(path) => {
-                let path =
-                    local::expand(path).map_err(|problem| Problem::Staging(Box::new(problem)))?;
+                let path = local::expand(path).map_err(Problem::Staging)?;
                 let (objects, refs) = Objects::open(&path)?;
                 return Ok(Self::Local(objects, refs));
             }

@@ -76,6 +76,12 @@ pub(super) enum Problem {
     Io(#[from] io::Error),
 }
 
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(None, error.hint(), error)
+    }
+}
+
 impl Error {
     /// What the user can do about it.
     #[must_use]

@@ -95,6 +95,12 @@ pub enum Error {
     Cancelled(#[from] Cancelled),
 }
 
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        Self::from_enum(None, error.hint(), error)
+    }
+}
+
 impl Error {
     /// What the user can do about it.
     #[must_use]
