@@ -1,7 +1,7 @@
 //! The table of fragments: instructions of `cmds`, one behaviour each, with Buildah as the oracle.
 //!
-//! Every fragment of `testdata/fragments/table.txt` is carried out on every rung that can be had, and must
-//! give the same layers, byte for byte, on all of them. A step behind it must see the same files in the tree that
+//! Every fragment of `testdata/fragments/table.txt` is carried out on every rung that can be had (beside `root`,
+//! the usual run takes one of the others for each), and must give the same layers, byte for byte, on all of them. A step behind it must see the same files in the tree that
 //! it left and in one that is unpacked from its layers: else the result of a build would depend on the cache.
 //!
 //! As root, Buildah builds the same text upon the same base from the same context, and must come to the same
@@ -81,7 +81,7 @@ const FEWEST_FRAGMENTS: usize = 150;
 /// The tests.
 const RUNGS: &str = "every_fragment_on_every_rung";
 const ORACLE: &str = "long::every_fragment_in_buildah";
-const CONTAINERS: &str = "long::every_fragment_in_containers";
+const CONTAINERS: &str = "long::every_fragment_everywhere";
 
 /// Where fragments are carried out.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +92,8 @@ struct Venue {
     user: User,
     /// Or else in a container of root's with these options.
     container: Option<&'static [&'static str]>,
+    /// Every second fragment: those with an even number, or those with an odd one.
+    half: Option<usize>,
 }
 
 impl Venue {
@@ -101,6 +103,7 @@ impl Venue {
             rung,
             user,
             container: None,
+            half: None,
         }
     }
 
@@ -110,6 +113,14 @@ impl Venue {
             rung,
             user: User::Root,
             container: Some(options),
+            half: None,
+        }
+    }
+
+    const fn half(self, half: usize) -> Self {
+        Self {
+            half: Some(half),
+            ..self
         }
     }
 
@@ -121,16 +132,17 @@ impl Venue {
 
 const ROOTS: Venue = Venue::user("root", Rung::Root, User::Root);
 
-/// Every kind of user.
-const USERS: &[Venue] = &[
-    ROOTS,
-    Venue::user("userns-range", Rung::UsernsRange, User::Subids),
-    Venue::user("userns-single", Rung::UsernsSingle, User::Plain),
-];
+const RANGE: Venue = Venue::user("userns-range", Rung::UsernsRange, User::Subids);
+const SINGLE: Venue = Venue::user("userns-single", Rung::UsernsSingle, User::Plain);
 
-/// What only root can try. The first is what the others are compared with.
+/// Every kind of user; the long tests have the other halves.
+const USERS: &[Venue] = &[ROOTS, RANGE.half(0), SINGLE.half(1)];
+
+/// All venues. The first is what the others are compared with.
 const EVERYWHERE: &[Venue] = &[
     ROOTS,
+    RANGE,
+    SINGLE,
     Venue::user("chroot", Rung::Chroot, User::Root),
     Venue::container("container", Rung::Chroot, &[]),
     Venue::container(
@@ -167,15 +179,9 @@ fn main() {
             let is_full = arguments
                 .iter()
                 .any(|argument| argument == "--include-ignored");
-            everything(USERS, is_full, &[]);
-            if is_full {
-                everything(EVERYWHERE, false, &[]);
-            }
+            everything(if is_full { EVERYWHERE } else { USERS }, is_full, &[]);
         }
-        _ => {
-            everything(USERS, true, &arguments);
-            everything(EVERYWHERE, false, &arguments);
-        }
+        _ => everything(EVERYWHERE, true, &arguments),
     }
 }
 
@@ -185,6 +191,8 @@ struct Fragment {
     /// Words behind the name, see the table.
     marks: Vec<String>,
     text: String,
+    /// Its place in the table.
+    number: usize,
     /// What stands below `===`: in the table, what Buildah builds instead; in the table of bad input, the error.
     other: Option<String>,
 }
@@ -194,7 +202,7 @@ impl Fragment {
     fn table(folder: &Path, name: &str) -> Vec<Self> {
         let text = fs::read_to_string(folder.join(name)).unwrap();
         let (_, entries) = text.split_once("\n--- ").unwrap();
-        let entry = |entry: &str| {
+        let entry = |(number, entry): (usize, &str)| {
             let (head, body) = entry.split_once('\n').unwrap();
             let mut words = head.split(' ').map(str::to_owned);
             let (text, other) = match body.split_once("\n===") {
@@ -205,10 +213,11 @@ impl Fragment {
                 name: words.next().unwrap(),
                 marks: words.collect(),
                 text: text.to_owned(),
+                number,
                 other,
             }
         };
-        let entries: Vec<Self> = entries.split("\n--- ").map(entry).collect();
+        let entries: Vec<Self> = entries.split("\n--- ").enumerate().map(entry).collect();
         let names: BTreeSet<_> = entries.iter().map(|fragment| &fragment.name).collect();
         assert_eq!(names.len(), entries.len(), "two have the same name");
         entries
@@ -224,9 +233,12 @@ impl Fragment {
         marks.find_map(|mark| mark.strip_prefix("differs="))
     }
 
-    /// Whether `rung` can give the layers that the others give.
-    fn is_for(&self, rung: Rung) -> bool {
+    /// Whether it is carried out at a venue, which can give the layers that the others give.
+    fn is_for(&self, rung: Rung, half: Option<usize>) -> bool {
         let is_marked = |word| self.marks.iter().any(|mark| mark == word);
+        if half.is_some_and(|half| self.number % 2 != half) {
+            return false;
+        }
         match rung {
             Rung::Root => true,
             Rung::UsernsRange | Rung::UsernsSingle => !is_marked("root"),
@@ -298,7 +310,7 @@ fn everything(venues: &[Venue], with_oracle: bool, filter: &[String]) {
     }
     let mut failures = bad_input(&Fragment::table(place, "bad.txt"), &answers, filter);
     failures.extend(compare_rungs(&table, &answers, filter));
-    if let (Some(theirs), Some((_, _, ours))) = (&theirs, answers.first()) {
+    if let (Some(theirs), Some((_, ours))) = (&theirs, answers.first()) {
         failures.extend(compare_oracle(&table, ours, theirs, place, filter));
     }
     let reasons: BTreeSet<_> = table.iter().filter_map(Fragment::difference).collect();
@@ -339,7 +351,7 @@ fn carry_out_at(
     port: u16,
     git: &str,
     filter: &[String],
-) -> Option<(&'static str, Rung, Answers)> {
+) -> Option<(Venue, Answers)> {
     let (mut uid, mut gid) = venue.user.ids()?;
     let folder = venue.folder(place);
     let program = place.join("fragments");
@@ -377,16 +389,18 @@ fn carry_out_at(
         .arg(place.join("base"))
         .arg(port.to_string())
         .arg(git)
+        .arg(venue.half.map_or("all".to_owned(), |half| half.to_string()))
         .args(filter);
     succeed(&mut command);
     println!("{}: {} s", venue.name, started.elapsed().as_secs());
     let text = fs::read_to_string(folder.join("answers")).unwrap();
-    Some((venue.name, venue.rung, serde_json::from_str(&text).unwrap()))
+    Some((venue, serde_json::from_str(&text).unwrap()))
 }
 
 /// Carries out both tables on one rung, and leaves the answers in the folder.
 fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
-    let (port, git, filter) = (&arguments[0], &arguments[1], &arguments[2..]);
+    let (port, git, half, filter) = (&arguments[0], &arguments[1], &arguments[2], &arguments[3..]);
+    let half = half.parse().ok();
     let context = folder.join("context");
     let given = base.parent().unwrap();
     let mut python = Command::new("python3");
@@ -402,7 +416,7 @@ fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
     let mut answers = Answers::new();
     for table in ["table.txt", "bad.txt"] {
         for fragment in Fragment::table(given, table) {
-            if fragment.is_chosen(filter) && fragment.is_for(rung) {
+            if fragment.is_chosen(filter) && fragment.is_for(rung, half) {
                 let text = fragment.text.replace("@PORT@", port).replace("@GIT@", git);
                 let made = ground.carry_out(&fragment, &text);
                 let made = made.map_err(|error| {
@@ -674,47 +688,49 @@ fn serve() -> u16 {
 /// Every rung gives the same config and the same layers.
 fn compare_rungs(
     table: &[Fragment],
-    answers: &[(&str, Rung, Answers)],
+    answers: &[(Venue, Answers)],
     filter: &[String],
 ) -> Vec<String> {
     let mut failures = Vec::new();
-    let Some((first, _, expected)) = answers.first() else {
+    let Some((first, expected)) = answers.first() else {
         return vec!["no rung can be had here".to_owned()];
     };
-    for (venue, rung, found) in answers {
+    for (venue, found) in answers {
+        let at = venue.name;
         let (mut good, before) = (0, failures.len());
         let chosen = table.iter().filter(|fragment| fragment.is_chosen(filter));
-        for fragment in chosen.filter(|fragment| fragment.is_for(*rung)) {
+        for fragment in chosen.filter(|fragment| fragment.is_for(venue.rung, venue.half)) {
             let name = &fragment.name;
             match (&found[name], &expected[name]) {
-                (Err(error), _) => failures.push(format!("{name} at {venue}:\n{error}")),
+                (Err(error), _) => failures.push(format!("{name} at {at}:\n{error}")),
                 (Ok(one), Ok(two)) if one != two => failures.push(format!(
-                    "{name}: not the same at {venue} and {first}:\n{one:#?}\n{two:#?}"
+                    "{name}: not the same at {at} and {}:\n{one:#?}\n{two:#?}",
+                    first.name
                 )),
                 _ => good += 1,
             }
         }
-        println!("{venue}: {good} good, {} bad", failures.len() - before);
+        println!("{at}: {good} good, {} bad", failures.len() - before);
     }
     failures
 }
 
 /// Every bad text has its error, the same on every rung.
-fn bad_input(
-    table: &[Fragment],
-    answers: &[(&str, Rung, Answers)],
-    filter: &[String],
-) -> Vec<String> {
+fn bad_input(table: &[Fragment], answers: &[(Venue, Answers)], filter: &[String]) -> Vec<String> {
     let mut failures = Vec::new();
     let chosen: Vec<_> = table.iter().filter(|one| one.is_chosen(filter)).collect();
-    for (venue, rung, found) in answers {
-        for fragment in chosen.iter().filter(|fragment| fragment.is_for(*rung)) {
+    for (venue, found) in answers {
+        let at = venue.name;
+        for fragment in chosen
+            .iter()
+            .filter(|fragment| fragment.is_for(venue.rung, venue.half))
+        {
             let expected = fragment.other.as_deref().unwrap();
             let name = &fragment.name;
             match &found[name] {
-                Ok(_) => failures.push(format!("{name} at {venue}: there is no error")),
+                Ok(_) => failures.push(format!("{name} at {at}: there is no error")),
                 Err(error) if error.trim() != expected.trim() => failures.push(format!(
-                    "{name} at {venue}:\n{error}\n  instead of\n{expected}"
+                    "{name} at {at}:\n{error}\n  instead of\n{expected}"
                 )),
                 Err(_) => {}
             }
