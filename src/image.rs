@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::image::{ANNOTATION_BASE_IMAGE_DIGEST, ANNOTATION_BASE_IMAGE_NAME};
 use serde_json::{Map, Value, json};
 
 use crate::base::{Base, Source};
@@ -342,15 +343,17 @@ fn annotations(base: &Base, settings: &Settings) -> BTreeMap<String, String> {
         // Docker's manifests have no annotations.
         return BTreeMap::new();
     }
-    let mut note = |name: &str, value: String| {
-        let key = format!("org.opencontainers.image.base.{name}");
-        annotations.entry(key).or_insert(value);
+    let mut note = |key: &str, value: String| {
+        annotations.entry(key.to_owned()).or_insert(value);
     };
     // The path of a layout or an archive is this machine's.
     if matches!(base.name.parse(), Ok(Source::Registry(_))) {
-        note("name", base.name.clone());
+        note(ANNOTATION_BASE_IMAGE_NAME, base.name.clone());
     }
-    note("digest", base.manifest.digest.to_string());
+    note(
+        ANNOTATION_BASE_IMAGE_DIGEST,
+        base.manifest.digest.to_string(),
+    );
     annotations
 }
 

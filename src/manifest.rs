@@ -1,16 +1,18 @@
 //! The documents that name blobs: descriptors, manifests and indexes.
 //!
-//! Follows the OCI image specification, `descriptor.md`, `manifest.md` and `image-index.md`; Docker's
-//! schema 2 documents have the same shape under other media types. Maps are ordered, so that equal
-//! values serialise to equal bytes.
+//! They are read and written through the types of `oci-spec`, the OCI image specification's. The types
+//! here hold what this tool uses of them, with digests that are sha256 by construction. Docker's schema
+//! 2 documents have the same shape under other media types. Keys are sorted, so that equal values
+//! serialise to equal bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use oci_spec::image as oci;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, InvalidDigest};
 
 /// Media types, as the OCI image specification and Docker's image manifest V2 schema 2 spell them.
 pub mod media_type {
@@ -30,8 +32,8 @@ pub mod media_type {
 }
 
 /// What names a blob everywhere: its media type, digest and size.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "oci::Descriptor")]
 pub struct Descriptor {
     /// One of [`media_type`] for everything that this tool makes.
     pub media_type: String,
@@ -40,14 +42,8 @@ pub struct Descriptor {
     /// In bytes.
     pub size: u64,
     /// Set on the entries of an index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// In the order of their keys.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_is_default"
-    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -74,6 +70,51 @@ pub struct Layer {
     pub diff_id: DiffId,
 }
 
+impl TryFrom<oci::Descriptor> for Descriptor {
+    type Error = InvalidDigest;
+
+    fn try_from(read: oci::Descriptor) -> Result<Self, InvalidDigest> {
+        Ok(Self {
+            media_type: read.media_type().to_string(),
+            digest: read.digest().as_ref().parse()?,
+            size: read.size(),
+            platform: read.platform().as_ref().map(Platform::from),
+            annotations: sorted(read.annotations()),
+        })
+    }
+}
+
+impl From<&Descriptor> for oci::Descriptor {
+    fn from(written: &Descriptor) -> Self {
+        let digest = written.digest.to_string().parse::<oci::Digest>();
+        let digest = digest.expect("a sha256 digest is a digest");
+        let mut descriptor = Self::new(written.media_type.as_str().into(), written.size, digest);
+        descriptor.set_platform(written.platform.as_ref().map(Into::into));
+        descriptor.set_annotations(unless_empty(&written.annotations));
+        descriptor
+    }
+}
+
+impl Serialize for Descriptor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write(&oci::Descriptor::from(self), serializer)
+    }
+}
+
+fn sorted(annotations: &Option<HashMap<String, String>>) -> BTreeMap<String, String> {
+    annotations.clone().into_iter().flatten().collect()
+}
+
+fn unless_empty(annotations: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
+    (!annotations.is_empty()).then(|| annotations.clone().into_iter().collect())
+}
+
+/// Serialises with sorted keys; the maps of `oci-spec` have no order.
+fn write<S: Serializer>(value: &impl Serialize, serializer: S) -> Result<S::Ok, S::Error> {
+    let value = serde_json::to_value(value).map_err(serde::ser::Error::custom)?;
+    value.serialize(serializer)
+}
+
 /// What an image runs on, as `os/architecture[/variant]`, in Go's names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
@@ -84,6 +125,26 @@ pub struct Platform {
     /// `v7`, `v8`, …; absent for most architectures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+}
+
+impl From<&oci::Platform> for Platform {
+    fn from(read: &oci::Platform) -> Self {
+        Self {
+            os: read.os().to_string(),
+            architecture: read.architecture().to_string(),
+            variant: read.variant().clone(),
+        }
+    }
+}
+
+impl From<&Platform> for oci::Platform {
+    fn from(written: &Platform) -> Self {
+        let mut platform = Self::default();
+        platform.set_os(written.os.as_str().into());
+        platform.set_architecture(written.architecture.as_str().into());
+        platform.set_variant(written.variant.clone());
+        platform
+    }
 }
 
 /// A text that is not a platform.
@@ -200,48 +261,93 @@ impl FromStr for Platform {
 }
 
 /// An image manifest, OCI's or Docker's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "oci::ImageManifest")]
 pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
     /// Absent in manifests of old OCI tools.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// What an artifact is that is no image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The config blob.
     pub config: Descriptor,
     /// Lowest layer first.
     pub layers: Vec<Descriptor>,
     /// In the order of their keys.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_is_default"
-    )]
     pub annotations: BTreeMap<String, String>,
 }
 
+impl TryFrom<oci::ImageManifest> for Manifest {
+    type Error = InvalidDigest;
+
+    fn try_from(read: oci::ImageManifest) -> Result<Self, InvalidDigest> {
+        let layers = read.layers().iter().cloned();
+        Ok(Self {
+            schema_version: read.schema_version(),
+            media_type: read.media_type().as_ref().map(ToString::to_string),
+            artifact_type: read.artifact_type().as_ref().map(ToString::to_string),
+            config: read.config().clone().try_into()?,
+            layers: layers.map(TryInto::try_into).collect::<Result<_, _>>()?,
+            annotations: sorted(read.annotations()),
+        })
+    }
+}
+
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut manifest = oci::ImageManifestBuilder::default()
+            .schema_version(self.schema_version)
+            .config(&self.config)
+            .layers(self.layers.iter().map(Into::into).collect::<Vec<_>>())
+            .build()
+            .map_err(serde::ser::Error::custom)?;
+        manifest.set_media_type(self.media_type.as_deref().map(Into::into));
+        manifest.set_artifact_type(self.artifact_type.as_deref().map(Into::into));
+        manifest.set_annotations(unless_empty(&self.annotations));
+        write(&manifest, serializer)
+    }
+}
+
 /// An image index, or Docker's manifest list; also the `index.json` of an OCI layout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "oci::ImageIndex")]
 pub struct Index {
     /// Always 2.
     pub schema_version: u32,
     /// Absent in indexes of old OCI tools.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// One a platform or a tag.
     pub manifests: Vec<Descriptor>,
     /// In the order of their keys.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_is_default"
-    )]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl TryFrom<oci::ImageIndex> for Index {
+    type Error = InvalidDigest;
+
+    fn try_from(read: oci::ImageIndex) -> Result<Self, InvalidDigest> {
+        let manifests = read.manifests().iter().cloned();
+        Ok(Self {
+            schema_version: read.schema_version(),
+            media_type: read.media_type().as_ref().map(ToString::to_string),
+            manifests: manifests.map(TryInto::try_into).collect::<Result<_, _>>()?,
+            annotations: sorted(read.annotations()),
+        })
+    }
+}
+
+impl Serialize for Index {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut index = oci::ImageIndexBuilder::default()
+            .schema_version(self.schema_version)
+            .manifests(self.manifests.iter().map(Into::into).collect::<Vec<_>>())
+            .build()
+            .map_err(serde::ser::Error::custom)?;
+        index.set_media_type(self.media_type.as_deref().map(Into::into));
+        index.set_annotations(unless_empty(&self.annotations));
+        write(&index, serializer)
+    }
 }
 
 impl Index {
@@ -258,15 +364,7 @@ impl Index {
 }
 
 /// The annotation by which an OCI layout's index names a tag (image-spec `annotations.md`).
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
+pub const REF_NAME: &str = oci::ANNOTATION_REF_NAME;
 
 #[cfg(test)]
 mod tests {

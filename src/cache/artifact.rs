@@ -19,7 +19,7 @@ pub const EMPTY: &[u8] = b"{}";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 /// Annotations of an entry.
-const NAME: &str = "org.opencontainers.image.title";
+const NAME: &str = oci_spec::image::ANNOTATION_TITLE;
 const DIFF_ID: &str = "io.github.pyats-image-build.diff-id";
 const ANSWER: &str = "io.github.pyats-image-build.answer";
 const AT: &str = "io.github.pyats-image-build.created";
