@@ -90,7 +90,7 @@ pub(crate) fn doctor(arguments: &Doctor, global: &Global, progress: &Progress) -
         lines(&findings.lines())
     };
     print(&format!("{text}\n"))?;
-    Ok(if findings.rung.is_some() {
+    Ok(if findings.runner.is_some() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

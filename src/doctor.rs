@@ -1,4 +1,4 @@
-//! What this machine allows: the rungs, the store, the kernel, and the machines that a build needs.
+//! What this machine allows: the runners, the store, the kernel, and the machines that a build needs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::net::{self, Proxies, Timing};
 use crate::progress::Progress;
 use crate::registry::{self, Reference};
-use crate::runner::{self, Refusal, Rung};
+use crate::runner::{self, Refusal, Runner};
 use crate::store::{self, Store};
 
 /// Where pip looks for packages unless it is told otherwise.
@@ -32,8 +32,8 @@ const TIMING: Timing = Timing {
 pub struct Options {
     /// The store's folder.
     pub store: PathBuf,
-    /// Forces a rung.
-    pub runner: Option<Rung>,
+    /// Forces a runner.
+    pub runner: Option<Runner>,
     /// The base that a registry is asked for.
     pub base: Reference,
     /// How other machines are reached.
@@ -47,12 +47,12 @@ pub struct Options {
 pub struct Findings {
     /// Of this program.
     pub version: &'static str,
-    /// The rung that a build would use.
-    pub rung: Option<Rung>,
+    /// The runner that a build would use.
+    pub runner: Option<Runner>,
     /// What it does not isolate.
     pub isolation: Option<&'static str>,
-    /// What each rung said, from the first to the last.
-    pub rungs: Vec<Tried>,
+    /// What each runner said, from the first to the last.
+    pub runners: Vec<Tried>,
     /// The machine.
     pub system: System,
     /// Where images and bases are kept.
@@ -61,11 +61,11 @@ pub struct Findings {
     pub machines: Vec<Machine>,
 }
 
-/// What came of trying a rung.
+/// What came of trying a runner.
 #[derive(Debug, Serialize)]
 pub struct Tried {
     /// Which one.
-    pub rung: Rung,
+    pub runner: Runner,
     /// Whether it works.
     pub works: bool,
     /// Why not.
@@ -124,18 +124,18 @@ pub fn examine(options: &Options, progress: &Progress) -> Result<Findings, Error
         Ok(store) => store.scratch_root(),
         Err(_) => std::env::temp_dir(),
     };
-    let tried = runner::probe(&directory).rungs.into_iter();
-    let rungs: Vec<_> = tried
-        .map(|(rung, result)| Tried {
-            rung,
+    let tried = runner::probe(&directory).runners.into_iter();
+    let runners: Vec<_> = tried
+        .map(|(runner, result)| Tried {
+            runner,
             works: result.is_ok(),
             refusal: result.err(),
         })
         .collect();
-    let mut working = rungs.iter().filter(|tried| tried.works);
-    let rung = working
-        .find(|tried| options.runner.is_none_or(|forced| forced == tried.rung))
-        .map(|tried| tried.rung);
+    let mut working = runners.iter().filter(|tried| tried.works);
+    let runner = working
+        .find(|tried| options.runner.is_none_or(|forced| forced == tried.runner))
+        .map(|tried| tried.runner);
     let machines = if options.offline {
         Vec::new()
     } else {
@@ -143,11 +143,11 @@ pub fn examine(options: &Options, progress: &Progress) -> Result<Findings, Error
     };
     Ok(Findings {
         version: env!("CARGO_PKG_VERSION"),
-        rung,
-        isolation: rung.map(runner::isolation),
-        rungs,
+        runner,
+        isolation: runner.map(runner::isolation),
+        runners,
         system: system(),
-        storage: storage(&options.store, store, rung),
+        storage: storage(&options.store, store, runner),
         machines,
     })
 }
@@ -180,7 +180,7 @@ fn system() -> System {
     }
 }
 
-fn storage(path: &Path, store: Result<Store, store::Error>, rung: Option<Rung>) -> Storage {
+fn storage(path: &Path, store: Result<Store, store::Error>, runner: Option<Runner>) -> Storage {
     let mut storage = Storage {
         path: path.to_owned(),
         free: None,
@@ -191,8 +191,8 @@ fn storage(path: &Path, store: Result<Store, store::Error>, rung: Option<Rung>) 
         Ok(store) => {
             let disk = rustix::fs::statvfs(store.root()).ok();
             storage.free = disk.map(|disk| disk.f_bavail * disk.f_frsize);
-            storage.copy =
-                rung.and_then(|rung| runner::probe_overlay(rung, &store.scratch_root()).err());
+            storage.copy = runner
+                .and_then(|runner| runner::probe_overlay(runner, &store.scratch_root()).err());
         }
         Err(error) => storage.problem = Some(error.to_string()),
     }
@@ -247,11 +247,14 @@ impl Findings {
             "pyats-image-build {} on {kernel}, user {user}{place}",
             self.version
         )];
-        for Tried { rung, refusal, .. } in &self.rungs {
+        for Tried {
+            runner, refusal, ..
+        } in &self.runners
+        {
             lines.push(match refusal {
-                None if self.rung == Some(*rung) => format!("{rung}: works, and is chosen"),
-                None => format!("{rung}: works"),
-                Some(refusal) => format!("{rung}: {refusal}{}", number(refusal.errno)),
+                None if self.runner == Some(*runner) => format!("{runner}: works, and is chosen"),
+                None => format!("{runner}: works"),
+                Some(refusal) => format!("{runner}: {refusal}{}", number(refusal.errno)),
             });
             let remedy = refusal.as_ref().map(|refusal| refusal.remedy.as_str());
             if let Some(remedy) = remedy.filter(|remedy| !remedy.is_empty()) {

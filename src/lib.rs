@@ -58,7 +58,7 @@
 //!
 //! ```text
 //! cli -> assemble -> dockerfile -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
-//! shared, lower:     cache, registry -> store -> manifest -> digest     net -> progress, secret
+//! shared, lower:     cache, registry -> store -> manifest -> digest     net -> error -> progress, secret
 //! ```
 //!
 //! A stage never imports a later one, and a shared module never imports a stage; `tests/architecture.rs`
@@ -73,12 +73,18 @@
 //! | `buildfile` | YAML text | a typed `buildfile::BuildFile`; past it nobody sees YAML |
 //! | `context` | build file | the staged files: `image/workspace`, `image/venv`, or `image/pyats` |
 //! | `base` | a reference and a platform | config and layers in the store |
-//! | `runner` | a command and a root file system | its outcome; sandboxes, by the best rung that works |
+//! | `runner` | a command and a root file system | its outcome; sandboxes, by the best runner that works |
 //! | `layer` | a directory or a changeset | the other one |
-//! | `rootfs` | layers | an unpacked tree in the store; the calls that need the rung's user namespace |
+//! | `rootfs` | layers | an unpacked tree in the store; the calls that need the runner's user namespace |
 //! | `step` | commands | the layer of what they changed |
 //! | `image` | base, layers and settings | config and manifest; pure |
 //! | `output` | an image in the store | `oci-dir`, `oci-archive`, `docker-archive` |
+//!
+//! # Errors
+//!
+//! An error is one value, [`Error`]: made where something fails, with its kind and its hint, and wrapped by
+//! callers that know what it was for. Enums are kept where code steers by their variants, and convert into
+//! it where they leave that code.
 //!
 //! # Processes
 //!
@@ -91,7 +97,7 @@
 //!
 //! # Without mounts
 //!
-//! Root of an ordinary container can neither mount nor make namespaces. On the rung `chroot` a step's tree is
+//! Root of an ordinary container can neither mount nor make namespaces. On the runner `chroot` a step's tree is
 //! always a copy; what the step is shown is put into it, and taken away before the layer is made (`runner/shown.rs`).
 //! Its processes are found by descent and killed (`runner/family.rs`), also when the program is gone: what is pid 1
 //! elsewhere outlives it by a moment. Filters keep the step from leaving its root; and that process is asked of every call
@@ -110,11 +116,11 @@
 //!
 //! # Owners
 //!
-//! On the rung `userns-single` no file can have an owner but the calling user. What layers say of owners, and
+//! On the runner `userns-single` no file can have an owner but the calling user. What layers say of owners, and
 //! what steps ask for, is kept beside: files and directories carry `layer::OWNER_ATTRIBUTE`, which the kernel
 //! copies and moves with them; links, pipes and devices are listed by path (`layer::RecordedOwners`). Pid 1
 //! of a step takes down its calls of chown(2), and can answer its questions (`runner::Owners`); a layer has
-//! the owners that the other rungs give.
+//! the owners that the other runners give.
 //!
 //! # Same input, same digest
 //!
@@ -204,7 +210,7 @@ pub use progress::{Event, Progress};
 pub use push::{Options as PushOptions, Pushed, push};
 pub use registry::Reference;
 pub use run::{Options as RunOptions, env_file, run, volume};
-pub use runner::{Mount, Outcome as Ended, Rung};
+pub use runner::{Mount, Outcome as Ended, Runner};
 pub use secret::{Secret, printable, printable_json};
 pub use step::Fate;
 

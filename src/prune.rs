@@ -148,8 +148,8 @@ pub fn prune(store: &Store, limits: Limits, progress: &Progress) -> Result<Prune
             trees.extend(
                 item.path
                     .as_deref()
-                    .and_then(rung)
-                    .map(|rung| (rung, place)),
+                    .and_then(runner)
+                    .map(|runner| (runner, place)),
             );
         }
         // Blobs may be named by others; that is counted when they go.
@@ -160,10 +160,10 @@ pub fn prune(store: &Store, limits: Limits, progress: &Progress) -> Result<Prune
         pruned.items.push(item);
     }
     // Only in its user namespace can a tree be removed by who is not root.
-    for (rung, tree) in trees {
-        if tree.exists() && rootfs::remove(rung, &tree).is_err() {
+    for (runner, tree) in trees {
+        if tree.exists() && rootfs::remove(runner, &tree).is_err() {
             progress.warn(format!(
-                "a tree of the rung `{rung}` cannot be removed here; a build on that rung does it"
+                "a tree of the runner `{runner}` cannot be removed here; a build on that runner does it"
             ));
         }
     }
@@ -301,8 +301,8 @@ impl Item {
     }
 }
 
-fn rung(tree: &Path) -> Option<crate::runner::Rung> {
-    rootfs::rung_of(tree.file_name()?.to_str()?)
+fn runner(tree: &Path) -> Option<crate::runner::Runner> {
+    rootfs::runner_of(tree.file_name()?.to_str()?)
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {

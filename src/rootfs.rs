@@ -1,4 +1,4 @@
-//! Unpacked images, and the calls of [`crate::layer`] that run in the rung's user namespace.
+//! Unpacked images, and the calls of [`crate::layer`] that run in the runner's user namespace.
 //!
 //! A root file system is kept in the store, named by its chainID, for the next build. Only the helper
 //! process (see [`runner::call`]) can set owners in it, read what is unreadable to the user, or remove it.
@@ -28,7 +28,7 @@ use crate::layer::{self, ChangesRequest, Coming, UnpackRequest, Unpacked};
 use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::registry;
-use crate::runner::{self, Call, RootFs, Rung};
+use crate::runner::{self, Call, RootFs, Runner};
 use crate::store::{self, Scratch, Store};
 
 /// How the C library says `ENOSPC`. From the helper process only words come.
@@ -89,7 +89,7 @@ pub fn stack(
     layers: &[Layer],
     base: usize,
     passing: Option<(DiffId, &Path)>,
-    rung: Rung,
+    runner: Runner,
     registries: &registry::Client,
     store: &Store,
     progress: &Progress,
@@ -97,13 +97,13 @@ pub fn stack(
     let is_passing = |layer: &Layer| passing.is_some_and(|(known, _)| known == layer.diff_id);
     // Of a stack of other layers the owners would have to be put together; and the options of a mount have to fit on a page.
     let is_tall = layers.len().saturating_sub(base) > TALLEST;
-    let base = if owners_are_recorded(rung) || is_tall {
+    let base = if owners_are_recorded(runner) || is_tall {
         layers.len() - usize::from(layers.last().is_some_and(is_passing))
     } else {
         base
     };
     let (below, above) = layers.split_at(base.max(1).min(layers.len()));
-    let below = pull(below, rung, registries, store, progress)?;
+    let below = pull(below, runner, registries, store, progress)?;
     let mut trees = Vec::new();
     for (number, layer) in above.iter().enumerate() {
         // An overlay takes no directory twice. What a layer says holds where it comes last, and nothing of it is seen before.
@@ -114,13 +114,13 @@ pub fn stack(
             continue;
         }
         let tree = match passing.filter(|_| is_passing(layer)) {
-            Some((_, directory)) => unpack_into(directory, layer, rung, store, progress),
-            None => unpack_alone(layer, rung, registries, store, progress),
+            Some((_, directory)) => unpack_into(directory, layer, runner, store, progress),
+            None => unpack_alone(layer, runner, registries, store, progress),
         };
         let tree = match tree {
             Err(error) if error.find::<runner::Error>().is_some() => {
                 progress.check()?;
-                let whole = pull(layers, rung, registries, store, progress)?;
+                let whole = pull(layers, runner, registries, store, progress)?;
                 return Ok((whole, Vec::new()));
             }
             tree => tree?,
@@ -146,9 +146,9 @@ pub fn put_on(
 
 /// How many of `layers`, from the lowest on, are unpacked already as one tree.
 #[must_use]
-pub fn kept_below(layers: &[Layer], rung: Rung, store: &Store) -> usize {
+pub fn kept_below(layers: &[Layer], runner: Runner, store: &Store) -> usize {
     let counts = (1..=layers.len()).rev();
-    let is_kept = |count: &usize| is_unpacked(&layers[..*count], rung, store);
+    let is_kept = |count: &usize| is_unpacked(&layers[..*count], runner, store);
     counts.into_iter().find(is_kept).unwrap_or(0)
 }
 
@@ -157,24 +157,24 @@ pub fn copy_of(
     layers: &[Layer],
     base: usize,
     directory: &Path,
-    rung: Rung,
+    runner: Runner,
     registries: &registry::Client,
     store: &Store,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
     // The owners of what lies above would be taken down apart from the others.
-    let base = if owners_are_recorded(rung) {
+    let base = if owners_are_recorded(runner) {
         layers.len()
     } else {
         base
     };
     let (below, above) = layers.split_at(base.max(1).min(layers.len()));
-    let below = pull(below, rung, registries, store, progress)?;
+    let below = pull(below, runner, registries, store, progress)?;
     let path = make(&directory.join("tree"))?;
-    copy(rung, &below.path, &path, progress)?;
+    copy(runner, &below.path, &path, progress)?;
     if !above.is_empty() {
         base::bring(above, registries, store, progress)?;
-        call_unpack(rung, &request(above, &path, None, store), progress)?;
+        call_unpack(runner, &request(above, &path, None, store), progress)?;
     }
     Ok(Rootfs { path, ..below })
 }
@@ -183,65 +183,65 @@ pub fn copy_of(
 pub fn unpack_into(
     directory: &Path,
     layer: &Layer,
-    rung: Rung,
+    runner: Runner,
     store: &Store,
     progress: &Progress,
 ) -> Result<PathBuf, Error> {
     fs::create_dir(directory)?;
-    let tree = unpacked_in(directory, rung);
+    let tree = unpacked_in(directory, runner);
     make(&tree.path)?;
     let request = UnpackRequest {
         is_alone: true,
         ..request(std::slice::from_ref(layer), &tree.path, tree.owners, store)
     };
-    call_unpack(rung, &request, progress)?;
+    call_unpack(runner, &request, progress)?;
     Ok(tree.path)
 }
 
 /// Unpacks one layer by itself, or finds it unpacked.
 fn unpack_alone(
     layer: &Layer,
-    rung: Rung,
+    runner: Runner,
     registries: &registry::Client,
     store: &Store,
     progress: &Progress,
 ) -> Result<PathBuf, Error> {
-    let kept = store.upper_path(&layer.diff_id, &variant(rung));
+    let kept = store.upper_path(&layer.diff_id, &variant(runner));
     if !store.uses(&kept) {
         let layers = std::slice::from_ref(layer);
         base::bring(layers, registries, store, progress)?;
-        keep(&kept, layers, rung, store, progress, |request| {
+        keep(&kept, layers, runner, store, progress, |request| {
             UnpackRequest {
                 is_alone: true,
                 ..request
             }
         })?;
     }
-    Ok(unpacked_in(&kept, rung).path)
+    Ok(unpacked_in(&kept, runner).path)
 }
 
 /// Unpacks `layers`, lowest first, or finds them unpacked already.
 pub fn unpack(
     layers: &[Layer],
-    rung: Rung,
+    runner: Runner,
     store: &Store,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
-    unpack_from(layers, rung, store, None, progress)
+    unpack_from(layers, runner, store, None, progress)
 }
 
 /// The same of layers some of which may be missing. They are fetched from registries where they were seen, and unpacked
 /// as they come.
 pub fn pull(
     layers: &[Layer],
-    rung: Rung,
+    runner: Runner,
     registries: &registry::Client,
     store: &Store,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
     let is_there = |layer: &Layer| store.has(&layer.descriptor);
-    if is_unpacked(layers, rung, store) || layers.iter().all(is_there) {
-        return unpack(layers, rung, store, progress);
+    if is_unpacked(layers, runner, store) || layers.iter().all(is_there) {
+        return unpack(layers, runner, store, progress);
     }
     let pending = store.pending()?;
     let coming = Coming {
@@ -254,7 +254,7 @@ pub fn pull(
             drop(pending);
             pulled
         });
-        let unpacked = unpack_from(layers, rung, store, Some(coming), progress);
+        let unpacked = unpack_from(layers, runner, store, Some(coming), progress);
         let pulled = pulled.join();
         let pulled = pulled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (pulled, unpacked)
@@ -264,7 +264,7 @@ pub fn pull(
     match unpacked {
         // What came first may have been thrown away, and fetched again.
         Err(error) if error.find::<runner::Error>().is_some() => {
-            unpack(layers, rung, store, progress)
+            unpack(layers, runner, store, progress)
         }
         unpacked => unpacked,
     }
@@ -272,28 +272,28 @@ pub fn pull(
 
 fn unpack_from(
     layers: &[Layer],
-    rung: Rung,
+    runner: Runner,
     store: &Store,
     coming: Option<Coming>,
     progress: &Progress,
 ) -> Result<Rootfs, Error> {
-    let kept = kept(layers, rung, store).ok_or_else(|| {
+    let kept = kept(layers, runner, store).ok_or_else(|| {
         Error::new(Kind::Base, "the image has no layers")
             .with_hint("choose a base with a Python in it")
     })?;
     if !store.uses(&kept) {
-        keep(&kept, layers, rung, store, progress, |request| {
+        keep(&kept, layers, runner, store, progress, |request| {
             UnpackRequest { coming, ..request }
         })?;
     }
-    Ok(unpacked_in(&kept, rung))
+    Ok(unpacked_in(&kept, runner))
 }
 
 /// The tree in a directory in which layers are unpacked.
-fn unpacked_in(directory: &Path, rung: Rung) -> Rootfs {
+fn unpacked_in(directory: &Path, runner: Runner) -> Rootfs {
     Rootfs {
         path: directory.join("rootfs"),
-        owners: owners_are_recorded(rung).then(|| directory.join("owners")),
+        owners: owners_are_recorded(runner).then(|| directory.join("owners")),
     }
 }
 
@@ -319,7 +319,7 @@ fn request(
 fn keep(
     kept: &Path,
     layers: &[Layer],
-    rung: Rung,
+    runner: Runner,
     store: &Store,
     progress: &Progress,
     with: impl FnOnce(UnpackRequest) -> UnpackRequest,
@@ -331,10 +331,10 @@ fn keep(
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let fresh = scratch.path().join("kept");
     store::make_folder(&fresh)?;
-    let new = unpacked_in(&fresh, rung);
+    let new = unpacked_in(&fresh, runner);
     make(&new.path)?;
     let request = with(request(layers, &new.path, new.owners, store));
-    let unpacked = call_unpack(rung, &request, progress).map_err(|error| {
+    let unpacked = call_unpack(runner, &request, progress).map_err(|error| {
         if request.coming.is_some() {
             return error;
         }
@@ -356,20 +356,20 @@ fn keep(
         Err(error) if !kept.exists() => Err(error.into()),
         _ => Ok(unpacked),
     });
-    let evicted = evict(rung, store, scratch.path());
-    remove(rung, scratch.path())?;
+    let evicted = evict(runner, store, scratch.path());
+    remove(runner, scratch.path())?;
     part.finish(format!("{} entries", renamed?.entries));
     evicted
 }
 
 /// Moves to `scratch` what is kept of trees beyond the limits, but for what a running build uses.
-fn evict(rung: Rung, store: &Store, scratch: &Path) -> Result<(), Error> {
+fn evict(runner: Runner, store: &Store, scratch: &Path) -> Result<(), Error> {
     let before = store.oldest_session()?;
     let mut bases = Vec::new();
     let mut alone = Vec::new();
     for entry in fs::read_dir(store.trees_path())?.flatten() {
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| rung_of(name) == Some(rung)) else {
+        let Some(name) = name.to_str().filter(|name| runner_of(name) == Some(runner)) else {
             continue;
         };
         let Ok(used) = entry.metadata().and_then(|metadata| metadata.modified()) else {
@@ -398,81 +398,88 @@ fn evict(rung: Rung, store: &Store, scratch: &Path) -> Result<(), Error> {
 
 /// Whether the layers are unpacked already; then [`unpack`] does without them.
 #[must_use]
-pub fn is_unpacked(layers: &[Layer], rung: Rung, store: &Store) -> bool {
-    kept(layers, rung, store).is_some_and(|kept| store.uses(&kept))
+pub fn is_unpacked(layers: &[Layer], runner: Runner, store: &Store) -> bool {
+    kept(layers, runner, store).is_some_and(|kept| store.uses(&kept))
 }
 
 /// Where the layers are kept, or would be.
-fn kept(layers: &[Layer], rung: Rung, store: &Store) -> Option<PathBuf> {
+fn kept(layers: &[Layer], runner: Runner, store: &Store) -> Option<PathBuf> {
     let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
     let chain = ChainId::of(&diff_ids)?;
-    Some(store.rootfs_path(&chain, &variant(rung)))
+    Some(store.rootfs_path(&chain, &variant(runner)))
 }
 
 /// Tells trees apart that differ in how owners were set.
-fn variant(rung: Rung) -> String {
-    if owners_are_recorded(rung) {
+fn variant(runner: Runner) -> String {
+    if owners_are_recorded(runner) {
         // Trees of the first version have no attributes.
-        format!("{rung}-2")
+        format!("{runner}-2")
     } else {
-        rung.to_string()
+        runner.to_string()
     }
 }
 
-/// The rung of a tree that is kept, by its name in the store.
+/// The runner of a tree that is kept, by its name in the store.
 #[must_use]
-pub fn rung_of(name: &str) -> Option<Rung> {
+pub fn runner_of(name: &str) -> Option<Runner> {
     let (_, kept) = name.split_once('.')?;
-    Rung::ALL.into_iter().find(|rung| variant(*rung) == kept)
+    Runner::ALL
+        .into_iter()
+        .find(|runner| variant(*runner) == kept)
 }
 
-fn owners_are_recorded(rung: Rung) -> bool {
-    rung == Rung::UsernsSingle
+fn owners_are_recorded(runner: Runner) -> bool {
+    runner == Runner::UsernsSingle
 }
 
-/// [`layer::unpack`] in the rung's user namespace.
+/// [`layer::unpack`] in the runner's user namespace.
 pub fn call_unpack(
-    rung: Rung,
+    runner: Runner,
     request: &UnpackRequest,
     progress: &Progress,
 ) -> Result<Unpacked, Error> {
-    call(rung, Task::Unpack, request, progress)
+    call(runner, Task::Unpack, request, progress)
 }
 
-/// [`layer::write_changes`] in the rung's user namespace.
+/// [`layer::write_changes`] in the runner's user namespace.
 pub fn write_changes(
-    rung: Rung,
+    runner: Runner,
     request: &ChangesRequest,
     progress: &Progress,
 ) -> Result<Option<Layer>, Error> {
-    call(rung, Task::WriteChanges, request, progress)
+    call(runner, Task::WriteChanges, request, progress)
 }
 
-/// [`layer::snapshot`] in the rung's user namespace.
-pub fn snapshot(rung: Rung, root: &Path, file: &Path, progress: &Progress) -> Result<(), Error> {
-    call(rung, Task::Snapshot, &(root, file), progress)
+/// [`layer::snapshot`] in the runner's user namespace.
+pub fn snapshot(
+    runner: Runner,
+    root: &Path,
+    file: &Path,
+    progress: &Progress,
+) -> Result<(), Error> {
+    call(runner, Task::Snapshot, &(root, file), progress)
 }
 
-/// [`layer::copy`] in the rung's user namespace.
-pub fn copy(rung: Rung, from: &Path, to: &Path, progress: &Progress) -> Result<(), Error> {
-    call(rung, Task::Copy, &(from, to), progress)
+/// [`layer::copy`] in the runner's user namespace.
+pub fn copy(runner: Runner, from: &Path, to: &Path, progress: &Progress) -> Result<(), Error> {
+    call(runner, Task::Copy, &(from, to), progress)
 }
 
-/// [`layer::remove`] in the rung's user namespace. Not interrupted by a wish to stop: it is what cleans
+/// [`layer::remove`] in the runner's user namespace. Not interrupted by a wish to stop: it is what cleans
 /// up after one.
-pub fn remove(rung: Rung, path: &Path) -> Result<(), Error> {
-    call(rung, Task::Remove, &path, &Progress::silent())
+pub fn remove(runner: Runner, path: &Path) -> Result<(), Error> {
+    call(runner, Task::Remove, &path, &Progress::silent())
 }
 
-/// [`layer::disarm`] in the rung's user namespace, for each of `folders`. Not interrupted, as [`remove`].
-pub fn disarm(rung: Rung, folders: &[PathBuf]) -> Result<(), Error> {
-    call(rung, Task::Disarm, &folders, &Progress::silent())
+/// [`layer::disarm`] in the runner's user namespace, for each of `folders`. Not interrupted, as [`remove`].
+pub fn disarm(runner: Runner, folders: &[PathBuf]) -> Result<(), Error> {
+    call(runner, Task::Disarm, &folders, &Progress::silent())
 }
 
 /// Whether an overlay can take writes in `directory`; says it if not.
 #[must_use]
-pub fn can_overlay(rung: Rung, directory: &Path, progress: &Progress) -> bool {
-    let Err(refusal) = runner::probe_overlay(rung, directory) else {
+pub fn can_overlay(runner: Runner, directory: &Path, progress: &Progress) -> bool {
+    let Err(refusal) = runner::probe_overlay(runner, directory) else {
         return true;
     };
     progress.note(format!(
@@ -515,17 +522,17 @@ fn make(directory: &Path) -> Result<PathBuf, Error> {
     Ok(directory.to_owned())
 }
 
-/// Removes the scratch that killed builds left behind. What another rung or user made may have to stay.
-pub fn sweep(rung: Rung, directory: &Path) -> Result<(), Error> {
+/// Removes the scratch that killed builds left behind. What another runner or user made may have to stay.
+pub fn sweep(runner: Runner, directory: &Path) -> Result<(), Error> {
     for path in store::abandoned(directory)? {
         // Another process may sweep at the same time.
-        let _ = remove(rung, &path);
+        let _ = remove(runner, &path);
     }
     Ok(())
 }
 
 fn call<I: Serialize, O: DeserializeOwned>(
-    rung: Rung,
+    runner: Runner,
     task: Task,
     input: &I,
     progress: &Progress,
@@ -533,7 +540,7 @@ fn call<I: Serialize, O: DeserializeOwned>(
     let name = serde_json::to_string(&task).expect("a task is a string");
     // A path in it that is not UTF-8 is no JSON.
     let input = serde_json::to_vec(input).map_err(std::io::Error::from)?;
-    let answer = runner::call(rung, &name, &input, progress.cancelled());
+    let answer = runner::call(runner, &name, &input, progress.cancelled());
     progress.check()?;
     let bytes = answer.map_err(|source| {
         let text = source.to_string();
@@ -590,7 +597,7 @@ impl From<runner::Error> for Error {
         let kind = match error {
             // It is about trees and layers.
             runner::Error::Task { .. } => Kind::Storage,
-            runner::Error::UnknownRung { .. } | runner::Error::UnsupportedRung { .. } => {
+            runner::Error::UnknownRunner { .. } | runner::Error::UnsupportedRunner { .. } => {
                 Kind::Options
             }
             runner::Error::Cancelled => Kind::Interrupted,

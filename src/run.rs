@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::image::Image;
 use crate::images;
 use crate::progress::Progress;
-use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Rung};
+use crate::runner::{self, Command, Mount, Outcome, Owners, RootFs, Runner};
 use crate::store::{Scratch, Store};
 use crate::{layer, rootfs, step};
 
@@ -19,8 +19,8 @@ pub struct Options {
     pub image: String,
     /// The store's folder; absent, the [default](images::default_store).
     pub store: Option<PathBuf>,
-    /// Forces a rung.
-    pub runner: Option<Rung>,
+    /// Forces a runner.
+    pub runner: Option<Runner>,
     /// What [`volume`] returns.
     pub volumes: Vec<Mount>,
     /// Added to the image's environment.
@@ -138,19 +138,19 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let _session = store.session()?;
     let image = images::find_in(&store, &options.image, progress)?;
     let argv = argv(options, &image)?;
-    let mut rung = runner::choose(options.runner, &store.scratch_root())?.0;
-    rootfs::sweep(rung, &store.scratch_root())?;
+    let mut runner = runner::choose(options.runner, &store.scratch_root())?.0;
+    rootfs::sweep(runner, &store.scratch_root())?;
     loop {
-        let error = match run_on(rung, options, &image, &argv, &store, progress) {
+        let error = match run_on(runner, options, &image, &argv, &store, progress) {
             Err(error) if rootfs::is_of_owner(&error) && options.runner.is_none() => error,
             result => return result,
         };
-        rung = runner::next(rung, &store.scratch_root()).ok_or(error)?;
+        runner = runner::next(runner, &store.scratch_root()).ok_or(error)?;
     }
 }
 
 fn run_on(
-    rung: Rung,
+    runner: Runner,
     options: &Options,
     image: &Image,
     argv: &[OsString],
@@ -161,10 +161,10 @@ fn run_on(
     let layers = &image.layers;
     let scratch = Scratch::new_in(&store.scratch_root())?;
     let ended = (|| -> Result<Outcome, Error> {
-        let (rootfs, owners) = if rootfs::can_overlay(rung, scratch.path(), progress) {
-            let base = rootfs::kept_below(layers, rung, store);
+        let (rootfs, owners) = if rootfs::can_overlay(runner, scratch.path(), progress) {
+            let base = rootfs::kept_below(layers, runner, store);
             let (below, above) =
-                rootfs::stack(layers, base, None, rung, &registries, store, progress)?;
+                rootfs::stack(layers, base, None, runner, &registries, store, progress)?;
             let mut lower = vec![below.path];
             rootfs::put_on(&mut lower, above, scratch.path())?;
             (rootfs::overlay(&lower, scratch.path())?, below.owners)
@@ -174,7 +174,7 @@ fn run_on(
                 layers,
                 all,
                 scratch.path(),
-                rung,
+                runner,
                 &registries,
                 store,
                 progress,
@@ -212,13 +212,13 @@ fn run_on(
             watch: None,
         };
         Ok(runner::run(
-            rung,
+            runner,
             &command,
             &mut |_| (),
             progress.cancelled(),
         )?)
     })();
-    let removed = rootfs::remove(rung, scratch.path());
+    let removed = rootfs::remove(runner, scratch.path());
     let ended = ended?;
     removed?;
     Ok(ended)

@@ -418,24 +418,24 @@ fn outputs() {
 }
 
 #[test]
-fn no_permitted_rung() {
+fn no_permitted_runner() {
     let Some(layout) = base_layout() else { return };
     let Some(bench) = Bench::new(User::Plain) else {
         return;
     };
     let base = copy(&bench, &layout);
     bench.write("build.yaml", "python: 3.11\nsystem-packages: []\n");
-    for rung in ["root", "userns-range"] {
+    for runner in ["root", "userns-range"] {
         let arguments = [
             "build.yaml",
             "--base",
             &base,
             "--runner",
-            rung,
+            runner,
             "-o",
             "oci-dir:out",
         ];
-        refused(&bench, &arguments, FAILED, &[rung, "hint:"], rung);
+        refused(&bench, &arguments, FAILED, &[runner, "hint:"], runner);
     }
     let run = bench.run(["doctor", "--offline"]);
     let said = run.stdout();

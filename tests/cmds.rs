@@ -73,13 +73,13 @@ fn in_image(bench: &Bench, command: &str) -> String {
 }
 
 /// Does the same as each of the users; the digests that come of it are equal.
-fn on_every_rung(work: impl Fn(User, &Bench) -> String) {
+fn on_every_runner(work: impl Fn(User, &Bench) -> String) {
     let benches = User::ALL
         .into_iter()
         .filter_map(|user| Some((user, Bench::new(user)?)));
     let mut digests: Vec<_> = benches.map(|(user, bench)| work(user, &bench)).collect();
     digests.dedup();
-    assert_eq!(digests.len(), 1, "the rungs differ: {digests:?}");
+    assert_eq!(digests.len(), 1, "the runners differ: {digests:?}");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn instructions_are_carried_out() {
     let Some((registry, base)) = serve_base() else {
         return;
     };
-    on_every_rung(|user, bench| {
+    on_every_runner(|user, bench| {
         bench.write("note.txt", "a note\n");
         bench.write_wheel(&[]);
         bench.write("token", "pa55-of-token");
@@ -138,7 +138,7 @@ fn the_usual_packages_reach_devices() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
-    on_every_rung(|user, bench| {
+    on_every_runner(|user, bench| {
         bench.write("build.yaml", "tag: image:1\npython: 3.11\n");
         bench.path("out");
         let digest = build(bench, &base, &["-o", "oci-dir:out"]);
@@ -180,11 +180,11 @@ cmds:
 
 #[test]
 #[ignore = "long: installs a compiler three times"]
-fn a_compiler_and_accounts_on_every_rung() {
+fn a_compiler_and_accounts_on_every_runner() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
-    on_every_rung(|user, bench| {
+    on_every_runner(|user, bench| {
         bench.write("build.yaml", ACCOUNTS);
         bench.path("out");
         let digest = build(bench, &base, &["-o", "oci-dir:out"]);

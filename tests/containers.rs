@@ -100,7 +100,7 @@ impl Machine {
         (digest.to_owned(), said)
     }
 
-    /// Holds that each of the containers takes its rung, and gives the image that this machine gives.
+    /// Holds that each of the containers takes its runner, and gives the image that this machine gives.
     pub(crate) fn gives_the_same_image(&self, containers: &[(&str, &str, &[&str])]) {
         let bench = &self.bench;
         bench.write_wheel(&[]);
@@ -110,9 +110,12 @@ impl Machine {
         let run = bench.finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
         let (_, expected) = run.line().split_once('@').expect("reference@digest");
         assert_eq!(verify(&bench.path("here"), "1").digest, expected);
-        for (name, rung, flags) in containers {
+        for (name, runner, flags) in containers {
             let (digest, said) = self.build(flags, name);
-            assert!(said.contains(&format!("rung `{rung}`")), "{name}: {said}");
+            assert!(
+                said.contains(&format!("runner `{runner}`")),
+                "{name}: {said}"
+            );
             assert_eq!(digest, expected, "{name}: {said}");
         }
     }
@@ -144,7 +147,7 @@ fn the_usual_containers_give_the_same_image() {
 }
 
 #[test]
-fn where_nothing_works_every_rung_says_why() {
+fn where_nothing_works_every_runner_says_why() {
     let Some(machine) = Machine::new() else {
         return;
     };

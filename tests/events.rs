@@ -64,7 +64,7 @@ fn errors_have_kinds() {
 }
 
 #[test]
-fn a_rung_that_cannot_be_had_is_an_error_of_the_sandbox() {
+fn a_runner_that_cannot_be_had_is_an_error_of_the_sandbox() {
     let Some(bench) = Bench::new(User::Plain) else {
         return;
     };

@@ -1,6 +1,6 @@
 //! The table of fragments: instructions of `cmds`, one behaviour each, with Buildah as the oracle.
 //!
-//! Every fragment of `testdata/fragments/table.txt` is carried out on every rung that can be had (beside `root`,
+//! Every fragment of `testdata/fragments/table.txt` is carried out on every runner that can be had (beside `root`,
 //! the usual run takes one of the others for each), and must give the same layers, byte for byte, on all of them. A step behind it must see the same files in the tree that
 //! it left and in one that is unpacked from its layers: else the result of a build would depend on the cache.
 //!
@@ -48,7 +48,7 @@ use pyats_image_builder::layer::Times;
 use pyats_image_builder::manifest::{Layer, Platform};
 use pyats_image_builder::progress::{Event, Progress};
 use pyats_image_builder::rootfs;
-use pyats_image_builder::runner::Rung;
+use pyats_image_builder::runner::Runner;
 use pyats_image_builder::step::{Inputs, Stack};
 use pyats_image_builder::store::{Scratch, Store};
 use pyats_image_builder::{net, registry};
@@ -79,7 +79,7 @@ const MOST_DIFFERENCES: usize = 12;
 const FEWEST_FRAGMENTS: usize = 150;
 
 /// The tests.
-const RUNGS: &str = "every_fragment_on_every_rung";
+const RUNNERS: &str = "every_fragment_on_every_runner";
 const ORACLE: &str = "long::every_fragment_in_buildah";
 const CONTAINERS: &str = "long::every_fragment_everywhere";
 
@@ -87,7 +87,7 @@ const CONTAINERS: &str = "long::every_fragment_everywhere";
 #[derive(Debug, Clone, Copy)]
 struct Venue {
     name: &'static str,
-    rung: Rung,
+    runner: Runner,
     /// On this machine as this user.
     user: User,
     /// Or else in a container of root's with these options.
@@ -97,20 +97,24 @@ struct Venue {
 }
 
 impl Venue {
-    const fn user(name: &'static str, rung: Rung, user: User) -> Self {
+    const fn user(name: &'static str, runner: Runner, user: User) -> Self {
         Self {
             name,
-            rung,
+            runner,
             user,
             container: None,
             half: None,
         }
     }
 
-    const fn container(name: &'static str, rung: Rung, options: &'static [&'static str]) -> Self {
+    const fn container(
+        name: &'static str,
+        runner: Runner,
+        options: &'static [&'static str],
+    ) -> Self {
         Self {
             name,
-            rung,
+            runner,
             user: User::Root,
             container: Some(options),
             half: None,
@@ -130,10 +134,10 @@ impl Venue {
     }
 }
 
-const ROOTS: Venue = Venue::user("root", Rung::Root, User::Root);
+const ROOTS: Venue = Venue::user("root", Runner::Root, User::Root);
 
-const RANGE: Venue = Venue::user("userns-range", Rung::UsernsRange, User::Subids);
-const SINGLE: Venue = Venue::user("userns-single", Rung::UsernsSingle, User::Plain);
+const RANGE: Venue = Venue::user("userns-range", Runner::UsernsRange, User::Subids);
+const SINGLE: Venue = Venue::user("userns-single", Runner::UsernsSingle, User::Plain);
 
 /// Every kind of user; the long tests have the other halves.
 const USERS: &[Venue] = &[ROOTS, RANGE.half(0), SINGLE.half(1)];
@@ -143,11 +147,11 @@ const EVERYWHERE: &[Venue] = &[
     ROOTS,
     RANGE,
     SINGLE,
-    Venue::user("chroot", Rung::Chroot, User::Root),
-    Venue::container("container", Rung::Chroot, &[]),
+    Venue::user("chroot", Runner::Chroot, User::Root),
+    Venue::container("container", Runner::Chroot, &[]),
     Venue::container(
         "container-user",
-        Rung::UsernsSingle,
+        Runner::UsernsSingle,
         &["--user=1001", "--security-opt=seccomp=unconfined"],
     ),
 ];
@@ -160,7 +164,7 @@ fn main() {
         arguments.remove(0);
     }
     match arguments.first().map(String::as_str) {
-        Some("--rung") => carry_out_all(
+        Some("--runner") => carry_out_all(
             arguments[1].parse().unwrap(),
             Path::new(&arguments[2]),
             Path::new(&arguments[3]),
@@ -170,8 +174,8 @@ fn main() {
         Some("--list") if arguments.iter().any(|argument| argument == "--ignored") => {
             println!("{ORACLE}: test\n{CONTAINERS}: test");
         }
-        Some("--list") => println!("{RUNGS}: test\n{ORACLE}: test\n{CONTAINERS}: test"),
-        Some(RUNGS) => everything(USERS, false, &[]),
+        Some("--list") => println!("{RUNNERS}: test\n{ORACLE}: test\n{CONTAINERS}: test"),
+        Some(RUNNERS) => everything(USERS, false, &[]),
         Some(ORACLE) => everything(&[ROOTS], true, &[]),
         Some(CONTAINERS) => everything(EVERYWHERE, false, &[]),
         // Options are those of the usual harness, such as the number of its threads.
@@ -234,20 +238,20 @@ impl Fragment {
     }
 
     /// Whether it is carried out at a venue, which can give the layers that the others give.
-    fn is_for(&self, rung: Rung, half: Option<usize>) -> bool {
+    fn is_for(&self, runner: Runner, half: Option<usize>) -> bool {
         let is_marked = |word| self.marks.iter().any(|mark| mark == word);
         if half.is_some_and(|half| self.number % 2 != half) {
             return false;
         }
-        match rung {
-            Rung::Root => true,
-            Rung::UsernsRange | Rung::UsernsSingle => !is_marked("root"),
-            Rung::Chroot => !is_marked("mounts"),
+        match runner {
+            Runner::Root => true,
+            Runner::UsernsRange | Runner::UsernsSingle => !is_marked("root"),
+            Runner::Chroot => !is_marked("mounts"),
         }
     }
 }
 
-/// What came of a fragment on one rung.
+/// What came of a fragment on one runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Made {
     /// Each entry of the history with the digest of its layer.
@@ -309,7 +313,7 @@ fn everything(venues: &[Venue], with_oracle: bool, filter: &[String]) {
         note("only root has Buildah for an oracle");
     }
     let mut failures = bad_input(&Fragment::table(place, "bad.txt"), &answers, filter);
-    failures.extend(compare_rungs(&table, &answers, filter));
+    failures.extend(compare_runners(&table, &answers, filter));
     if let (Some(theirs), Some((_, ours))) = (&theirs, answers.first()) {
         failures.extend(compare_oracle(&table, ours, theirs, place, filter));
     }
@@ -321,7 +325,7 @@ fn everything(venues: &[Venue], with_oracle: bool, filter: &[String]) {
     // Only in its namespace can a user remove what is not his; root can remove everything.
     let own = |venue: &&Venue| venue.user == User::current() && venue.container.is_none();
     for venue in venues.iter().filter(own) {
-        rootfs::remove(venue.rung, &venue.folder(place)).unwrap();
+        rootfs::remove(venue.runner, &venue.folder(place)).unwrap();
     }
     directory.close().unwrap();
     drop((docker, bench));
@@ -384,7 +388,7 @@ fn carry_out_at(
     std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
     let started = Instant::now();
     command
-        .args(["--rung", &venue.rung.to_string()])
+        .args(["--runner", &venue.runner.to_string()])
         .arg(&folder)
         .arg(place.join("base"))
         .arg(port.to_string())
@@ -397,8 +401,8 @@ fn carry_out_at(
     Some((venue, serde_json::from_str(&text).unwrap()))
 }
 
-/// Carries out both tables on one rung, and leaves the answers in the folder.
-fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
+/// Carries out both tables on one runner, and leaves the answers in the folder.
+fn carry_out_all(runner: Runner, folder: &Path, base: &Path, arguments: &[String]) {
     let (port, git, half, filter) = (&arguments[0], &arguments[1], &arguments[2], &arguments[3..]);
     let half = half.parse().ok();
     let context = folder.join("context");
@@ -412,17 +416,17 @@ fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
     );
     fs::write(folder.join("secret"), SECRET).unwrap();
     fs::create_dir(folder.join("store")).unwrap();
-    let ground = Ground::new(rung, folder, base);
+    let ground = Ground::new(runner, folder, base);
     let mut answers = Answers::new();
     for table in ["table.txt", "bad.txt"] {
         for fragment in Fragment::table(given, table) {
-            if fragment.is_chosen(filter) && fragment.is_for(rung, half) {
+            if fragment.is_chosen(filter) && fragment.is_for(runner, half) {
                 let text = fragment.text.replace("@PORT@", port).replace("@GIT@", git);
                 let made = ground.carry_out(&fragment, &text);
                 let made = made.map_err(|error| {
                     let error = error.replace(&format!(":{port}"), ":@PORT@");
                     let error = error.replace(git.as_str(), "@GIT@");
-                    error.replace(&rung.to_string(), "@RUNG@")
+                    error.replace(&runner.to_string(), "@RUNNER@")
                 });
                 answers.insert(fragment.name.clone(), made);
             }
@@ -434,7 +438,7 @@ fn carry_out_all(rung: Rung, folder: &Path, base: &Path, arguments: &[String]) {
 
 /// What the fragments build upon.
 struct Ground<'a> {
-    rung: Rung,
+    runner: Runner,
     folder: &'a Path,
     store: Store,
     net: Arc<net::Client>,
@@ -443,7 +447,7 @@ struct Ground<'a> {
 }
 
 impl<'a> Ground<'a> {
-    fn new(rung: Rung, folder: &'a Path, base: &Path) -> Self {
+    fn new(runner: Runner, folder: &'a Path, base: &Path) -> Self {
         let store = Store::open(&folder.join("store")).unwrap();
         let net = Arc::new(net::Client::new(net::Options::default()));
         let client = registry::Client::new(registry::Options::default(), net.clone());
@@ -461,7 +465,7 @@ impl<'a> Ground<'a> {
         )
         .unwrap();
         Self {
-            rung,
+            runner,
             folder,
             store,
             net,
@@ -504,7 +508,7 @@ impl<'a> Ground<'a> {
             progress: &progress,
         };
         let inputs = |scratch| Inputs {
-            rung: Some(self.rung),
+            runner: Some(self.runner),
             platform: self.base.platform.clone(),
             store: &self.store,
             registries: &self.client,
@@ -542,14 +546,14 @@ impl<'a> Ground<'a> {
             let own = entries.iter().filter_map(|entry| entry.layer.clone());
             let layers: Vec<_> = self.base.layers.iter().cloned().chain(own).collect();
             // An overlay and a tree that is written in place differ here; user namespaces do not.
-            if matches!(self.rung, Rung::Root | Rung::Chroot) {
+            if matches!(self.runner, Runner::Root | Runner::Chroot) {
                 let mut unpacked = Stack::new(&layers, inputs(second.path()));
                 compare_seen(&seen(&mut stack)?, &seen(&mut unpacked)?)?;
             }
             Ok((config, entries, layers))
         });
         for scratch in [&scratch, &second] {
-            rootfs::remove(self.rung, scratch.path()).unwrap();
+            rootfs::remove(self.runner, scratch.path()).unwrap();
         }
         let (config, entries, layers) = compared?;
         self.keep_tree(fragment, &layers);
@@ -571,9 +575,9 @@ impl<'a> Ground<'a> {
     /// Unpacks the layers, and as root keeps their tree below the fragment's name. It does not stay in the store,
     /// which drops all but the latest.
     fn keep_tree(&self, fragment: &Fragment, layers: &[Layer]) {
-        let tree = rootfs::unpack(layers, self.rung, &self.store, &Progress::silent()).unwrap();
+        let tree = rootfs::unpack(layers, self.runner, &self.store, &Progress::silent()).unwrap();
         let is_its_own = layers.len() > self.base.layers.len();
-        if self.rung == Rung::Root {
+        if self.runner == Runner::Root {
             let name = self.folder.join(&fragment.name);
             fs::create_dir_all(name.parent().unwrap()).unwrap();
             if is_its_own {
@@ -583,7 +587,7 @@ impl<'a> Ground<'a> {
             }
         }
         if is_its_own {
-            rootfs::remove(self.rung, tree.path.parent().unwrap()).unwrap();
+            rootfs::remove(self.runner, tree.path.parent().unwrap()).unwrap();
         }
     }
 }
@@ -685,21 +689,21 @@ fn serve() -> u16 {
     port
 }
 
-/// Every rung gives the same config and the same layers.
-fn compare_rungs(
+/// Every runner gives the same config and the same layers.
+fn compare_runners(
     table: &[Fragment],
     answers: &[(Venue, Answers)],
     filter: &[String],
 ) -> Vec<String> {
     let mut failures = Vec::new();
     let Some((first, expected)) = answers.first() else {
-        return vec!["no rung can be had here".to_owned()];
+        return vec!["no runner can be had here".to_owned()];
     };
     for (venue, found) in answers {
         let at = venue.name;
         let (mut good, before) = (0, failures.len());
         let chosen = table.iter().filter(|fragment| fragment.is_chosen(filter));
-        for fragment in chosen.filter(|fragment| fragment.is_for(venue.rung, venue.half)) {
+        for fragment in chosen.filter(|fragment| fragment.is_for(venue.runner, venue.half)) {
             let name = &fragment.name;
             match (&found[name], &expected[name]) {
                 (Err(error), _) => failures.push(format!("{name} at {at}:\n{error}")),
@@ -715,7 +719,7 @@ fn compare_rungs(
     failures
 }
 
-/// Every bad text has its error, the same on every rung.
+/// Every bad text has its error, the same on every runner.
 fn bad_input(table: &[Fragment], answers: &[(Venue, Answers)], filter: &[String]) -> Vec<String> {
     let mut failures = Vec::new();
     let chosen: Vec<_> = table.iter().filter(|one| one.is_chosen(filter)).collect();
@@ -723,7 +727,7 @@ fn bad_input(table: &[Fragment], answers: &[(Venue, Answers)], filter: &[String]
         let at = venue.name;
         for fragment in chosen
             .iter()
-            .filter(|fragment| fragment.is_for(venue.rung, venue.half))
+            .filter(|fragment| fragment.is_for(venue.runner, venue.half))
         {
             let expected = fragment.other.as_deref().unwrap();
             let name = &fragment.name;

@@ -111,7 +111,7 @@ fn uv_is_fetched_once_and_is_not_run_unless_it_is_uv() {
         run.stderr().to_owned()
     };
     let build = |packages: &str| build_with(packages, "");
-    if build("six==1.16.0").contains("the rung `chroot`") {
+    if build("six==1.16.0").contains("the runner `chroot`") {
         return;
     }
     let folder = bench.store().join("caches/uv");
@@ -154,7 +154,7 @@ fn what_uv_installs_is_compiled_once() {
     let cold = |packages: &str| build(&Bench::current(), packages).0;
     let bench = Bench::current();
     let (_, said) = build(&bench, "six==1.16.0, idna==3.6");
-    if said.contains("the rung `chroot`") {
+    if said.contains("the runner `chroot`") {
         return;
     }
     let kept = || -> BTreeMap<PathBuf, SystemTime> {
@@ -210,12 +210,12 @@ fn a_cache_that_the_image_asks_for_is_uvs_alone() {
 }
 
 #[test]
-fn cold_builds_give_the_same_digest_on_every_rung() {
+fn cold_builds_give_the_same_digest_on_every_runner() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
     let mut digests = Vec::new();
-    for (user, rung) in [
+    for (user, runner) in [
         (User::Root, "auto"),
         (User::Root, "chroot"),
         (User::Subids, "auto"),
@@ -226,13 +226,13 @@ fn cold_builds_give_the_same_digest_on_every_rung() {
         };
         bench.write_wheel(&[]);
         bench.write("build.yaml", buildfile("installer: uv\n"));
-        let mut command = bench.tool(["build.yaml", "--base", &base, "--runner", rung]);
+        let mut command = bench.tool(["build.yaml", "--base", &base, "--runner", runner]);
         let run = bench.finish(command.env("SOURCE_DATE_EPOCH", "1700000000"));
         let (_, digest) = run.line().split_once('@').expect("reference@digest");
-        digests.push((user, rung, digest.to_owned()));
+        digests.push((user, runner, digest.to_owned()));
     }
-    for (user, rung, digest) in &digests {
-        assert_eq!(*digest, digests[0].2, "{user:?} on {rung}");
+    for (user, runner, digest) in &digests {
+        assert_eq!(*digest, digests[0].2, "{user:?} on {runner}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owners and identity: the same steps on every rung, as every kind of user, give the same layers.
+//! Owners and identity: the same steps on every runner, as every kind of user, give the same layers.
 //!
 //! As root it runs the steps as the two other kinds of user too, upon an overlay and in place. The steps are
 //! programs of `tests/owners/`, which look at what they did themselves; what they look at is the same
@@ -35,7 +35,7 @@ use pyats_image_builder::layer::{Compression, OWNER_ATTRIBUTE, Times};
 use pyats_image_builder::manifest::{Layer, Platform};
 use pyats_image_builder::progress::Progress;
 use pyats_image_builder::rootfs::{self, Rootfs};
-use pyats_image_builder::runner::{self, Outcome, Owners, RootFs, Rung};
+use pyats_image_builder::runner::{self, Outcome, Owners, RootFs, Runner};
 use pyats_image_builder::step::{Inputs, Stack, Task, with_defaults};
 use pyats_image_builder::store::{Scratch, Store};
 use pyats_image_builder::{net, registry};
@@ -73,7 +73,7 @@ const VARIANTS: [Variant; 3] = [
     ("recorded-only", false, false),
 ];
 
-const SAME: &str = "same_on_every_rung";
+const SAME: &str = "same_on_every_runner";
 const IN_PLACE: &str = "long::same_in_place_and_without_answers";
 const COST: &str = "long::recording_costs_little";
 
@@ -85,7 +85,7 @@ fn main() {
         arguments.remove(0);
     }
     match arguments.first().map(String::as_str) {
-        Some("--rung") => as_this_user(
+        Some("--runner") => as_this_user(
             arguments[1].parse().unwrap(),
             Path::new(&arguments[2]),
             &arguments[3],
@@ -144,7 +144,7 @@ impl Place {
 
     /// The folder of a user, with empty folders in it.
     fn folder(&self, user: User, within: &[&str]) -> PathBuf {
-        let own = self.0.path().join(user.rung());
+        let own = self.0.path().join(user.runner());
         let (uid, gid) = user.ids().unwrap();
         for name in [&[""], within].concat() {
             let folder = own.join(name);
@@ -159,7 +159,7 @@ impl Place {
         let own = self.folder(user, &[]);
         let mut command = Command::new(self.0.path().join("owners"));
         command
-            .args([&arguments[0], user.rung()])
+            .args([&arguments[0], user.runner()])
             .arg(&own)
             .args(&arguments[1..])
             .env("HOME", &own)
@@ -171,7 +171,7 @@ impl Place {
 
 fn everything(variants: &[Variant], filter: &[String]) {
     if User::current() != User::Root {
-        skip("only root can compare the rungs");
+        skip("only root can compare the runners");
         return;
     }
     let place = Place::new();
@@ -201,13 +201,13 @@ fn everything(variants: &[Variant], filter: &[String]) {
         fs::set_permissions(&sentinel, PermissionsExt::from_mode(0o4755)).unwrap();
         let names = variants.iter().map(|(name, ..)| *name);
         let names = names.collect::<Vec<_>>().join(",");
-        let passed = place.run(user, &[&["--rung".to_owned(), names], filter].concat());
+        let passed = place.run(user, &[&["--runner".to_owned(), names], filter].concat());
         let mode = fs::metadata(&sentinel).unwrap().mode() & 0o7777;
         assert_eq!(mode, 0o4755, "{user:?}: the host's file was touched");
         rustix::mount::unmount(&in_place, rustix::mount::UnmountFlags::DETACH).unwrap();
         let text = fs::read_to_string(own.join("results")).unwrap_or_default();
         let steps: Steps = serde_json::from_str(&text).unwrap_or_default();
-        results.push((user.rung(), passed, steps));
+        results.push((user.runner(), passed, steps));
     }
     std::process::exit(i32::from(!same(&results)));
 }
@@ -225,7 +225,7 @@ fn same(results: &[(&str, bool, Steps)]) -> bool {
             .iter()
             .find(|(other, ..)| other.split(' ').next() == Some(case))
     };
-    for (rung, _, steps) in results {
+    for (runner, _, steps) in results {
         for (name, digest, listing) in steps {
             let Some((first_name, expected, expected_listing)) = expected(name) else {
                 continue;
@@ -234,12 +234,12 @@ fn same(results: &[(&str, bool, Steps)]) -> bool {
                 continue;
             }
             passed = false;
-            println!("FAILED {rung}: {name} gives another layer than root's {first_name}");
+            println!("FAILED {runner}: {name} gives another layer than root's {first_name}");
             for line in listing
                 .lines()
                 .filter(|line| !expected_listing.contains(line))
             {
-                println!("    {rung}: {line}");
+                println!("    {runner}: {line}");
             }
             for line in expected_listing
                 .lines()
@@ -250,13 +250,13 @@ fn same(results: &[(&str, bool, Steps)]) -> bool {
         }
     }
     if passed {
-        println!("ok: the layers are the same on every rung");
+        println!("ok: the layers are the same on every runner");
     }
     passed
 }
 
-/// Every variant of one rung.
-fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
+/// Every variant of one runner.
+fn as_this_user(runner: Runner, own: &Path, variants: &str, filter: &[String]) {
     let store = Store::open(&own.join("store")).unwrap();
     let layers = base_layers(&own.parent().unwrap().join("layout"), &store);
     let progress = Progress::silent();
@@ -265,27 +265,27 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
     let started = Instant::now();
     let ground = {
         let scratch = Scratch::new_in(&store.scratch_root()).unwrap();
-        let mut stack = Stack::new(&layers, inputs(rung, &store, scratch.path()));
+        let mut stack = Stack::new(&layers, inputs(runner, &store, scratch.path()));
         let layer = run(&mut stack, own, CASES[0].0, true);
         drop(stack);
-        rootfs::remove(rung, scratch.path()).unwrap();
+        rootfs::remove(runner, scratch.path()).unwrap();
         match layer {
             Ok(layer) => layer.expect("the ground is something"),
             Err(error) => {
-                println!("FAILED {rung}: ground: {error}");
+                println!("FAILED {runner}: ground: {error}");
                 std::process::exit(1);
             }
         }
     };
     results.push(result("ground", &store, Some(&ground)));
     println!(
-        "ok     {rung}: ground ({} ms)",
+        "ok     {runner}: ground ({} ms)",
         started.elapsed().as_millis()
     );
     let base = [layers, vec![ground]].concat();
     for (variant, in_place, emulate) in VARIANTS {
         let is_wanted = variants.split(',').any(|name| name == variant);
-        if !is_wanted || (rung != Rung::UsernsSingle && variant == "recorded-only") {
+        if !is_wanted || (runner != Runner::UsernsSingle && variant == "recorded-only") {
             continue;
         }
         let scratch = if in_place {
@@ -293,7 +293,7 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
         } else {
             Scratch::new_in(&store.scratch_root()).unwrap()
         };
-        let mut stack = Stack::new(&base, inputs(rung, &store, scratch.path()));
+        let mut stack = Stack::new(&base, inputs(runner, &store, scratch.path()));
         for case in &CASES[1..] {
             let (name, needs_emulation) = *case;
             let wanted = filter.is_empty() || filter.iter().any(|part| name.contains(part));
@@ -305,14 +305,14 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
                 Ok(layer) => {
                     let name = format!("{name} ({variant})");
                     println!(
-                        "ok     {rung}: {name} ({} ms)",
+                        "ok     {runner}: {name} ({} ms)",
                         started.elapsed().as_millis()
                     );
                     results.push(result(&name, &store, layer.as_ref()));
                 }
                 Err(error) => {
                     passed = false;
-                    println!("FAILED {rung}: {name} ({variant}): {error}");
+                    println!("FAILED {runner}: {name} ({variant}): {error}");
                     break;
                 }
             }
@@ -322,13 +322,13 @@ fn as_this_user(rung: Rung, own: &Path, variants: &str, filter: &[String]) {
         let made_copy = folders.any(|folder| folder.unwrap().path().join("tree").exists());
         assert_eq!(
             made_copy, in_place,
-            "{rung}, {variant}: an overlay is where none was wanted"
+            "{runner}, {variant}: an overlay is where none was wanted"
         );
-        rootfs::remove(rung, scratch.path()).unwrap();
+        rootfs::remove(runner, scratch.path()).unwrap();
     }
     passed &= killed(
-        rung,
-        &rootfs::unpack(&base, rung, &store, &progress).unwrap(),
+        runner,
+        &rootfs::unpack(&base, runner, &store, &progress).unwrap(),
         &store,
     );
     fs::write(
@@ -368,9 +368,9 @@ fn registries() -> &'static registry::Client {
     )))
 }
 
-fn inputs<'a>(rung: Rung, store: &'a Store, scratch: &'a Path) -> Inputs<'a> {
+fn inputs<'a>(runner: Runner, store: &'a Store, scratch: &'a Path) -> Inputs<'a> {
     Inputs {
-        rung: Some(rung),
+        runner: Some(runner),
         platform: Platform::host(),
         store,
         registries: registries(),
@@ -469,7 +469,7 @@ fn list(blob: &Path) -> String {
 }
 
 /// A step that is killed in the middle of changing owners ends at once, and leaves no record.
-fn killed(rung: Rung, base: &Rootfs, store: &Store) -> bool {
+fn killed(runner: Runner, base: &Rootfs, store: &Store) -> bool {
     let scratch = Scratch::new_in(&store.scratch_root()).unwrap();
     let rootfs = rootfs::overlay(std::slice::from_ref(&base.path), scratch.path()).unwrap();
     let record = scratch.path().join("record");
@@ -494,7 +494,7 @@ fn killed(rung: Rung, base: &Rootfs, store: &Store) -> bool {
     let cancelled = AtomicI32::new(0);
     let mut since = None;
     let outcome = runner::run(
-        rung,
+        runner,
         &command,
         &mut |line| {
             if line == "up" {
@@ -507,11 +507,11 @@ fn killed(rung: Rung, base: &Rootfs, store: &Store) -> bool {
     .unwrap();
     let took = since.unwrap().elapsed();
     let left = fs::read(&record).map_or(0, |bytes| bytes.len());
-    rootfs::remove(rung, scratch.path()).unwrap();
+    rootfs::remove(runner, scratch.path()).unwrap();
     let expected =
         left == 0 && outcome == Outcome::Signalled(libc::SIGKILL) && took < Duration::from_secs(3);
     let word = if expected { "ok    " } else { "FAILED" };
-    println!("{word} {rung}: killed ({outcome:?} after {took:?}, {left} bytes of record)");
+    println!("{word} {runner}: killed ({outcome:?} after {took:?}, {left} bytes of record)");
     expected
 }
 
@@ -553,10 +553,10 @@ fn cost() {
     assert!(passed, "see above");
 }
 
-fn cost_for_this_user(rung: Rung, own: &Path) {
+fn cost_for_this_user(runner: Runner, own: &Path) {
     let store = Store::open(&own.join("store")).unwrap();
     let layers = base_layers(&own.parent().unwrap().join("layout"), &store);
-    let base = rootfs::unpack(&layers, rung, &store, &Progress::silent()).unwrap();
+    let base = rootfs::unpack(&layers, runner, &store, &Progress::silent()).unwrap();
     let record = |emulate| {
         let known = base.owners.clone();
         Some(Owners {
@@ -582,7 +582,7 @@ fn cost_for_this_user(rung: Rung, own: &Path) {
         let started = Instant::now();
         let never = AtomicI32::new(0);
         let told = &mut |line: &str| tail.push(line.to_owned());
-        let outcome = runner::run(rung, &command, told, &never).unwrap();
+        let outcome = runner::run(runner, &command, told, &never).unwrap();
         let took = started.elapsed().as_secs_f64();
         let from = tail.len().saturating_sub(10);
         assert_eq!(outcome, Outcome::Exited(0), "{}", tail[from..].join("\n"));
@@ -611,12 +611,12 @@ fn cost_for_this_user(rung: Rung, own: &Path) {
         }
         for (number, (name, owners)) in turns {
             let (took, _, scratch) = shell(&lower, owners.clone(), &install);
-            rootfs::remove(rung, scratch.path()).unwrap();
+            rootfs::remove(runner, scratch.path()).unwrap();
             println!("round {round}: {name}: {took:.2} s");
             times[number].push(took);
         }
     }
-    rootfs::remove(rung, fetched_scratch.path()).unwrap();
+    rootfs::remove(runner, fetched_scratch.path()).unwrap();
     let share = |number: usize| {
         let pairs = times[number].iter().zip(&times[0]);
         let mut shares: Vec<f64> = pairs.map(|(took, least)| took / least).collect();

@@ -100,8 +100,8 @@ fn passes_every_oracle(user: User, installer: &str) {
     let (reference, digest) = run.line().split_once('@').expect("reference@digest");
     assert_eq!(reference, "docker.io/library/quickstart:latest");
     assert!(
-        run.stderr().contains(user.rung()),
-        "the rung is named: {}",
+        run.stderr().contains(user.runner()),
+        "the runner is named: {}",
         run.stderr()
     );
 

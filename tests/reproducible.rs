@@ -1,17 +1,17 @@
 //! The same build from other directories, at other times, with empty stores, by other users on other
-//! rungs gives the same manifest digest when `SOURCE_DATE_EPOCH` is set.
+//! runners gives the same manifest digest when `SOURCE_DATE_EPOCH` is set.
 
 use crate::support::{Bench, User, serve_base, verify};
 
 const EPOCH: &str = "1700000000";
 
 #[test]
-fn the_same_build_gives_the_same_digest_on_every_rung() {
+fn the_same_build_gives_the_same_digest_on_every_runner() {
     let Some((_registry, base)) = serve_base() else {
         return;
     };
     let mut digests = Vec::new();
-    // The first user twice: also without a change of rung.
+    // The first user twice: also without a change of runner.
     for user in [User::Root, User::Root, User::Subids, User::Plain] {
         let Some(bench) = Bench::new(user) else {
             continue;

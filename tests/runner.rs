@@ -1,4 +1,4 @@
-//! The runner, with real namespaces, on every rung that can be had: as root it makes two users, one with
+//! The runner, with real namespaces, on every runner that can be had: as root it makes two users, one with
 //! subordinate ids and one without, and runs its checks as each of them too.
 //!
 //! It has no test harness, since its `main` has to be the runner's helper process as well. Arguments are parts
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use pyats_image_builder::runner::{
-    self, Command, Error, Mount, Outcome, RootFs, Rung, mount_points, probe_overlay,
+    self, Command, Error, Mount, Outcome, RootFs, Runner, mount_points, probe_overlay,
 };
 
 /// Programs of the test's root file system, all of them busybox.
@@ -39,14 +39,14 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("--hold") => hold(&arguments[1], Path::new(&arguments[2])),
-        Some("--rung") => {
+        Some("--runner") => {
             let passed = checks(arguments[1].parse().unwrap(), &arguments[2..]);
             std::process::exit(i32::from(!passed));
         }
         // How nextest asks which tests there are (all of this is one to it), and runs it.
         Some("--list") if arguments.iter().any(|argument| argument == "--ignored") => {}
-        Some("--list") => println!("every_rung: test"),
-        Some("every_rung") => everything(&[]),
+        Some("--list") => println!("every_runner: test"),
+        Some("every_runner") => everything(&[]),
         // Options are those of the usual harness, such as the number of its threads.
         Some(option) if option.starts_with('-') => everything(&[]),
         _ => everything(&arguments),
@@ -78,7 +78,7 @@ fn answer(call: runner::Call) -> ! {
 }
 
 /// Runs a command that does not end, for a check that kills this process.
-fn hold(rung: &str, directory: &Path) {
+fn hold(runner: &str, directory: &Path) {
     let command = Command {
         argv: [
             "sh",
@@ -94,44 +94,44 @@ fn hold(rung: &str, directory: &Path) {
         std::io::stdout().flush().unwrap();
     };
     let _ = runner::run(
-        rung.parse().unwrap(),
+        runner.parse().unwrap(),
         &command,
         &mut output,
         &AtomicI32::new(0),
     );
 }
 
-/// Every rung, as every kind of user.
+/// Every runner, as every kind of user.
 fn everything(filter: &[String]) {
     let root = rustix::process::geteuid().is_root();
     let mut passed = true;
     if root {
         let program = std::env::current_exe().unwrap();
-        for rung in [Rung::Root, Rung::UsernsRange, Rung::Chroot] {
-            passed &= apart(&[], &program, rung, filter)
+        for runner in [Runner::Root, Runner::UsernsRange, Runner::Chroot] {
+            passed &= apart(&[], &program, runner, filter)
                 .status()
                 .unwrap()
                 .success();
         }
-        for (user, ids, rungs) in [
+        for (user, ids, runners) in [
             (
                 "runner-range",
                 "65536",
-                [Rung::UsernsRange, Rung::UsernsSingle].as_slice(),
+                [Runner::UsernsRange, Runner::UsernsSingle].as_slice(),
             ),
-            ("runner-single", "0", &[Rung::UsernsSingle]),
+            ("runner-single", "0", &[Runner::UsernsSingle]),
         ] {
-            for rung in rungs {
-                passed &= as_user(user, ids, *rung, filter);
+            for runner in runners {
+                passed &= as_user(user, ids, *runner, filter);
             }
         }
     } else {
-        for (rung, result) in runner::probe(&std::env::temp_dir()).rungs {
+        for (runner, result) in runner::probe(&std::env::temp_dir()).runners {
             match result {
-                Ok(()) => passed &= checks(rung, filter),
+                Ok(()) => passed &= checks(runner, filter),
                 Err(refusal) => {
-                    println!("SKIPPED: `{rung}` cannot be had here: {refusal}");
-                    let is_roots = matches!(rung, Rung::Root | Rung::Chroot);
+                    println!("SKIPPED: `{runner}` cannot be had here: {refusal}");
+                    let is_roots = matches!(runner, Runner::Root | Runner::Chroot);
                     let required = std::env::var_os("REQUIRE_ALL").is_some() && !is_roots;
                     passed &= !required;
                 }
@@ -141,9 +141,14 @@ fn everything(filter: &[String]) {
     std::process::exit(i32::from(!passed));
 }
 
-/// Runs the checks of a rung in a table of processes of their own: what a step reaches there is none of this machine's.
+/// Runs the checks of a runner in a table of processes of their own: what a step reaches there is none of this machine's.
 /// Some numbers are used up, so that those of a step in a further table are others.
-fn apart(user: &[&str], program: &Path, rung: Rung, filter: &[String]) -> std::process::Command {
+fn apart(
+    user: &[&str],
+    program: &Path,
+    runner: Runner,
+    filter: &[String],
+) -> std::process::Command {
     const SCRIPT: &str = "mount -t tmpfs none /sys/module && echo secret > /sys/module/secret
         for i in $(seq 50); do /bin/true; done; setsid -w \"$@\"; exit $?";
     let mut command = std::process::Command::new("unshare");
@@ -151,7 +156,7 @@ fn apart(user: &[&str], program: &Path, rung: Rung, filter: &[String]) -> std::p
         .args(["--pid", "--fork", "--mount-proc", "sh", "-c", SCRIPT, "sh"])
         .args(user)
         .arg(program)
-        .args(["--rung", &rung.to_string()])
+        .args(["--runner", &runner.to_string()])
         .args(filter)
         .env(APART, "1");
     command
@@ -160,7 +165,7 @@ fn apart(user: &[&str], program: &Path, rung: Rung, filter: &[String]) -> std::p
 /// Set by [`apart`].
 const APART: &str = "PIB_RUNNER_APART";
 
-fn as_user(user: &str, ids: &str, rung: Rung, filter: &[String]) -> bool {
+fn as_user(user: &str, ids: &str, runner: Runner, filter: &[String]) -> bool {
     let system = |program: &str, arguments: &[&str]| {
         std::process::Command::new(program)
             .args(arguments)
@@ -188,7 +193,7 @@ fn as_user(user: &str, ids: &str, rung: Rung, filter: &[String]) -> bool {
     let program = place.path().join("runner");
     fs_err::copy("/proc/self/exe", &program).unwrap();
     let drop = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"];
-    let status = apart(&drop, &program, rung, filter)
+    let status = apart(&drop, &program, runner, filter)
         .env("USER", user)
         .current_dir("/")
         .status()
@@ -198,7 +203,7 @@ fn as_user(user: &str, ids: &str, rung: Rung, filter: &[String]) -> bool {
 
 /// A directory with the test's root file system.
 struct Ground {
-    rung: Rung,
+    runner: Runner,
     place: tempfile::TempDir,
 }
 
@@ -210,7 +215,7 @@ struct Done {
 }
 
 impl Ground {
-    fn new(rung: Rung) -> Self {
+    fn new(runner: Runner) -> Self {
         let place = tempfile::Builder::new()
             .prefix("runner-test-")
             .tempdir()
@@ -231,7 +236,7 @@ impl Ground {
         for directory in ["upper", "work"] {
             fs_err::create_dir(place.path().join(directory)).unwrap();
         }
-        Self { rung, place }
+        Self { runner, place }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -239,7 +244,7 @@ impl Ground {
     }
 
     fn rootfs(&self) -> RootFs {
-        if self.rung == Rung::Chroot {
+        if self.runner == Runner::Chroot {
             return RootFs::Directory(self.path("lower"));
         }
         RootFs::Overlay {
@@ -259,7 +264,7 @@ impl Ground {
     fn run(&self, command: &Command) -> Done {
         let mut lines = vec![];
         let mut output = |line: &str| lines.push(line.to_owned());
-        let outcome = runner::run(self.rung, command, &mut output, &AtomicI32::new(0)).unwrap();
+        let outcome = runner::run(self.runner, command, &mut output, &AtomicI32::new(0)).unwrap();
         Done { outcome, lines }
     }
 
@@ -345,10 +350,10 @@ fn command(rootfs: RootFs) -> Command {
 
 type Check = (&'static str, fn(&Ground));
 
-fn checks(rung: Rung, filter: &[String]) -> bool {
+fn checks(runner: Runner, filter: &[String]) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let (mut passed, mut failed) = (0, 0);
-    let own = if rung == Rung::Chroot {
+    let own = if runner == Runner::Chroot {
         CHROOT_CHECKS
     } else {
         NAMESPACE_CHECKS
@@ -358,10 +363,10 @@ fn checks(rung: Rung, filter: &[String]) -> bool {
             continue;
         }
         let started = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| check(&Ground::new(rung))));
+        let result = catch_unwind(AssertUnwindSafe(|| check(&Ground::new(runner))));
         let word = if result.is_ok() { "ok" } else { "FAILED" };
         println!(
-            "{word:6} {rung}, user {user}: {name} ({} ms)",
+            "{word:6} {runner}, user {user}: {name} ({} ms)",
             started.elapsed().as_millis()
         );
         if result.is_ok() {
@@ -370,12 +375,12 @@ fn checks(rung: Rung, filter: &[String]) -> bool {
             failed += 1;
         }
     }
-    println!("{rung}, user {user}: {passed} passed, {failed} failed");
+    println!("{runner}, user {user}: {passed} passed, {failed} failed");
     failed == 0
 }
 
 const CHECKS: &[Check] = &[
-    ("the rung is chosen when forced", chosen),
+    ("the runner is chosen when forced", chosen),
     ("the environment is exact", environment),
     ("a large environment arrives", large_environment),
     ("the CA bundle is shown and named", ca_bundle),
@@ -449,26 +454,26 @@ const CHROOT_CHECKS: &[Check] = &[
 
 fn chosen(ground: &Ground) {
     assert_eq!(
-        runner::choose(Some(ground.rung), ground.place.path())
+        runner::choose(Some(ground.runner), ground.place.path())
             .unwrap()
             .0,
-        ground.rung
+        ground.runner
     );
     let started = Instant::now();
     let report = runner::probe(&std::env::temp_dir());
     println!(
         "       probed in {} ms: {:?}",
         started.elapsed().as_millis(),
-        report.rungs
+        report.runners
     );
     assert!(
         report
-            .rungs
+            .runners
             .iter()
-            .any(|(rung, result)| *rung == ground.rung && result.is_ok())
+            .any(|(runner, result)| *runner == ground.runner && result.is_ok())
     );
     if !rustix::process::geteuid().is_root() {
-        let error = runner::choose(Some(Rung::Root), ground.place.path()).unwrap_err();
+        let error = runner::choose(Some(Runner::Root), ground.place.path()).unwrap_err();
         assert!(error.hint().unwrap().contains("sudo"), "{error}");
     }
 }
@@ -513,7 +518,7 @@ fn reach(ground: &Ground) {
     let group = stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap();
     let group: i32 = group.parse().unwrap();
     // Numbers of a table that a step has for itself begin anew.
-    let in_sight = std::env::var_os(APART).is_some() || ground.rung == Rung::Chroot;
+    let in_sight = std::env::var_os(APART).is_some() || ground.runner == Runner::Chroot;
     let targets = [
         ("leader", leader, leader, group),
         ("thread", other_thread, leader, 0),
@@ -529,7 +534,7 @@ fn reach(ground: &Ground) {
         command.argv.extend(words.map(OsString::from));
     }
     for user in ["", "one"] {
-        if user == "one" && ground.rung == Rung::UsernsSingle {
+        if user == "one" && ground.runner == Runner::UsernsSingle {
             continue;
         }
         command.user = user.into();
@@ -588,9 +593,9 @@ fn raw_sockets(ground: &Ground) {
     // A network of its own is nobody else's.
     command.network = false;
     for (call, errno) in errnos(ground, &command) {
-        match (ground.rung, call.as_str()) {
+        match (ground.runner, call.as_str()) {
             (_, "netlink" | "unix") => assert_eq!(errno, 0, "{call}"),
-            (Rung::Chroot, _) => assert_ne!(errno, 0, "{call}"),
+            (Runner::Chroot, _) => assert_ne!(errno, 0, "{call}"),
             (_, "raw" | "packet") => assert_eq!(errno, 0, "{call}"),
             _ => {}
         }
@@ -602,7 +607,7 @@ fn ipc(ground: &Ground) {
     let mut command = ground.command("");
     command.argv = vec!["calls".into()];
     for (call, errno) in errnos(ground, &command) {
-        let expected = if ground.rung == Rung::Chroot {
+        let expected = if ground.runner == Runner::Chroot {
             libc::ENOSYS
         } else {
             0
@@ -642,7 +647,7 @@ fn identity(ground: &Ground) {
     );
     let groups = ground.command("grep Groups: /proc/self/status");
     // Where one id exists, a process has the groups of the caller, and getgroups(2) is answered.
-    if ground.rung != Rung::UsernsSingle {
+    if ground.runner != Runner::UsernsSingle {
         assert_eq!(ground.run(&groups).lines.concat().trim(), "Groups:\t0");
         let user = Command {
             user: "one".into(),
@@ -684,13 +689,13 @@ fn ca_bundle(ground: &Ground) {
     let mut command = ground.command("echo ${SSL_CERT_FILE-unset}");
     assert_eq!(ground.run(&command).lines, ["unset"]);
     command.ca_bundle = Some("/nowhere/bundle".into());
-    let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
+    let error = runner::run(ground.runner, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
     assert!(error.to_string().contains("/nowhere/bundle"), "{error}");
 }
 
 fn capabilities(ground: &Ground) {
     let status = ground.says("grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status");
-    let nnp = if ground.rung == Rung::UsernsSingle {
+    let nnp = if ground.runner == Runner::UsernsSingle {
         "1"
     } else {
         "0"
@@ -778,11 +783,11 @@ t = threading.Thread(target=print, args=('thread',)); t.start(); t.join()
 fn owners(ground: &Ground) {
     let script = "touch /f; chown 1:1 /f && su one -c true; stat -c %u:%g /f; mknod /n c 1 3 && echo node || true";
     let lines = ground.says(script);
-    match ground.rung {
-        Rung::UsernsSingle => assert_eq!(lines, ["0:0", "node"]),
-        Rung::Root => assert_eq!(lines, ["1:1", "node"]),
+    match ground.runner {
+        Runner::UsernsSingle => assert_eq!(lines, ["0:0", "node"]),
+        Runner::Root => assert_eq!(lines, ["1:1", "node"]),
         // In a container, whose devices are guarded, there would be a node.
-        Rung::UsernsRange | Rung::Chroot => assert_eq!(lines[0], "1:1"),
+        Runner::UsernsRange | Runner::Chroot => assert_eq!(lines[0], "1:1"),
     }
     assert_eq!(ground.says("su one -c 'id -u'").len(), 1);
 }
@@ -885,7 +890,7 @@ fn host_hidden(ground: &Ground) {
     assert_eq!(ground.says("ls -A /tmp; ls -A /root"), Vec::<String>::new());
     let roots = ground.says("ls /");
     assert_eq!(roots, ["bin", "dev", "etc", "proc", "root", "sys", "tmp"]);
-    if ground.rung == Rung::Chroot {
+    if ground.runner == Runner::Chroot {
         return;
     }
     let table = ground.says("cat /proc/self/mountinfo").join("\n");
@@ -921,7 +926,7 @@ fn upper(ground: &Ground) {
         .cloned()
         .collect();
     assert!(rest.is_subset(&made), "{rest:?}");
-    let ground = Ground::new(ground.rung);
+    let ground = Ground::new(ground.runner);
     let stamp = fs_err::File::open(ground.path("lower/etc")).unwrap();
     stamp
         .file()
@@ -956,7 +961,7 @@ fn in_place(ground: &Ground) {
     );
     assert!(!ground.path("lower/etc/passwd").exists());
     let hosts = ground.path("lower/etc/hosts");
-    if ground.rung == Rung::Chroot {
+    if ground.runner == Runner::Chroot {
         assert!(!hosts.exists(), "it is taken away again");
     } else {
         assert_eq!(fs_err::metadata(hosts).unwrap().len(), 0);
@@ -1021,7 +1026,8 @@ fn many_lines(ground: &Ground) {
 
 fn bad_setup(ground: &Ground) {
     let fails = |command: &Command, words: &str| {
-        let error = runner::run(ground.rung, command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
+        let error =
+            runner::run(ground.runner, command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
     };
@@ -1056,7 +1062,7 @@ fn cancelled_after(ground: &Ground, script: &str) -> (Done, Duration) {
         lines.push(line.into());
     };
     let outcome = runner::run(
-        ground.rung,
+        ground.runner,
         &ground.command(script),
         &mut output,
         &cancelled,
@@ -1110,7 +1116,7 @@ fn running(argument: &str) -> usize {
 fn killed(ground: &Ground) {
     for delay in [0, 5, 20, 1000] {
         let mut child = std::process::Command::new("/proc/self/exe")
-            .args(["--hold", &ground.rung.to_string()])
+            .args(["--hold", &ground.runner.to_string()])
             .arg(ground.path("lower"))
             .stdout(Stdio::piped())
             .spawn()
@@ -1186,14 +1192,14 @@ fn calls(ground: &Ground) {
         .collect();
     let reversed: Vec<u8> = input.iter().rev().copied().collect();
     assert_eq!(
-        runner::call(ground.rung, "reverse", &input, &none).unwrap(),
+        runner::call(ground.runner, "reverse", &input, &none).unwrap(),
         reversed
     );
     assert_eq!(
-        runner::call(ground.rung, "reverse", b"", &none).unwrap(),
+        runner::call(ground.runner, "reverse", b"", &none).unwrap(),
         b""
     );
-    match runner::call(ground.rung, "fail", b"x", &none) {
+    match runner::call(ground.runner, "fail", b"x", &none) {
         Err(Error::Task { task, message }) => {
             assert_eq!(
                 (task.as_str(), message.as_str()),
@@ -1203,7 +1209,7 @@ fn calls(ground: &Ground) {
         other => panic!("{other:?}"),
     }
     assert!(matches!(
-        runner::call(ground.rung, "abort", b"", &none),
+        runner::call(ground.runner, "abort", b"", &none),
         Err(Error::Died { .. })
     ));
 }
@@ -1212,9 +1218,9 @@ fn call_privileges(ground: &Ground) {
     let path = ground.path("owned");
     fs_err::create_dir(&path).unwrap();
     let input = path.to_str().unwrap().as_bytes();
-    let answer = runner::call(ground.rung, "own", input, &AtomicI32::new(0)).unwrap();
+    let answer = runner::call(ground.runner, "own", input, &AtomicI32::new(0)).unwrap();
     let answer = String::from_utf8(answer).unwrap();
-    let owned = ground.rung != Rung::UsernsSingle;
+    let owned = ground.runner != Runner::UsernsSingle;
     assert!(answer.starts_with(&format!("{owned} true\n")), "{answer}");
     assert!(answer.contains("\nSeccomp:\t0\n"), "{answer}");
     assert!(answer.contains("\nCapEff:\t000001ff"), "{answer}");
@@ -1233,7 +1239,7 @@ fn call_cancelled(ground: &Ground) {
             std::thread::sleep(Duration::from_millis(200));
             cancelled.store(15, Ordering::Relaxed);
         });
-        let result = runner::call(ground.rung, "sleep", b"", &cancelled);
+        let result = runner::call(ground.runner, "sleep", b"", &cancelled);
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
     });
     assert!(started.elapsed() < Duration::from_secs(2));
@@ -1293,7 +1299,7 @@ fn mounts(ground: &Ground) {
         .into_iter()
         .filter(|line| !line.contains(':'))
         .collect();
-    if ground.rung == Rung::Chroot {
+    if ground.runner == Runner::Chroot {
         // What is written to a copy is gone afterwards.
         assert_eq!(lines, ["content", "content", "content"]);
     } else {
@@ -1448,7 +1454,7 @@ fn writer(ground: &Ground) {
     let command = ground.command("yes > /dev/stdout");
     let mut lines = 0;
     let outcome = runner::run(
-        ground.rung,
+        ground.runner,
         &command,
         &mut |_| {
             lines += 1;
@@ -1545,7 +1551,7 @@ fn copied_back(ground: &Ground) {
 
     // A copy of the tree into itself would have no end.
     command.mounts[0].source = ground.place.path().into();
-    let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
+    let error = runner::run(ground.runner, &command, &mut |_| {}, &AtomicI32::new(0)).unwrap_err();
     assert!(error.to_string().contains("store lies in it"), "{error}");
 }
 
@@ -1574,7 +1580,7 @@ fn moved_away(ground: &Ground) {
     ] {
         let mut command = ground.command(script);
         command.mounts = vec![mount(&shared, "/mnt"), mount(&file, "/file")];
-        let error = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0));
+        let error = runner::run(ground.runner, &command, &mut |_| {}, &AtomicI32::new(0));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("was left as it is"), "{script}: {error}");
         let after = (state(&shared), fs_err::metadata(&file).unwrap().ino());
@@ -1601,7 +1607,7 @@ fn no_sockets(ground: &Ground) {
 }
 
 fn no_overlay(ground: &Ground) {
-    let refusal = probe_overlay(ground.rung, ground.place.path()).unwrap_err();
+    let refusal = probe_overlay(ground.runner, ground.place.path()).unwrap_err();
     assert!(refusal.call.contains("overlay"), "{refusal:?}");
 }
 
@@ -1631,7 +1637,7 @@ fn hostile(ground: &Ground) {
     fs_err::create_dir(&outside).unwrap();
     let untouched = || fs_err::read_dir(&outside).unwrap().next().is_none();
     let attempt = |name: &str, target: &Path| {
-        let ground = Ground::new(ground.rung);
+        let ground = Ground::new(ground.runner);
         let link = ground.path("lower").join(name);
         let _ = fs_err::remove_dir_all(&link);
         symlink(target, &link).unwrap();
@@ -1648,7 +1654,7 @@ fn hostile(ground: &Ground) {
             .into_iter()
             .take(1)
             .collect();
-        let result = runner::run(ground.rung, &command, &mut |_| {}, &AtomicI32::new(0));
+        let result = runner::run(ground.runner, &command, &mut |_| {}, &AtomicI32::new(0));
         assert!(
             matches!(result, Ok(Outcome::Exited(0)) | Err(Error::Setup { .. })),
             "{result:?}"
@@ -1665,7 +1671,7 @@ fn hostile(ground: &Ground) {
         ] {
             let ran = attempt(name, target);
             assert!(untouched(), "{name} -> {}", target.display());
-            if ["dev", "proc", "sys"].contains(&name) && ground.rung != Rung::Chroot {
+            if ["dev", "proc", "sys"].contains(&name) && ground.runner != Runner::Chroot {
                 assert!(!ran, "{name} -> {}", target.display());
             }
         }
@@ -1685,12 +1691,12 @@ fn limits(ground: &Ground) {
 fn overlays(ground: &Ground) {
     let directory = ground.path("probed");
     fs_err::create_dir(&directory).unwrap();
-    probe_overlay(ground.rung, &directory).unwrap();
+    probe_overlay(ground.runner, &directory).unwrap();
     assert!(
         fs_err::read_dir(&directory).unwrap().next().is_none(),
         "it leaves nothing behind"
     );
-    let refusal = probe_overlay(ground.rung, Path::new("/nowhere")).unwrap_err();
+    let refusal = probe_overlay(ground.runner, Path::new("/nowhere")).unwrap_err();
     assert!(refusal.to_string().contains("/nowhere"), "{refusal}");
     if rustix::process::geteuid().is_root() {
         // An upper directory on an overlay is refused by the kernel. This mount is made, and seen, by root.
@@ -1705,7 +1711,7 @@ fn overlays(ground: &Ground) {
         let options = std::ffi::CString::new(options).unwrap();
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("overlay", &merged, "overlay", flags, options.as_c_str()).unwrap();
-        let result = probe_overlay(ground.rung, &merged);
+        let result = probe_overlay(ground.runner, &merged);
         rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::empty()).unwrap();
         let refusal = result.unwrap_err();
         assert!(refusal.call.contains("overlay"), "{refusal:?}");
@@ -1717,7 +1723,7 @@ fn side_by_side(ground: &Ground) {
     std::thread::scope(|scope| {
         for number in 0..6 {
             scope.spawn(move || {
-                let ground = Ground::new(ground.rung);
+                let ground = Ground::new(ground.runner);
                 assert_eq!(
                     ground.says(&format!("echo {number}; sleep 0.1")),
                     [number.to_string()]

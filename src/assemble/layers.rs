@@ -20,7 +20,7 @@ use crate::layer::{self, Times};
 use crate::manifest::Layer;
 use crate::net::{self, StepProxies};
 use crate::progress::Progress;
-use crate::runner::{Mount, Rung};
+use crate::runner::{Mount, Runner};
 use crate::secret::{self, Secret};
 use crate::step::{self, Counts, Fate, Inputs, Kept, Made, Seen, Stack, Step};
 use crate::store;
@@ -106,7 +106,7 @@ pub(super) fn steps(stages: Vec<Stage>) -> Vec<String> {
 /// instructions made of the config, and what the entrypoint is.
 pub(super) fn make(
     build: Build<'_>,
-    rung: Option<Rung>,
+    runner: Option<Runner>,
     cache: &Cache,
     context: &Context,
     settings: &mut Settings,
@@ -121,16 +121,16 @@ pub(super) fn make(
     } = build;
     // Nothing begins, and ends in no time, that is only looked at.
     let silent = Progress::silent();
-    let progress = rung.map_or(&silent, |_| build.progress);
+    let progress = runner.map_or(&silent, |_| build.progress);
     let mut mounts = mounts(build, context, lies_below(build, settings))?;
     let pip_secrets = pip_secrets(build)?;
     mounts.extend(pip_secrets.mounts);
     let kept = step::kept(build.installer);
-    mounts.push(installer_cache(build, rung, kept)?);
+    mounts.push(installer_cache(build, runner, kept)?);
     let proxies = StepProxies::open(build.net, progress)?;
     let hidden = hidden(context, &proxies, pip_secrets.hidden);
     let inputs = Inputs {
-        rung,
+        runner,
         platform: base.platform.clone(),
         store,
         registries: build.registries,
@@ -209,7 +209,7 @@ pub(super) fn make(
     if settings.config.user.is_empty() {
         settings.config.user = user;
     }
-    settings.entrypoint = entrypoint(build, rung, stages, &settings.config.env, &mut stack)?;
+    settings.entrypoint = entrypoint(build, runner, stages, &settings.config.env, &mut stack)?;
     Ok((entries, stack.fates().to_vec()))
 }
 
@@ -225,20 +225,20 @@ fn hidden(context: &Context, proxies: &StepProxies, of_pip: Vec<Secret>) -> Vec<
     of_pip.into_iter().chain(found).collect()
 }
 
-/// The image's entrypoint, by the programs that it has; without a rung, by those that it will have.
+/// The image's entrypoint, by the programs that it has; without a runner, by those that it will have.
 fn entrypoint(
     build: Build<'_>,
-    rung: Option<Rung>,
+    runner: Option<Runner>,
     stages: &[Stage],
     env: &[(String, String)],
     stack: &mut Stack<'_>,
 ) -> Result<Vec<String>, Error> {
-    let init = if rung.is_none() && install(stages, "tini") {
+    let init = if runner.is_none() && install(stages, "tini") {
         Some(settings::INITS[0].to_owned())
     } else {
         stack.find_program(&settings::INITS)?
     };
-    let shell = match rung {
+    let shell = match runner {
         Some(_) => entrypoint_shell(env, stack, build.progress)?,
         None => None,
     };
@@ -399,9 +399,9 @@ fn mounts(
 
 /// Where the installer keeps downloads and wheels, for all builds of the store; without the cache, or where all of it would
 /// have to be copied, for this build alone.
-fn installer_cache(build: Build<'_>, rung: Option<Rung>, kept: Kept) -> Result<Seen, Error> {
+fn installer_cache(build: Build<'_>, runner: Option<Runner>, kept: Kept) -> Result<Seen, Error> {
     let name = build.installer.to_string();
-    let source = if build.options.cache.is_used && rung != Some(Rung::Chroot) {
+    let source = if build.options.cache.is_used && runner != Some(Runner::Chroot) {
         build.store.make_cache(&name)?
     } else {
         let folder = build.scratch.join(&name);

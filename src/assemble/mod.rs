@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::push;
 use crate::registry::{Client, Content, Reference};
 use crate::rootfs;
-use crate::runner::{self, Rung};
+use crate::runner::{self, Runner};
 use crate::step::Fate;
 use crate::store::{self, Scratch, Store};
 
@@ -63,9 +63,9 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
     let store = images::open(options.store.as_deref())?;
     let _session = store.session()?;
     let work_dir = work_dir(options, &store)?;
-    let rung = choose(options, &store, &work_dir, progress)?;
+    let runner = choose(options, &store, &work_dir, progress)?;
     // Nobody wants to learn at the end of a long build that its image goes nowhere.
-    if rung.is_some() && options.push == Push::Checked {
+    if runner.is_some() && options.push == Push::Checked {
         push::check(&registries, &pushed, progress)?;
     }
 
@@ -85,8 +85,8 @@ pub fn build(options: &Options, progress: &Progress) -> Result<Outcome, Error> {
         outputs,
         pushed,
     };
-    let outcome = build.stage_and_assemble(rung, targets);
-    let cleaned = clean(rung, &scratch);
+    let outcome = build.stage_and_assemble(runner, targets);
+    let cleaned = clean(runner, &scratch);
     if options.work_dir.is_some() {
         // Unless another build works in it.
         let _ = fs::remove_dir(&work_dir);
@@ -132,8 +132,12 @@ struct Made {
 }
 
 impl<'a> Build<'a> {
-    /// Without a rung the build is a dry run.
-    fn stage_and_assemble(self, rung: Option<Rung>, targets: Targets) -> Result<Outcome, Error> {
+    /// Without a runner the build is a dry run.
+    fn stage_and_assemble(
+        self,
+        runner: Option<Runner>,
+        targets: Targets,
+    ) -> Result<Outcome, Error> {
         let Self {
             options,
             buildfile,
@@ -171,7 +175,7 @@ impl<'a> Build<'a> {
             image,
             entries,
             fates,
-        } = self.assemble_on_some_runner(rung, &parts, &targets)?;
+        } = self.assemble_on_some_runner(runner, &parts, &targets)?;
         let Parts {
             context,
             base,
@@ -199,20 +203,20 @@ impl<'a> Build<'a> {
     /// A runner that has no id for an owner in the image gives way to the next one, unless it was asked for.
     fn assemble_on_some_runner(
         self,
-        rung: Option<Rung>,
+        runner: Option<Runner>,
         parts: &Parts,
         targets: &Targets,
     ) -> Result<Made, Error> {
-        let error = match self.assemble_and_publish(rung, parts, targets) {
+        let error = match self.assemble_and_publish(runner, parts, targets) {
             Err(error) if rootfs::is_of_owner(&error) && self.options.runner.is_none() => error,
             result => return result,
         };
-        let next = rung.and_then(|rung| Some((rung, runner::next(rung, self.scratch)?)));
-        let Some((rung, next)) = next else {
+        let next = runner.and_then(|runner| Some((runner, runner::next(runner, self.scratch)?)));
+        let Some((runner, next)) = next else {
             return Err(error);
         };
         self.progress.note(format!(
-            "steps run with the runner `{next}`, since `{rung}` cannot hold an owner in the image. {}",
+            "steps run with the runner `{next}`, since `{runner}` cannot hold an owner in the image. {}",
             runner::isolation(next)
         ));
         let scratch = self.scratch.join(next.to_string());
@@ -227,13 +231,13 @@ impl<'a> Build<'a> {
     /// A layer that a cache in a registry promises, and that cannot be had, is made here.
     fn assemble_and_publish(
         self,
-        rung: Option<Rung>,
+        runner: Option<Runner>,
         parts: &Parts,
         targets: &Targets,
     ) -> Result<Made, Error> {
         let cache = self.cache()?;
         let attempt = |build: Build<'_>, cache: &Cache| -> Result<Made, Error> {
-            let mut made = build.assemble(rung, parts, cache)?;
+            let mut made = build.assemble(runner, parts, cache)?;
             if let Some(image) = &mut made.image {
                 build.publish(image, targets)?;
                 image.tags.clone_from(&targets.references);
@@ -261,7 +265,7 @@ impl<'a> Build<'a> {
         attempt(build, &own)
     }
 
-    fn assemble(self, rung: Option<Rung>, parts: &Parts, cache: &Cache) -> Result<Made, Error> {
+    fn assemble(self, runner: Option<Runner>, parts: &Parts, cache: &Cache) -> Result<Made, Error> {
         let Parts {
             context,
             base,
@@ -270,9 +274,9 @@ impl<'a> Build<'a> {
         } = parts;
         let mut settings = parts.settings.clone();
         let (entries, fates) =
-            layers::make(self, rung, cache, context, &mut settings, stages, base)?;
+            layers::make(self, runner, cache, context, &mut settings, stages, base)?;
         let mut image = None;
-        if rung.is_some() {
+        if runner.is_some() {
             settings.created = self.created(base, &entries, &settings, cache)?;
             image = Some(image::append(base, &entries, &settings, self.store)?);
         }
@@ -394,30 +398,30 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The rung of a build, after what killed builds left is removed; none for a dry run.
+/// The runner of a build, after what killed builds left is removed; none for a dry run.
 fn choose(
     options: &Options,
     store: &Store,
     work_dir: &Path,
     progress: &Progress,
-) -> Result<Option<Rung>, Error> {
+) -> Result<Option<Runner>, Error> {
     if options.dry_run {
         return Ok(None);
     }
-    let (rung, refused) = runner::choose(options.runner, work_dir)?;
+    let (runner, refused) = runner::choose(options.runner, work_dir)?;
     // That a user is not root is nothing to tell.
-    let is_news = |rung: Rung| rung != Rung::Root || rustix::process::geteuid().is_root();
-    let better = refused.iter().rfind(|(rung, _)| is_news(*rung));
+    let is_news = |runner: Runner| runner != Runner::Root || rustix::process::geteuid().is_root();
+    let better = refused.iter().rfind(|(runner, _)| is_news(*runner));
     let since = better.map_or(String::new(), |(better, refusal)| {
         format!(", since `{better}` cannot be had ({refusal}; `doctor` says more)")
     });
     progress.note(format!(
-        "steps run on the rung `{rung}`{since}. {}",
-        runner::isolation(rung)
+        "steps run on the runner `{runner}`{since}. {}",
+        runner::isolation(runner)
     ));
-    rootfs::sweep(rung, work_dir)?;
-    rootfs::sweep(rung, &store.scratch_root())?;
-    Ok(Some(rung))
+    rootfs::sweep(runner, work_dir)?;
+    rootfs::sweep(runner, &store.scratch_root())?;
+    Ok(Some(runner))
 }
 
 fn work_dir(options: &Options, store: &Store) -> Result<PathBuf, Error> {
@@ -451,9 +455,9 @@ fn not_writable(directory: &Path, source: std::io::Error) -> Error {
 }
 
 /// Removes the scratch, in the user namespace that made its files.
-fn clean(rung: Option<Rung>, scratch: &Scratch) -> Result<(), Error> {
-    match rung {
-        Some(rung) => Ok(rootfs::remove(rung, scratch.path())?),
+fn clean(runner: Option<Runner>, scratch: &Scratch) -> Result<(), Error> {
+    match runner {
+        Some(runner) => Ok(rootfs::remove(runner, scratch.path())?),
         None => Ok(fs::remove_dir_all(scratch.path())?),
     }
 }

@@ -13,7 +13,7 @@ use crate::layer::Compression;
 use crate::manifest::Platform;
 use crate::output::{self, Kind, Output};
 use crate::registry::Reference;
-use crate::runner::Rung;
+use crate::runner::Runner;
 use crate::step::Fate;
 
 /// What is asked of a build.
@@ -58,7 +58,7 @@ pub struct Options {
     /// Of the layers that are made here.
     pub compression: Compression,
     /// How steps are run; absent, in the best way that works here.
-    pub runner: Option<Rung>,
+    pub runner: Option<Runner>,
     /// The store's folder; absent, the [default](images::default_store).
     pub store: Option<PathBuf>,
     /// Where steps work; absent, in the store.

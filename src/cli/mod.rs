@@ -13,7 +13,7 @@ use pyats_image_builder::base::InvalidSource;
 use pyats_image_builder::prune::Limits;
 use pyats_image_builder::{
     Again, CacheMode, CachePolicy, CacheRepo, Compression, Error, Installer, Options, Output,
-    Platform, Pull, Reference, Rung, Seal, SshOptions, doctor, images,
+    Platform, Pull, Reference, Runner, Seal, SshOptions, doctor, images,
 };
 
 use registries::FormatName;
@@ -47,7 +47,7 @@ pub(crate) struct Global {
     pub(crate) store: Option<PathBuf>,
 
     /// Force the technique by which steps are run
-    #[arg(long, global = true, value_name = "RUNG", value_parser = rung)]
+    #[arg(long, global = true, value_name = "RUNNER", value_parser = runner)]
     #[arg(
         help = "How steps are run: auto, root, userns-range, userns-single or chroot [default: auto]"
     )]
@@ -62,16 +62,16 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
 }
 
-/// `auto`, or one rung.
+/// `auto`, or one runner.
 #[derive(Debug, Clone, Copy)]
-struct Choice(Option<Rung>);
+struct Choice(Option<Runner>);
 
-fn rung(text: &str) -> Result<Choice, String> {
+fn runner(text: &str) -> Result<Choice, String> {
     if text == "auto" {
         return Ok(Choice(None));
     }
     text.parse()
-        .map(|rung| Choice(Some(rung)))
+        .map(|runner| Choice(Some(runner)))
         .map_err(|error| format!("{error}"))
 }
 
@@ -513,8 +513,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Global {
-    /// The rung that the user forces.
-    pub(crate) fn runner(&self) -> Option<Rung> {
+    /// The runner that the user forces.
+    pub(crate) fn runner(&self) -> Option<Runner> {
         self.runner.and_then(|choice| choice.0)
     }
 }

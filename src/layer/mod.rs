@@ -1,7 +1,7 @@
 //! Directories and changesets: unpacking layers, finding what a step changed, writing it as a layer.
 //!
 //! The functions here that take a `…Request` run in a helper process, in the user namespace of the
-//! rung (see [`crate::runner::call`]), so that they see owners and modes as a step does.
+//! runner (see [`crate::runner::call`]), so that they see owners and modes as a step does.
 
 mod archive;
 mod changes;

@@ -1,4 +1,4 @@
-//! The helper process: enters the namespaces of a rung, then becomes what it was started for.
+//! The helper process: enters the namespaces of a runner, then becomes what it was started for.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,8 +13,8 @@ use super::init::Taps;
 use super::shown::{self, Shown};
 use super::wire::{Channel, Job, Note, Spec};
 use super::{
-    Call, Command, Error, Failure, MARKER, Outcome, Rung, family, ids, init, mounts, owners, probe,
-    sys, watch,
+    Call, Command, Error, Failure, MARKER, Outcome, Runner, family, ids, init, mounts, owners,
+    probe, sys, watch,
 };
 
 /// Whether this program asked if it is a helper process. One that does not would, as a helper, do all of what it does
@@ -78,9 +78,9 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
-    if matches!(spec.rung, Rung::UsernsRange | Rung::UsernsSingle) {
+    if matches!(spec.runner, Runner::UsernsRange | Runner::UsernsSingle) {
         unshare(UnshareFlags::NEWUSER, "CLONE_NEWUSER")?;
-        if spec.rung == Rung::UsernsSingle {
+        if spec.runner == Runner::UsernsSingle {
             ids::write_single(uid, gid)?;
         } else {
             map_range(channel)?;
@@ -93,7 +93,7 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
         .map_err(|error| Failure::new("prctl(PR_SET_DUMPABLE)", error))?;
     match spec.job {
         Job::Run(command) => {
-            if !command.network && spec.rung != Rung::Chroot {
+            if !command.network && spec.runner != Runner::Chroot {
                 unshare(UnshareFlags::NEWNET, "CLONE_NEWNET")?;
                 match sys::raise_loopback() {
                     // Root of an outer container may have everything but CAP_NET_ADMIN: then there is not even a
@@ -105,16 +105,16 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
                 }
             }
             let terminal = Terminal::of(&stdio);
-            first_process(spec.rung, channel, |channel| {
-                if spec.rung == Rung::Chroot {
+            first_process(spec.runner, channel, |channel| {
+                if spec.runner == Runner::Chroot {
                     return in_plain_sight(&command, stdio, channel);
                 }
-                let owners = owners::Prepared::open(spec.rung, &command)?;
+                let owners = owners::Prepared::open(spec.runner, &command)?;
                 let watch = watch::Prepared::open(&command)?;
-                mounts::enter(spec.rung, &command)?;
+                mounts::enter(spec.runner, &command)?;
                 let watcher = watch.and_then(watch::Prepared::begin);
                 let taps = Taps::default();
-                let outcome = init::run(spec.rung, &command, stdio, owners, &taps, channel)?;
+                let outcome = init::run(spec.runner, &command, stdio, owners, &taps, channel)?;
                 if let Some(watcher) = watcher.filter(|_| outcome == Outcome::Exited(0)) {
                     watcher.complete()?;
                 }
@@ -124,12 +124,12 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
             Ok(None)
         }
         Job::Probe { directory } => {
-            first_process(spec.rung, channel, |_| {
-                probe::all_the_way(spec.rung, &directory)
+            first_process(spec.runner, channel, |_| {
+                probe::all_the_way(spec.runner, &directory)
             })?;
             Ok(None)
         }
-        Job::Overlay { .. } if spec.rung == Rung::Chroot => Err(shown::no_mounts()),
+        Job::Overlay { .. } if spec.runner == Runner::Chroot => Err(shown::no_mounts()),
         Job::Overlay { directory } => {
             unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
             mounts::detach_from_host()?;
@@ -138,7 +138,7 @@ fn serve(spec: Spec, channel: &Channel) -> Result<Option<String>, Failure> {
             Ok(None)
         }
         Job::Call { task } => {
-            if spec.rung != Rung::Chroot {
+            if spec.runner != Runner::Chroot {
                 unshare(UnshareFlags::NEWNS, "CLONE_NEWNS")?;
                 mounts::detach_from_host()?;
             }
@@ -184,7 +184,7 @@ fn map_range(channel: &Channel) -> Result<(), Failure> {
         .map_err(|error| Failure::new("setresuid(0)", error))
 }
 
-/// Runs a command on the rung `chroot`, among the processes of this container.
+/// Runs a command on the runner `chroot`, among the processes of this container.
 fn in_plain_sight(
     command: &Command,
     stdio: Vec<OwnedFd>,
@@ -200,7 +200,7 @@ fn in_plain_sight(
         .collect::<io::Result<_>>()
         .map_err(|error| Failure::new("dup", error))?;
     let taps = Taps::new(shown.taps(), to);
-    let outcome = init::run(Rung::Chroot, command, stdio, None, &taps, channel);
+    let outcome = init::run(Runner::Chroot, command, stdio, None, &taps, channel);
     family::end()?;
     // Nobody is left who could write any more.
     taps.pass_on_all();
@@ -212,11 +212,11 @@ fn in_plain_sight(
 
 /// Runs `work` as pid 1 of new namespaces, or what stands for it, and waits until the last process under it has ended.
 fn first_process(
-    rung: Rung,
+    runner: Runner,
     channel: &Channel,
     work: impl FnOnce(&Channel) -> Result<Outcome, Failure>,
 ) -> Result<(), Failure> {
-    if rung == Rung::Chroot {
+    if runner == Runner::Chroot {
         // Where a command ends the process that looks after it, its orphans come here.
         family::adopt()?;
     } else {
@@ -229,7 +229,7 @@ fn first_process(
         .map_err(|error| Failure::new("pipe2", error))?;
     let Some(first) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop(held);
-        let protected = if rung == Rung::Chroot {
+        let protected = if runner == Runner::Chroot {
             sys::leave_keyring();
             // It may not end with its parent, or the command would live on. The channel's end tells it.
             family::adopt()
@@ -255,7 +255,7 @@ fn first_process(
             }
         }
     }
-    if rung == Rung::Chroot {
+    if runner == Runner::Chroot {
         family::end()?;
     }
     Ok(())

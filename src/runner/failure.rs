@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, Rung};
+use super::{Refusal, Runner};
 
 /// A call that failed, as the helper process reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +46,8 @@ impl Failure {
     }
 
     /// The failure with its remedy on this machine.
-    pub(super) fn refusal(self, rung: Rung) -> Refusal {
-        let remedy = remedy(rung, &self);
+    pub(super) fn refusal(self, runner: Runner) -> Refusal {
+        let remedy = remedy(runner, &self);
         Refusal {
             call: self.call,
             errno: self.errno,
@@ -67,11 +67,11 @@ pub(super) fn reason(error: &io::Error) -> String {
     })
 }
 
-fn remedy(rung: Rung, failure: &Failure) -> String {
+fn remedy(runner: Runner, failure: &Failure) -> String {
     let call = failure.call.as_str();
     if call == "geteuid" {
         return "run as root (`sudo`; in a container `--user root`, in Kubernetes `runAsUser: 0`), or use \
-                a rung that needs no root"
+                a runner that needs no root"
             .into();
     }
     if matches!(
@@ -88,18 +88,18 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
             .into();
     }
     let refused = matches!(failure.errno, libc::EPERM | libc::EACCES);
-    if rung == Rung::Chroot {
+    if runner == Runner::Chroot {
         return chroot_remedy(call, refused);
     }
     if call.contains("CLONE_NEWUSER") && failure.errno == libc::ENOSPC
-        || setting("/proc/sys/user/max_user_namespaces") == Some(0) && rung != Rung::Root
+        || setting("/proc/sys/user/max_user_namespaces") == Some(0) && runner != Runner::Root
     {
         return "as root: `sysctl -w user.max_user_namespaces=15000`".into();
     }
-    if rung != Rung::Root && setting("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
+    if runner != Runner::Root && setting("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
         return "as root: `sysctl -w kernel.unprivileged_userns_clone=1`".into();
     }
-    if rung != Rung::Root
+    if runner != Runner::Root
         && refused
         && setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1)
     {
@@ -112,7 +112,7 @@ fn remedy(rung: Rung, failure: &Failure) -> String {
     }
     if refused || failure.errno == libc::ENOSYS {
         return "start the outer container with `--security-opt seccomp=unconfined --security-opt \
-                apparmor=unconfined` (and, for the rung `root`, `--cap-add SYS_ADMIN`); in Kubernetes, \
+                apparmor=unconfined` (and, for the runner `root`, `--cap-add SYS_ADMIN`); in Kubernetes, \
                 with `seccompProfile: {type: Unconfined}`, or as root in a pod with `hostUsers: false`; \
                 or run outside of a container"
             .into();

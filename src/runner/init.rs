@@ -21,7 +21,7 @@ use super::reach::{self, Gate};
 use super::seccomp::Told;
 use super::wire::{Channel, Note};
 use super::{
-    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Rung, family, files, seccomp,
+    CA_BUNDLE, CA_VARIABLES, Command, Failure, Outcome, PRIVATE, Runner, family, files, seccomp,
     shown, sys,
 };
 use crate::secret::printable;
@@ -47,7 +47,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Runs the command to its end.
 pub(super) fn run(
-    rung: Rung,
+    runner: Runner,
     command: &Command,
     stdio: Vec<OwnedFd>,
     owners: Option<Prepared>,
@@ -65,7 +65,7 @@ pub(super) fn run(
     };
     let Some(main) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop((report, ours));
-        let failure = start(rung, command, &stdio, told, &theirs);
+        let failure = start(runner, command, &stdio, told, &theirs);
         let _ = serde_json::to_writer(fs_err::File::from_parts(reporter.into(), "pipe"), &failure);
         sys::exit(1);
     };
@@ -85,7 +85,7 @@ pub(super) fn run(
         (Some(_), None) => (None, None),
     };
     let outcome = Init {
-        rung,
+        runner,
         main,
         child_signal,
         channel,
@@ -159,7 +159,7 @@ fn pass_on(from: &OwnedFd, to: &OwnedFd) -> bool {
 
 /// What pid 1 looks after.
 struct Init<'a> {
-    rung: Rung,
+    runner: Runner,
     main: Pid,
     child_signal: OwnedFd,
     channel: &'a Channel,
@@ -258,12 +258,12 @@ impl Init<'_> {
                         Signal::KILL
                     }
                 };
-                match (self.rung, signal) {
-                    (Rung::Chroot, Signal::KILL) => {
+                match (self.runner, signal) {
+                    (Runner::Chroot, Signal::KILL) => {
                         family::kill()?;
                         let _ = rustix::process::kill_process(self.main, Signal::KILL);
                     }
-                    (Rung::Chroot, signal) => family::signal(signal)?,
+                    (Runner::Chroot, signal) => family::signal(signal)?,
                     // The group of pid 1 stands for every process of the namespace but pid 1 itself.
                     _ => drop(rustix::process::kill_process_group(Pid::INIT, signal)),
                 }
@@ -291,7 +291,7 @@ fn outcome(status: WaitStatus) -> Outcome {
 
 /// Becomes the command. Returns only if that failed, and ends by itself when it is the command's fault.
 fn start(
-    rung: Rung,
+    runner: Runner,
     command: &Command,
     stdio: &[OwnedFd],
     told: Told,
@@ -300,13 +300,13 @@ fn start(
     if let Err(failure) = connect(stdio) {
         return failure;
     }
-    if rung == Rung::Chroot
+    if runner == Runner::Chroot
         && let Err(failure) = shown::enter(&command.rootfs)
     {
         return failure;
     }
     let (status, message) = match Identity::look_up(&command.user) {
-        Ok(identity) => match prepare(rung, command, &identity, told, listener) {
+        Ok(identity) => match prepare(runner, command, &identity, told, listener) {
             Ok((argv, env)) => match &command.placement {
                 None => execute(command, &argv, &env),
                 Some(placement) => match files::place(placement) {
@@ -343,7 +343,7 @@ fn connect(stdio: &[OwnedFd]) -> Result<(), Failure> {
 type Strings = Vec<CString>;
 
 fn prepare(
-    rung: Rung,
+    runner: Runner,
     command: &Command,
     identity: &Identity,
     told: Told,
@@ -369,7 +369,7 @@ fn prepare(
     }
     rustix::process::chdir(Path::new("/").join(&command.cwd))
         .map_err(|error| Failure::new(format!("chdir({})", command.cwd.display()), error))?;
-    let given = restrict(rung, told, command.network)?;
+    let given = restrict(runner, told, command.network)?;
     let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
     listener
         .send_descriptors(&given)
@@ -417,17 +417,21 @@ fn environment(command: &Command, home: &str) -> Vec<(OsString, OsString)> {
 /// last, since it answers `capset` with success and does nothing. Gives where calls are told of, if they are.
 ///
 /// The `network` is the host's. It is taken away here only where it cannot be by a namespace.
-pub(super) fn restrict(rung: Rung, told: Told, network: bool) -> Result<Option<OwnedFd>, Failure> {
+pub(super) fn restrict(
+    runner: Runner,
+    told: Told,
+    network: bool,
+) -> Result<Option<OwnedFd>, Failure> {
     let filter = |error| Failure::new("seccomp", error);
     let mut filters: Vec<_> = seccomp::docker().map_err(filter)?.into();
     if network {
         filters.push(seccomp::without_raw_sockets().map_err(filter)?);
     }
-    if rung != Rung::Chroot {
+    if runner != Runner::Chroot {
         filters.push(reach::spare_first_process().map_err(filter)?);
     }
     let install = |program| sys::install_filter(program).map_err(filter);
-    if rung == Rung::Chroot {
+    if runner == Runner::Chroot {
         let guarded = shown::devices_are_guarded()?;
         drop_capabilities(CAPABILITIES.difference(CapabilitySet::SYS_CHROOT))?;
         rustix::thread::set_no_new_privs(true)
@@ -445,7 +449,7 @@ pub(super) fn restrict(rung: Rung, told: Told, network: bool) -> Result<Option<O
         filters.iter().try_for_each(install)?;
         let tell = reach::tell().map_err(filter)?;
         sys::install_listener(&tell).map(Some).map_err(filter)
-    } else if rung == Rung::UsernsSingle {
+    } else if runner == Runner::UsernsSingle {
         drop_capabilities(CAPABILITIES)?;
         rustix::thread::set_no_new_privs(true)
             .map_err(|error| Failure::new("prctl(PR_SET_NO_NEW_PRIVS)", error))?;

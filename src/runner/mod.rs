@@ -8,7 +8,7 @@
 //!    socket for notes, pipe for output            whatever kills that
 //! ```
 //!
-//! On the rung `chroot` there are no namespaces: what pid 1 is elsewhere takes in the orphans of the command, lives
+//! On the runner `chroot` there are no namespaces: what pid 1 is elsewhere takes in the orphans of the command, lives
 //! on until it has killed them all, and puts into the root file system what is mounted elsewhere.
 //!
 //! A step is somebody else's code: it gets Docker's default capabilities and system calls, an environment of
@@ -71,7 +71,7 @@ const CA_VARIABLES: &[&str] = &[
 /// A technique. The ladder goes from the first, which loses nothing, to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rung {
+pub enum Runner {
     /// Real root, in mount, pid and ipc namespaces of its own.
     Root,
     /// A user namespace with a range of ids, by newuidmap and newgidmap.
@@ -82,7 +82,7 @@ pub enum Rung {
     Chroot,
 }
 
-/// Why a rung cannot be used here.
+/// Why a runner cannot be used here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The call or program that failed, such as `unshare(CLONE_NEWUSER)`.
@@ -95,11 +95,11 @@ pub struct Refusal {
     pub remedy: String,
 }
 
-/// What each rung said when it was tried all the way.
+/// What each runner said when it was tried all the way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// From the first rung to the last.
-    pub rungs: Vec<(Rung, Result<(), Refusal>)>,
+    /// From the first runner to the last.
+    pub runners: Vec<(Runner, Result<(), Refusal>)>,
 }
 
 /// The root file system of a step.
@@ -177,8 +177,8 @@ pub struct Command {
     /// Whether the step writes to the caller's standard output and error itself, on the caller's terminal if
     /// that is one, instead of line by line through the callback.
     pub inherit_output: bool,
-    /// On [`Rung::UsernsSingle`]: what becomes of the owners that the command sets. With `None` they are
-    /// forgotten. The other rungs set them.
+    /// On [`Runner::UsernsSingle`]: what becomes of the owners that the command sets. With `None` they are
+    /// forgotten. The other runners set them.
     pub owners: Option<Owners>,
     /// Paths to watch: afterwards it is known whether the command looked at them.
     pub watch: Option<Watch>,
@@ -218,17 +218,17 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No rung, of those that were asked for, works here.
-    #[error("no way to run commands works here: {}", list(rungs))]
+    /// No runner, of those that were asked for, works here.
+    #[error("no way to run commands works here: {}", list(runners))]
     Refused {
         /// What each one said.
-        rungs: Vec<(Rung, Refusal)>,
+        runners: Vec<(Runner, Refusal)>,
     },
-    /// A rung that works in principle failed for this command.
-    #[error("the sandbox (`{rung}`) failed: {refusal}")]
+    /// A runner that works in principle failed for this command.
+    #[error("the sandbox (`{runner}`) failed: {refusal}")]
     Setup {
-        /// The rung.
-        rung: Rung,
+        /// The runner.
+        runner: Runner,
         /// What failed.
         refusal: Refusal,
     },
@@ -261,15 +261,15 @@ pub enum Error {
     /// The helper process could not be started or talked to.
     #[error("failed to work with the helper process")]
     Helper(#[source] io::Error),
-    /// No rung has this name.
+    /// No runner has this name.
     #[error("there is no runner `{name}`")]
-    UnknownRung {
+    UnknownRunner {
         /// As it was given.
         name: String,
     },
-    /// The rung is known, and not made yet.
+    /// The runner is known, and not made yet.
     #[error("the runner `{name}` is not supported yet")]
-    UnsupportedRung {
+    UnsupportedRunner {
         /// As it was given.
         name: String,
     },
@@ -285,13 +285,13 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let remedies: BTreeSet<String> = match self {
             Self::Setup { refusal, .. } => BTreeSet::from([refusal.remedy.clone()]),
-            Self::Refused { rungs } => rungs
+            Self::Refused { runners } => runners
                 .iter()
                 .filter(|(_, refusal)| !refusal.remedy.is_empty())
-                .map(|(rung, refusal)| format!("for `{rung}`: {}", refusal.remedy))
+                .map(|(runner, refusal)| format!("for `{runner}`: {}", refusal.remedy))
                 .collect(),
-            Self::UnknownRung { .. } | Self::UnsupportedRung { .. } => {
-                let names = Rung::ALL.map(|rung| format!("`{rung}`"));
+            Self::UnknownRunner { .. } | Self::UnsupportedRunner { .. } => {
+                let names = Runner::ALL.map(|runner| format!("`{runner}`"));
                 BTreeSet::from([format!("use {}, or `auto`", names.join(", "))])
             }
             Self::Died { .. } => BTreeSet::from([
@@ -310,15 +310,15 @@ impl Error {
     }
 }
 
-fn list(rungs: &[(Rung, Refusal)]) -> String {
-    let rungs: Vec<_> = rungs
+fn list(runners: &[(Runner, Refusal)]) -> String {
+    let runners: Vec<_> = runners
         .iter()
-        .map(|(rung, refusal)| format!("`{rung}`: {refusal}"))
+        .map(|(runner, refusal)| format!("`{runner}`: {refusal}"))
         .collect();
-    rungs.join("; ")
+    runners.join("; ")
 }
 
-impl Rung {
+impl Runner {
     /// From the first to the last.
     pub const ALL: [Self; 4] = [
         Self::Root,
@@ -337,23 +337,23 @@ impl Rung {
     }
 }
 
-impl fmt::Display for Rung {
+impl fmt::Display for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-impl FromStr for Rung {
+impl FromStr for Runner {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        if let Some(rung) = Self::ALL.into_iter().find(|rung| rung.name() == name) {
-            return Ok(rung);
+        if let Some(runner) = Self::ALL.into_iter().find(|runner| runner.name() == name) {
+            return Ok(runner);
         }
         let name = name.to_owned();
         Err(match name.as_str() {
-            "ptrace" => Error::UnsupportedRung { name },
-            _ => Error::UnknownRung { name },
+            "ptrace" => Error::UnsupportedRunner { name },
+            _ => Error::UnknownRunner { name },
         })
     }
 }
@@ -364,23 +364,23 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What a rung does not isolate, as a sentence.
+/// What a runner does not isolate, as a sentence.
 #[must_use]
-pub fn isolation(rung: Rung) -> &'static str {
-    match rung {
-        Rung::Root => {
+pub fn isolation(runner: Runner) -> &'static str {
+    match runner {
+        Runner::Root => {
             "Steps use the host's network, without raw and packet sockets, and their root is the host's root, with Docker's default \
              capabilities and system calls."
         }
-        Rung::UsernsRange => {
+        Runner::UsernsRange => {
             "Steps use the host's network, without raw and packet sockets; their root is the calling user, and \
              their other users are its subordinate ids."
         }
-        Rung::UsernsSingle => {
+        Runner::UsernsSingle => {
             "Steps use the host's network, without raw and packet sockets; all their users are the calling user. Changes of owner are \
              recorded for the image, and changes of identity only pretended."
         }
-        Rung::Chroot => {
+        Runner::Chroot => {
             "Steps share this container's network, without raw and packet sockets, and its processes, of which they \
              reach only their own; they have Docker's default capabilities but `CAP_SYS_CHROOT`, a root of their \
              own, little of /proc, and neither System V IPC nor message queues."
@@ -452,30 +452,30 @@ pub fn harden() -> Result<(), Error> {
     Ok(())
 }
 
-/// Tries every rung; steps will work in `directory`.
+/// Tries every runner; steps will work in `directory`.
 #[must_use]
 pub fn probe(directory: &Path) -> Report {
     probe::report(directory)
 }
 
-/// The best rung that works here, or `forced` if that one works; and what those before it said. Steps will work in
+/// The best runner that works here, or `forced` if that one works; and what those before it said. Steps will work in
 /// `directory`.
 pub fn choose(
-    forced: Option<Rung>,
+    forced: Option<Runner>,
     directory: &Path,
-) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
+) -> Result<(Runner, Vec<(Runner, Refusal)>), Error> {
     probe::choose(forced, directory)
 }
 
-/// The next runner after `rung` that works here; for what that one cannot hold.
+/// The next runner after `runner` that works here; for what that one cannot hold.
 #[must_use]
-pub fn next(rung: Rung, directory: &Path) -> Option<Rung> {
-    probe::next(rung, directory)
+pub fn next(runner: Runner, directory: &Path) -> Option<Runner> {
+    probe::next(runner, directory)
 }
 
 /// Whether an overlay can be mounted whose upper directory lies in `directory`.
-pub fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
-    probe::probe_overlay(rung, directory)
+pub fn probe_overlay(runner: Runner, directory: &Path) -> Result<(), Refusal> {
+    probe::probe_overlay(runner, directory)
 }
 
 /// Runs a command to its end. `output` gets every line of its output and error, in the order of writing.
@@ -488,21 +488,26 @@ pub fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
 /// With [`Command::interactive`] on a terminal the command stays in the caller's session, so the terminal's
 /// signals reach the caller too, who may want to ignore SIGINT.
 pub fn run(
-    rung: Rung,
+    runner: Runner,
     command: &Command,
     output: &mut dyn FnMut(&str),
     cancelled: &AtomicI32,
 ) -> Result<Outcome, Error> {
-    parent::run(rung, command, output, cancelled)
+    parent::run(runner, command, output, cancelled)
 }
 
-/// Calls a function of this program in a helper process, in the rung's user namespace (with a mount
+/// Calls a function of this program in a helper process, in the runner's user namespace (with a mount
 /// namespace of its own), outside any root file system.
 ///
 /// The function has all capabilities of that namespace, an empty environment, and the caller's current
 /// directory and standard error. Its process is killed once `cancelled` is not zero.
-pub fn call(rung: Rung, task: &str, input: &[u8], cancelled: &AtomicI32) -> Result<Vec<u8>, Error> {
-    parent::call(rung, task, input, cancelled)
+pub fn call(
+    runner: Runner,
+    task: &str,
+    input: &[u8],
+    cancelled: &AtomicI32,
+) -> Result<Vec<u8>, Error> {
+    parent::call(runner, task, input, cancelled)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use rustix::mount::{
 };
 
 use super::place::{self, failure, name};
-use super::{CA_BUNDLE, Command, Failure, PRIVATE, RootFs, Rung};
+use super::{CA_BUNDLE, Command, Failure, PRIVATE, RootFs, Runner};
 
 /// Hidden from steps, as Docker does: they tell of, or reach, the machine.
 const MASKED: &[&str] = &[
@@ -56,11 +56,11 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// Enters the root file system of a command. The mount namespace has to be new.
-pub(super) fn enter(rung: Rung, command: &Command) -> Result<(), Failure> {
+pub(super) fn enter(runner: Runner, command: &Command) -> Result<(), Failure> {
     detach_from_host()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let root = root(&command.rootfs)?;
-    dev(&root, rung, command)?;
+    dev(&root, runner, command)?;
     proc(&root)?;
     sys(&root)?;
     for path in MASKED.iter().map(PathBuf::from).chain(sensors()) {
@@ -184,7 +184,7 @@ fn root(rootfs: &RootFs) -> Result<OwnedFd, Failure> {
 
 /// A /dev of the step's own. A directory in it keeps copies of the host's files that the step may have: it may
 /// write to them, as in a container, and the host's stay as they are.
-fn dev(root: &OwnedFd, rung: Rung, command: &Command) -> Result<(), Failure> {
+fn dev(root: &OwnedFd, runner: Runner, command: &Command) -> Result<(), Failure> {
     let path = Path::new("dev");
     let place = place::plain_directory(root, path)?;
     tmpfs(
@@ -206,7 +206,7 @@ fn dev(root: &OwnedFd, rung: Rung, command: &Command) -> Result<(), Failure> {
     }
     let pts = place::directory(&dev, Path::new("pts"))?;
     // The group of terminals, tty, exists where more than one id does.
-    let group = if rung == Rung::UsernsSingle {
+    let group = if runner == Runner::UsernsSingle {
         c"newinstance,ptmxmode=0666,mode=0620"
     } else {
         c"newinstance,ptmxmode=0666,mode=0620,gid=5"

@@ -19,7 +19,7 @@ use super::ids::{self, Maps};
 use super::lines::Lines;
 use super::place;
 use super::wire::{Channel, Job, Note, Spec};
-use super::{Command, Error, MARKER, Outcome, Refusal, Rung, child};
+use super::{Command, Error, MARKER, Outcome, Refusal, Runner, child};
 
 /// How often a flag that nobody signals is looked at.
 const TICK: Timespec = Timespec {
@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// See [`super::run`].
 pub(super) fn run(
-    rung: Rung,
+    runner: Runner,
     command: &Command,
     output: &mut dyn FnMut(&str),
     cancelled: &AtomicI32,
@@ -40,7 +40,7 @@ pub(super) fn run(
     let (pipe, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(broken)?;
     rustix::io::ioctl_fionbio(&pipe, true).map_err(broken)?;
     let null = fs_err::File::open("/dev/null").map_err(Error::helper)?;
-    let mut helper = Helper::start(rung, Job::Run(Box::new(command.clone())))?;
+    let mut helper = Helper::start(runner, Job::Run(Box::new(command.clone())))?;
     let stdin = if command.interactive {
         rustix::stdio::stdin()
     } else {
@@ -96,13 +96,13 @@ pub(super) fn run(
 
 /// See [`super::call`].
 pub(super) fn call(
-    rung: Rung,
+    runner: Runner,
     task: &str,
     input: &[u8],
     cancelled: &AtomicI32,
 ) -> Result<Vec<u8>, Error> {
     let mut helper = Helper::start(
-        rung,
+        runner,
         Job::Call {
             task: task.to_owned(),
         },
@@ -147,9 +147,9 @@ pub(super) fn call(
 }
 
 /// Does a job that gives nothing but success.
-pub(super) fn attempt(rung: Rung, job: Job) -> Result<(), Refusal> {
+pub(super) fn attempt(runner: Runner, job: Job) -> Result<(), Refusal> {
     let outcome = (|| {
-        let mut helper = Helper::start(rung, job)?;
+        let mut helper = Helper::start(runner, job)?;
         let mut outcome = None;
         while let Some(note) = helper.receive()? {
             if let Note::Done(done) = note {
@@ -162,7 +162,7 @@ pub(super) fn attempt(rung: Rung, job: Job) -> Result<(), Refusal> {
     match outcome {
         Ok(_) => Ok(()),
         Err(Error::Setup { refusal, .. }) => Err(refusal),
-        Err(error) => Err(Failure::said("the helper process", error.to_string()).refusal(rung)),
+        Err(error) => Err(Failure::said("the helper process", error.to_string()).refusal(runner)),
     }
 }
 
@@ -170,20 +170,20 @@ pub(super) fn attempt(rung: Rung, job: Job) -> Result<(), Refusal> {
 struct Helper {
     child: Child,
     channel: Channel,
-    rung: Rung,
+    runner: Runner,
     maps: Option<Maps>,
 }
 
 impl Helper {
-    fn start(rung: Rung, job: Job) -> Result<Self, Error> {
+    fn start(runner: Runner, job: Job) -> Result<Self, Error> {
         child::require()?;
         let setup = |failure: Failure| Error::Setup {
-            rung,
-            refusal: failure.refusal(rung),
+            runner,
+            refusal: failure.refusal(runner),
         };
-        let maps = match rung {
-            Rung::UsernsRange => Some(ids::plan().map_err(setup)?),
-            Rung::Root | Rung::UsernsSingle | Rung::Chroot => None,
+        let maps = match runner {
+            Runner::UsernsRange => Some(ids::plan().map_err(setup)?),
+            Runner::Root | Runner::UsernsSingle | Runner::Chroot => None,
         };
         let (channel, theirs) = Channel::pair().map_err(Error::helper)?;
         // Only what runs somebody else's code needs the copy.
@@ -206,11 +206,15 @@ impl Helper {
         let helper = Self {
             child,
             channel,
-            rung,
+            runner,
             maps,
         };
         let parent = rustix::process::getpid().as_raw_nonzero().get();
-        let spec = Spec { parent, rung, job };
+        let spec = Spec {
+            parent,
+            runner,
+            job,
+        };
         match helper.channel.send(&spec) {
             // The helper is gone, and the next read says so.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -235,8 +239,8 @@ impl Helper {
             _ => return Ok(note),
         };
         Err(Error::Setup {
-            rung: self.rung,
-            refusal: failure.refusal(self.rung),
+            runner: self.runner,
+            refusal: failure.refusal(self.runner),
         })
     }
 

@@ -1,5 +1,5 @@
-//! Tries the rungs. A call that succeeds proves little (a security module may let `unshare` pass and refuse the
-//! next step), so each rung is gone to its end, in a helper process, on a file system in memory.
+//! Tries the runners. A call that succeeds proves little (a security module may let `unshare` pass and refuse the
+//! next step), so each runner is gone to its end, in a helper process, on a file system in memory.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,62 +13,62 @@ use super::seccomp::Told;
 use super::shown::{self, Shown};
 use super::wire::Job;
 use super::{
-    Command, Error, Outcome, Refusal, Report, RootFs, Rung, child, init, mounts, parent, sys,
+    Command, Error, Outcome, Refusal, Report, RootFs, Runner, child, init, mounts, parent, sys,
 };
 
 /// See [`super::probe`].
 pub(super) fn report(directory: &Path) -> Report {
     Report {
-        rungs: Rung::ALL
+        runners: Runner::ALL
             .into_iter()
-            .map(|rung| (rung, attempt(rung, directory)))
+            .map(|runner| (runner, attempt(runner, directory)))
             .collect(),
     }
 }
 
 /// See [`super::choose`].
 pub(super) fn choose(
-    forced: Option<Rung>,
+    forced: Option<Runner>,
     directory: &Path,
-) -> Result<(Rung, Vec<(Rung, Refusal)>), Error> {
+) -> Result<(Runner, Vec<(Runner, Refusal)>), Error> {
     child::require()?;
     let mut refused = vec![];
-    for rung in Rung::ALL
+    for runner in Runner::ALL
         .into_iter()
-        .filter(|rung| forced.is_none_or(|forced| forced == *rung))
+        .filter(|runner| forced.is_none_or(|forced| forced == *runner))
     {
-        match attempt(rung, directory) {
-            Ok(()) => return Ok((rung, refused)),
-            Err(refusal) => refused.push((rung, refusal)),
+        match attempt(runner, directory) {
+            Ok(()) => return Ok((runner, refused)),
+            Err(refusal) => refused.push((runner, refusal)),
         }
     }
-    Err(Error::Refused { rungs: refused })
+    Err(Error::Refused { runners: refused })
 }
 
 /// See [`super::next`].
-pub(super) fn next(rung: Rung, directory: &Path) -> Option<Rung> {
-    let mut after = Rung::ALL.into_iter().filter(|other| *other > rung);
-    after.find(|rung| attempt(*rung, directory).is_ok())
+pub(super) fn next(runner: Runner, directory: &Path) -> Option<Runner> {
+    let mut after = Runner::ALL.into_iter().filter(|other| *other > runner);
+    after.find(|runner| attempt(*runner, directory).is_ok())
 }
 
 /// See [`super::probe_overlay`].
-pub(super) fn probe_overlay(rung: Rung, directory: &Path) -> Result<(), Refusal> {
+pub(super) fn probe_overlay(runner: Runner, directory: &Path) -> Result<(), Refusal> {
     let failed = |error| Failure::new(format!("mkdir({})", directory.display()), error);
     let directory = tempfile::Builder::new()
         .prefix(".probe-")
         .tempdir_in(directory)
-        .map_err(|error| failed(error).refusal(rung))?;
+        .map_err(|error| failed(error).refusal(runner))?;
     let job = Job::Overlay {
         directory: directory.path().to_owned(),
     };
-    parent::attempt(rung, job)
+    parent::attempt(runner, job)
 }
 
-fn attempt(rung: Rung, directory: &Path) -> Result<(), Refusal> {
-    if matches!(rung, Rung::Root | Rung::Chroot) && !rustix::process::geteuid().is_root() {
-        return Err(Failure::said("geteuid", "not running as root").refusal(rung));
+fn attempt(runner: Runner, directory: &Path) -> Result<(), Refusal> {
+    if matches!(runner, Runner::Root | Runner::Chroot) && !rustix::process::geteuid().is_root() {
+        return Err(Failure::said("geteuid", "not running as root").refusal(runner));
     }
-    let directory = if rung == Rung::Chroot {
+    let directory = if runner == Runner::Chroot {
         directory.to_owned()
     } else {
         // Only to mount upon.
@@ -77,12 +77,12 @@ fn attempt(rung: Rung, directory: &Path) -> Result<(), Refusal> {
             .find(|directory| directory.is_dir())
             .unwrap_or("/".into())
     };
-    parent::attempt(rung, Job::Probe { directory })
+    parent::attempt(runner, Job::Probe { directory })
 }
 
 /// In the helper, as pid 1: all that a step needs, short of a step.
-pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failure> {
-    let own = if rung == Rung::Chroot {
+pub(super) fn all_the_way(runner: Runner, directory: &Path) -> Result<Outcome, Failure> {
+    let own = if runner == Runner::Chroot {
         // What a killed one leaves is taken for a killed build's.
         let own = tempfile::Builder::new()
             .prefix("pyats-image-build-")
@@ -126,14 +126,14 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         owners: None,
         watch: None,
     };
-    let shown = if rung == Rung::Chroot {
+    let shown = if runner == Runner::Chroot {
         Some(Shown::put(&command)?)
     } else {
-        mounts::enter(rung, &command)?;
+        mounts::enter(runner, &command)?;
         None
     };
-    if rung != Rung::UsernsSingle {
-        let owned = if rung == Rung::Chroot {
+    if runner != Runner::UsernsSingle {
+        let owned = if runner == Runner::Chroot {
             root.join("owned")
         } else {
             PathBuf::from("/owned")
@@ -155,11 +155,11 @@ pub(super) fn all_the_way(rung: Rung, directory: &Path) -> Result<Outcome, Failu
         .map_err(|error| Failure::new("pipe2", error))?;
     let Some(child) = sys::fork().map_err(|error| Failure::new("fork", error))? else {
         drop(report);
-        let enter = || match rung {
-            Rung::Chroot => shown::enter(&command.rootfs),
+        let enter = || match runner {
+            Runner::Chroot => shown::enter(&command.rootfs),
             _ => Ok(()),
         };
-        let tried = enter().and_then(|()| init::restrict(rung, Told::Owners, command.network));
+        let tried = enter().and_then(|()| init::restrict(runner, Told::Owners, command.network));
         if let Err(failure) = tried {
             let _ = serde_json::to_writer(std::fs::File::from(reporter), &failure);
         }

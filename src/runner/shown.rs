@@ -1,4 +1,4 @@
-//! What a command is shown on the rung `chroot`, where nothing can be mounted: it is put into the root file
+//! What a command is shown on the runner `chroot`, where nothing can be mounted: it is put into the root file
 //! system, and taken away again when the command has ended.
 //!
 //! What is there already waits outside of the root file system meanwhile, and comes back. Places are found, by

@@ -22,18 +22,18 @@ fn command() -> Command {
 }
 
 #[test]
-fn rungs_have_the_names_of_the_command_line() {
-    for rung in Rung::ALL {
-        assert_eq!(rung.to_string().parse::<Rung>().unwrap(), rung);
-        assert_eq!(serde_json::to_value(rung).unwrap(), rung.to_string());
+fn runners_have_the_names_of_the_command_line() {
+    for runner in Runner::ALL {
+        assert_eq!(runner.to_string().parse::<Runner>().unwrap(), runner);
+        assert_eq!(serde_json::to_value(runner).unwrap(), runner.to_string());
     }
     assert!(matches!(
-        "ptrace".parse::<Rung>(),
-        Err(Error::UnsupportedRung { .. })
+        "ptrace".parse::<Runner>(),
+        Err(Error::UnsupportedRunner { .. })
     ));
     assert!(matches!(
-        "docker".parse::<Rung>(),
-        Err(Error::UnknownRung { .. })
+        "docker".parse::<Runner>(),
+        Err(Error::UnknownRunner { .. })
     ));
 }
 
@@ -88,13 +88,13 @@ fn refusals_are_told_with_their_remedies() {
         "unshare(CLONE_NEWUSER)",
         io::Error::from_raw_os_error(libc::ENOSPC),
     )
-    .refusal(Rung::UsernsSingle);
+    .refusal(Runner::UsernsSingle);
     assert_eq!(
         refusal.to_string(),
         "`unshare(CLONE_NEWUSER)`: no space left on device"
     );
     let error = Error::Refused {
-        rungs: vec![(Rung::UsernsSingle, refusal)],
+        runners: vec![(Runner::UsernsSingle, refusal)],
     };
     assert!(error.hint().unwrap().contains("user.max_user_namespaces"));
 }
@@ -105,6 +105,6 @@ fn a_program_that_would_start_itself_for_ever_is_not_started() {
     let error = choose(None, &place).unwrap_err();
     assert!(matches!(error, Error::NoHelper), "{error}");
     assert!(error.hint().unwrap().contains("helper()"));
-    let error = call(Rung::UsernsSingle, "x", &[], &AtomicI32::new(0)).unwrap_err();
+    let error = call(Runner::UsernsSingle, "x", &[], &AtomicI32::new(0)).unwrap_err();
     assert!(matches!(error, Error::NoHelper), "{error}");
 }

@@ -14,14 +14,14 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Command, Failure, Outcome, Rung};
+use super::{Command, Failure, Outcome, Runner};
 
 /// The first thing that the helper hears.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
     /// The process that started the helper, and after whose end it may not live.
     pub(super) parent: i32,
-    pub(super) rung: Rung,
+    pub(super) runner: Runner,
     pub(super) job: Job,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Job {
     Run(Box<Command>),
     /// Answer a call.
     Call { task: String },
-    /// Try the rung, with a file system in memory mounted upon this directory.
+    /// Try the runner, with a file system in memory mounted upon this directory.
     Probe { directory: PathBuf },
     /// Try an overlay in this empty directory.
     Overlay { directory: PathBuf },

@@ -37,7 +37,7 @@ use crate::manifest::{Layer, Platform};
 use crate::progress::Progress;
 use crate::registry;
 use crate::rootfs;
-use crate::runner::{self, Command, Outcome, Owners, RootFs, Rung, Watch};
+use crate::runner::{self, Command, Outcome, Owners, RootFs, Runner, Watch};
 use crate::secret::Secret;
 use crate::store::{self, Store};
 
@@ -48,7 +48,7 @@ const TAIL: usize = 30;
 #[derive(Debug)]
 pub struct Inputs<'a> {
     /// How steps are run; absent, none is, and it is only found out what is known of them.
-    pub rung: Option<Rung>,
+    pub runner: Option<Runner>,
     /// What the base is built for.
     pub platform: Platform,
     /// Takes the layers.
@@ -165,7 +165,7 @@ impl<'a> Stack<'a> {
         let progress = self.inputs.progress;
         let workspace = Workspace::open(directory, layer.diff_id, layout, progress)?;
         self.workspace = Some(workspace);
-        let (Some(tree), Some(rung)) = (&mut self.tree, self.inputs.rung) else {
+        let (Some(tree), Some(runner)) = (&mut self.tree, self.inputs.runner) else {
             return Ok(());
         };
         match &mut tree.kind {
@@ -174,7 +174,7 @@ impl<'a> Stack<'a> {
                     store, progress, ..
                 } = self.inputs;
                 let place = self.inputs.scratch.join("workspace");
-                let tree = rootfs::unpack_into(&place, layer, rung, store, progress)?;
+                let tree = rootfs::unpack_into(&place, layer, runner, store, progress)?;
                 rootfs::put_on(lower, vec![tree], &place)?;
             }
             TreeKind::InPlace(root) => {
@@ -192,7 +192,7 @@ impl<'a> Stack<'a> {
                     coming: None,
                     is_alone: false,
                 };
-                rootfs::call_unpack(rung, &request, self.inputs.progress)?;
+                rootfs::call_unpack(runner, &request, self.inputs.progress)?;
             }
         }
         Ok(())
@@ -209,7 +209,7 @@ impl<'a> Stack<'a> {
 
     fn unpack(&mut self) -> Result<Tree, Error> {
         let directory = self.folder("stack")?;
-        let rung = self.rung();
+        let runner = self.runner();
         let Inputs {
             store,
             progress,
@@ -217,13 +217,13 @@ impl<'a> Stack<'a> {
             ..
         } = self.inputs;
         let layers = &self.layers;
-        if rootfs::can_overlay(rung, &directory, progress) {
+        if rootfs::can_overlay(runner, &directory, progress) {
             // Each step gets an overlay of its own, see `prepare`.
             let place = directory.join("workspace");
             let workspace = self.workspace.as_ref();
             let workspace = workspace.map(|workspace| (workspace.diff_id, &*place));
             let (below, above) = rootfs::stack(
-                layers, self.base, workspace, rung, registries, store, progress,
+                layers, self.base, workspace, runner, registries, store, progress,
             )?;
             let mut lower = vec![below.path];
             rootfs::put_on(&mut lower, above, &directory)?;
@@ -233,7 +233,7 @@ impl<'a> Stack<'a> {
             });
         }
         let copy = rootfs::copy_of(
-            layers, self.base, &directory, rung, registries, store, progress,
+            layers, self.base, &directory, runner, registries, store, progress,
         )?;
         Ok(Tree {
             kind: TreeKind::InPlace(copy.path),
@@ -289,7 +289,7 @@ impl<'a> Stack<'a> {
         let progress = self.inputs.progress;
         let mut found = keys.find(&cache, progress);
         let mut turn = None;
-        if found.is_none() && self.inputs.rung.is_some() && cache.is_used() {
+        if found.is_none() && self.inputs.runner.is_some() && cache.is_used() {
             let (own, has_waited) = cache.turn(keys.narrowest(), progress)?;
             turn = Some(own);
             if has_waited {
@@ -301,7 +301,7 @@ impl<'a> Stack<'a> {
             None => Fate::Run(cache.changes(number, &keys.whole)),
         };
         self.fates.push((name.to_owned(), fate));
-        if self.inputs.rung.is_some() {
+        if self.inputs.runner.is_some() {
             cache.keep(number, &keys.whole)?;
         }
         if let Some(Entry { layer, .. }) = found {
@@ -312,7 +312,7 @@ impl<'a> Stack<'a> {
             }
             made.layer = layer;
             made.is_cached = true;
-        } else if self.inputs.rung.is_some() {
+        } else if self.inputs.runner.is_some() {
             let has_looked;
             (made.layer, has_looked) = self.make(name, before, tasks)?;
             let entry = Entry::new(name).with_layer(made.layer.clone());
@@ -337,12 +337,12 @@ impl<'a> Stack<'a> {
     /// Whether a step was not run that had to be: what lies above it cannot be known.
     fn is_lost(&self) -> bool {
         let is_run = |(_, fate): &(String, Fate)| matches!(fate, Fate::Run(_));
-        self.inputs.rung.is_none() && self.fates.iter().any(is_run)
+        self.inputs.runner.is_none() && self.fates.iter().any(is_run)
     }
 
-    fn rung(&self) -> Rung {
-        let rung = self.inputs.rung;
-        rung.expect("without a rung no step is run, and there is no tree")
+    fn runner(&self) -> Runner {
+        let runner = self.inputs.runner;
+        runner.expect("without a runner no step is run, and there is no tree")
     }
 
     /// What the tasks can read, in the tree as it is now.
@@ -459,7 +459,7 @@ impl<'a> Stack<'a> {
             compression: self.inputs.compression,
             store: self.inputs.store.root().to_owned(),
         };
-        let layer = rootfs::write_changes(self.rung(), &request, self.inputs.progress)?;
+        let layer = rootfs::write_changes(self.runner(), &request, self.inputs.progress)?;
         let tree = self.tree()?;
         if let Some(owners) = &mut tree.owners {
             *owners = after;
@@ -471,7 +471,7 @@ impl<'a> Stack<'a> {
         Ok((layer, has_looked))
     }
 
-    /// The first of `paths` (relative to the root) where the system has an executable file; without a rung, if that is
+    /// The first of `paths` (relative to the root) where the system has an executable file; without a runner, if that is
     /// known.
     pub fn find_program(&mut self, paths: &[&str]) -> Result<Option<String>, Error> {
         let mut key = Key::default();
@@ -486,7 +486,7 @@ impl<'a> Stack<'a> {
         {
             return Ok(entry.answer.filter(|path| paths.contains(&path.as_str())));
         }
-        if self.inputs.rung.is_none() {
+        if self.inputs.runner.is_none() {
             return Ok(None);
         }
         let tree = self.tree()?;
@@ -512,7 +512,7 @@ impl<'a> Stack<'a> {
             }
             TreeKind::InPlace(root) => {
                 let snapshot = directory.join("snapshot");
-                rootfs::snapshot(self.rung(), root, &snapshot, self.inputs.progress)?;
+                rootfs::snapshot(self.runner(), root, &snapshot, self.inputs.progress)?;
                 (
                     RootFs::Directory(root.clone()),
                     Changes::Walk {
@@ -532,7 +532,7 @@ impl<'a> Stack<'a> {
         if caches.is_empty() {
             return Ok(());
         }
-        Ok(rootfs::disarm(self.rung(), &caches)?)
+        Ok(rootfs::disarm(self.runner(), &caches)?)
     }
 
     fn execute(&self, step: &str, task: &Task, command: &Command) -> Result<(), Error> {
@@ -545,7 +545,7 @@ impl<'a> Stack<'a> {
         hidden.sort_by_key(|secret| Reverse(secret.len()));
         let mut warnings = Vec::new();
         let outcome = runner::run(
-            self.rung(),
+            self.runner(),
             command,
             &mut |line| {
                 let line = plain(line, &hidden);

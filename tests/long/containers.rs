@@ -30,7 +30,7 @@ fn unusual_containers_give_the_same_image() {
     // As Docker's profile was before these calls, and refused what it did not know.
     let calls = [YOUNG, &["unshare", "mount", "pidfd_open"]].concat();
     let profile = machine.profile("profile.json", libc::EPERM, &calls);
-    // Kernels that can tell of calls, as this rung needs it, have pidfd_open.
+    // Kernels that can tell of calls, as this runner needs it, have pidfd_open.
     let kernel = machine.profile("kernel.json", libc::ENOSYS, YOUNG);
     let volume = ["--volume=/store", "--env=PYATS_IMAGE_BUILD_STORE=/store"];
     let shared = machine.bench.path("shared");
@@ -160,13 +160,15 @@ fn the_quickstart_and_a_compiler_everywhere() {
             let arguments = machine.arguments(&output);
             let run = bench.finish(bench.tool(arguments).env("SOURCE_DATE_EPOCH", EPOCH));
             run.line();
-            let rung = run.stderr().contains(&format!("rung `{}`", user.rung()));
-            assert!(rung || user == User::Root, "{}", run.stderr());
-            check(&bench.path(name), name, user.rung(), &mut layers);
+            let runner = run
+                .stderr()
+                .contains(&format!("runner `{}`", user.runner()));
+            assert!(runner || user == User::Root, "{}", run.stderr());
+            check(&bench.path(name), name, user.runner(), &mut layers);
         }
     }
     write_quickstart(&machine.bench);
-    for (place, rung, flags) in [
+    for (place, runner, flags) in [
         ("default", "chroot", &[][..]),
         ("user", "userns-single", UNCONFINED),
     ] {
@@ -174,7 +176,7 @@ fn the_quickstart_and_a_compiler_everywhere() {
             machine.bench.write("build.yaml", text);
             let folder = format!("{place}-{name}");
             let (_, said) = machine.build(flags, &folder);
-            assert!(said.contains(&format!("rung `{rung}`")), "{said}");
+            assert!(said.contains(&format!("runner `{runner}`")), "{said}");
             check(&machine.bench.path(&folder), name, place, &mut layers);
         }
     }
@@ -246,7 +248,7 @@ fn a_hundred_builds_of_which_many_are_killed_leave_nothing() {
     let first = build("");
     let said = String::from_utf8_lossy(&first.stderr);
     assert!(first.status.success(), "{said}");
-    assert!(said.contains("rung `chroot`"), "{said}");
+    assert!(said.contains("runner `chroot`"), "{said}");
     let before = everything(&store);
 
     // How long a build takes: the first one has pulled the base.
@@ -420,7 +422,7 @@ fn one_file_builds_in_musl_and_empty_root_file_systems() {
         let run = command.output().expect("docker starts");
         let said = String::from_utf8_lossy(&run.stderr);
         assert!(run.status.success(), "{name}: {said}");
-        assert!(said.contains("rung `chroot`"), "{name}: {said}");
+        assert!(said.contains("runner `chroot`"), "{name}: {said}");
         assert_eq!(String::from_utf8_lossy(&run.stdout).trim(), expected);
         verify(&bench.path(name), "1");
         let mut command = machine.container(&["--entrypoint=/tool", &image]);

@@ -58,8 +58,8 @@ impl User {
         }
     }
 
-    /// The rung that this user's builds take.
-    pub(crate) fn rung(self) -> &'static str {
+    /// The runner that this user's builds take.
+    pub(crate) fn runner(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::Subids => "userns-range",

@@ -34,7 +34,7 @@ use self::identity::Identities;
 use self::links::Links;
 use super::place::{self, Place};
 use super::sys::{self, Answer, Notice};
-use super::{Command, Failure, Owners, RootFs, Rung, init};
+use super::{Command, Failure, Owners, RootFs, Runner, init};
 
 /// User and group.
 type Owner = (u32, u32);
@@ -56,11 +56,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// `None` where owners are not recorded.
-    pub(super) fn open(rung: Rung, command: &Command) -> Result<Option<Self>, Failure> {
+    pub(super) fn open(runner: Runner, command: &Command) -> Result<Option<Self>, Failure> {
         let Some(owners) = command
             .owners
             .as_ref()
-            .filter(|_| rung == Rung::UsernsSingle)
+            .filter(|_| runner == Runner::UsernsSingle)
         else {
             return Ok(None);
         };
