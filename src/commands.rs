@@ -188,7 +188,7 @@ fn lines(lines: &[String]) -> String {
 
 /// Writes a small file for scripts.
 fn write(path: &Path, bytes: &[u8]) -> std::result::Result<(), Error> {
-    Ok(output::replace(path, bytes)?)
+    output::replace(path, bytes)
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -7,7 +7,6 @@ use fs_err as fs;
 
 use crate::base::{Source, document};
 use crate::buildfile::{BuildFile, Snapshot};
-use crate::context::fetch::ssh::{config, known_hosts};
 use crate::digest::{DiffId, Digest};
 use crate::dockerfile::{self, State};
 use crate::layer::{self, UnpackRequest};
@@ -15,6 +14,7 @@ use crate::manifest::{Descriptor, Layer, Platform, media_type};
 use crate::output::Output;
 use crate::registry::{Reference, login, mirrors};
 use crate::secret::mask;
+use crate::sources::ssh::{config, known_hosts};
 
 /// What takes any bytes.
 pub type Target = fn(&[u8]);

@@ -48,13 +48,11 @@ pub(crate) fn open(chosen: Option<&Path>) -> Result<Store, Error> {
 /// An error if a path cannot be handed on as text, which for a relative one depends on the current directory.
 pub(crate) fn require_utf8(path: &Path) -> Result<(), Error> {
     let path = std::path::absolute(path)?;
-    match path.to_str() {
-        Some(_) => Ok(()),
-        None => {
-            let message = format!("the path `{}` is not UTF-8", path.display());
-            Err(Error::options(message).with_hint("choose another path"))
-        }
+    if path.to_str().is_some() {
+        return Ok(());
     }
+    let message = format!("the path `{}` is not UTF-8", path.display());
+    Err(Error::options(message).with_hint("choose another path"))
 }
 
 /// Finds an image by its name: a tag or an id (the digest of the manifest or the config, or at least twelve of its leading
@@ -116,7 +114,7 @@ pub(crate) fn find_in(store: &Store, name: &str, progress: &Progress) -> Result<
             found => found,
         };
         let base = found.map_err(|error| error.map_kind(Kind::Base, Kind::NoImage))?;
-        return Ok(image::load(&base.manifest, store)?);
+        return image::load(&base.manifest, store);
     }
     of_store(store, name)?.ok_or_else(|| {
         Error::new(

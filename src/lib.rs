@@ -57,7 +57,7 @@
 //! `store::Store`, which is an OCI image layout.
 //!
 //! ```text
-//! cli -> assemble -> dockerfile -> buildfile -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
+//! cli -> assemble -> dockerfile -> buildfile -> sources -> context -> base -> runner -> layer -> rootfs -> step -> image -> output
 //! shared, lower:     cache, registry -> store -> manifest -> digest     net -> error -> progress, secret
 //! ```
 //!
@@ -71,6 +71,7 @@
 //! |---|---|---|
 //! | `dockerfile` | the instructions of `cmds` | what is to be run and copied, and what the config says; pure |
 //! | `buildfile` | YAML text | a typed `buildfile::BuildFile`; past it nobody sees YAML |
+//! | `sources` | files and repositories of other machines | copies of them in the store |
 //! | `context` | build file | the staged files: `image/workspace`, `image/venv`, or `image/pyats` |
 //! | `base` | a reference and a platform | config and layers in the store |
 //! | `runner` | a command and a root file system | its outcome; sandboxes, by the best runner that works |
@@ -156,6 +157,7 @@ pub mod dockerfile;
 pub mod doctor;
 #[doc(hidden)]
 pub mod error;
+mod files;
 #[doc(hidden)]
 pub mod fuzz;
 #[doc(hidden)]
@@ -189,6 +191,8 @@ pub mod runner;
 #[doc(hidden)]
 pub mod secret;
 #[doc(hidden)]
+pub mod sources;
+#[doc(hidden)]
 pub mod step;
 #[doc(hidden)]
 pub mod store;
@@ -198,7 +202,6 @@ pub use assemble::{CacheRepo, Options, Outcome, Plan, Push, build};
 pub use base::Pull;
 pub use buildfile::Installer;
 pub use cache::{Mode as CacheMode, Policy as CachePolicy, Seal};
-pub use context::{Again, SshOptions};
 pub use digest::{DiffId, Digest};
 pub use error::{Error, Kind};
 pub use image::{Entry, Format, Image};
@@ -212,6 +215,7 @@ pub use registry::Reference;
 pub use run::{Options as RunOptions, env_file, run, volume};
 pub use runner::{Mount, Outcome as Ended, Runner};
 pub use secret::{Secret, printable, printable_json};
+pub use sources::{Again, SshOptions};
 pub use step::Fate;
 
 /// The examples of the README, which are tested too.

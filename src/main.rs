@@ -68,12 +68,7 @@ fn main() -> ExitCode {
 
 fn show(error: &Error, report: &Report) {
     let hint = error.hint();
-    report.error(
-        error.kind(),
-        &error.messages(),
-        hint.as_deref(),
-        error.tail(),
-    );
+    report.error(error.kind(), &error.messages(), hint, error.tail());
 }
 
 /// Stops what is done at SIGINT, SIGTERM or SIGHUP. A second one ends the process at once. With `interactive`, SIGINT

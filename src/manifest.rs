@@ -79,7 +79,7 @@ impl TryFrom<oci::Descriptor> for Descriptor {
             digest: read.digest().as_ref().parse()?,
             size: read.size(),
             platform: read.platform().as_ref().map(Platform::from),
-            annotations: sorted(read.annotations()),
+            annotations: sorted(read.annotations().as_ref()),
         })
     }
 }
@@ -101,8 +101,8 @@ impl Serialize for Descriptor {
     }
 }
 
-fn sorted(annotations: &Option<HashMap<String, String>>) -> BTreeMap<String, String> {
-    annotations.clone().into_iter().flatten().collect()
+fn sorted(annotations: Option<&HashMap<String, String>>) -> BTreeMap<String, String> {
+    annotations.cloned().into_iter().flatten().collect()
 }
 
 fn unless_empty(annotations: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
@@ -289,7 +289,7 @@ impl TryFrom<oci::ImageManifest> for Manifest {
             artifact_type: read.artifact_type().as_ref().map(ToString::to_string),
             config: read.config().clone().try_into()?,
             layers: layers.map(TryInto::try_into).collect::<Result<_, _>>()?,
-            annotations: sorted(read.annotations()),
+            annotations: sorted(read.annotations().as_ref()),
         })
     }
 }
@@ -332,7 +332,7 @@ impl TryFrom<oci::ImageIndex> for Index {
             schema_version: read.schema_version(),
             media_type: read.media_type().as_ref().map(ToString::to_string),
             manifests: manifests.map(TryInto::try_into).collect::<Result<_, _>>()?,
-            annotations: sorted(read.annotations()),
+            annotations: sorted(read.annotations().as_ref()),
         })
     }
 }

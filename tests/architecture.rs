@@ -8,9 +8,10 @@ use fs_err as fs;
 use crate::support::repository;
 
 /// The stages, in order: each may import those before it, and all that is shared.
-const STAGES: [&str; 9] = [
+const STAGES: [&str; 10] = [
     "dockerfile",
     "buildfile",
+    "sources",
     "context",
     "base",
     "runner",
@@ -20,9 +21,9 @@ const STAGES: [&str; 9] = [
     "output",
 ];
 /// Shared modules: each may import those after it, and no stage.
-const SHARED: [&str; 12] = [
-    "cache", "registry", "layer", "store", "manifest", "digest", "net", "error", "progress",
-    "secret", "confined", "mode",
+const SHARED: [&str; 13] = [
+    "cache", "registry", "layer", "store", "manifest", "digest", "net", "files", "error",
+    "progress", "secret", "confined", "mode",
 ];
 /// These put the stages together, and may import everything.
 const TOP: [&str; 14] = [
@@ -37,7 +38,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
     ("clap::", &["cli.rs", "cli/", "main.rs"]),
     ("saphyr_parser", &["buildfile.rs", "buildfile/"]),
     ("serde_yaml", &["buildfile.rs", "buildfile/"]),
-    ("async fn", &["registry/", "net/", "context/fetch/http.rs"]),
+    ("async fn", &["registry/", "net/", "sources/http/"]),
     ("process::exit", &["main.rs", "runner/"]),
 ];
 

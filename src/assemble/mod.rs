@@ -15,7 +15,7 @@ use fs_err as fs;
 use crate::base::{self, Base, Layers};
 use crate::buildfile::{BuildFile, Installer};
 use crate::cache::{self, Cache, Key, Remote};
-use crate::context::{self, Context, ContextRoot, Sources};
+use crate::context::{self, Context, ContextRoot};
 use crate::error::Error;
 use crate::image::{self, Entry, Image, Settings};
 use crate::images;
@@ -26,6 +26,7 @@ use crate::push;
 use crate::registry::{Client, Content, Reference};
 use crate::rootfs;
 use crate::runner::{self, Runner};
+use crate::sources::Sources;
 use crate::step::Fate;
 use crate::store::{self, Scratch, Store};
 
@@ -386,7 +387,7 @@ impl<'a> Build<'a> {
         } = self;
         let source = settings::base(options, self.buildfile, progress)?;
         let platform = settings::platform(options, self.buildfile)?;
-        Ok(base::pull(
+        base::pull(
             &source,
             &platform,
             options.pull,
@@ -394,7 +395,7 @@ impl<'a> Build<'a> {
             self.registries,
             store,
             progress,
-        )?)
+        )
     }
 }
 

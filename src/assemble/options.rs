@@ -6,7 +6,6 @@ use crate::access::Access;
 use crate::base::Pull;
 use crate::buildfile::Installer;
 use crate::cache::{self, Policy, Seal};
-use crate::context::{Again, SshOptions};
 use crate::image::{Entry, Format, Image};
 use crate::images;
 use crate::layer::Compression;
@@ -14,6 +13,7 @@ use crate::manifest::Platform;
 use crate::output::{self, Kind, Output};
 use crate::registry::Reference;
 use crate::runner::Runner;
+use crate::sources::{Again, SshOptions};
 use crate::step::Fate;
 
 /// What is asked of a build.

@@ -52,7 +52,7 @@ pub(super) fn references(options: &Options, buildfile: &BuildFile) -> Result<Vec
     } else {
         &options.tags
     };
-    let complete = |tag: &String| Ok(images::complete_tag(tag)?);
+    let complete = |tag: &String| images::complete_tag(tag);
     given.iter().map(complete).collect()
 }
 
@@ -137,7 +137,7 @@ pub(super) fn registry(
         _ => targets.to_vec(),
     };
     let registries = push::registries(&from);
-    Ok(options.access.registry(options.jobs, &registries)?)
+    options.access.registry(options.jobs, &registries)
 }
 
 /// What to build for; an error if this machine cannot run the steps.

@@ -10,13 +10,13 @@ use fs_err as fs;
 use regex::{Captures, Regex};
 
 use super::destination::normalise;
-use super::error::filling;
-use super::fetch::{self, Sources};
 use super::{Requirements, in_image, jobs, local};
 use crate::buildfile::{Layout, Origin, Repository};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::secret::{self, Secret, regex};
+use crate::sources::error::filling;
+use crate::sources::{self, Sources};
 
 /// Where the step sees clones, each by its number.
 const PLACE: &str = "/dev/.pyats-image-build/git";
@@ -201,7 +201,7 @@ impl Clones {
         if self.repositories.is_empty() {
             return Ok(Vec::new());
         }
-        let fetched = fetch::all(&self.repositories, &[], sources, progress)?;
+        let fetched = sources::all(&self.repositories, &[], sources, progress)?;
         fs::create_dir(folder).map_err(filling)?;
         let mut clones = Vec::new();
         for (number, (repository, editable)) in

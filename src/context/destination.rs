@@ -10,9 +10,10 @@ use fs_err as fs;
 
 use crate::buildfile::INSTALLATION;
 
-use super::error::{self, no_name, source, taken};
-use super::{RESERVED, make_directory};
+use super::RESERVED;
 use crate::error::Error;
+use crate::files::make_directory;
+use crate::sources::error::{self, no_name, source, taken};
 
 /// The staged workspace, and which entry put what into it.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use crate::buildfile::{INSTALLATION, JobFiles, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
-use super::error::filling;
 use super::glob::Glob;
 use crate::error::{Error, Kind};
+use crate::sources::error::filling;
 
 /// Makes a Python file a job, whatever its name.
 const MARKER: &[u8] = b"PYATS_JOBFILE";

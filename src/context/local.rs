@@ -9,21 +9,20 @@
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::buildfile::{FileEntry, Source};
+use crate::error::Error;
+use crate::files::expand;
 use crate::progress::{Part, Progress};
+use crate::sources::error::{self, no_name, on_disk};
 
 use super::destination::Workspace;
-use super::error::{self, no_name, on_disk};
 use super::select::{Ignore, ignored};
-use crate::error::Error;
 
 /// Bytes that are copied between two looks at whether to stop, and between two events.
 const CHUNK: u64 = 16 << 20;
@@ -115,65 +114,25 @@ pub(super) fn stage_fetched(
     Ok(())
 }
 
-/// `~` and `~user` become home directories; a trailing slash goes.
-pub(super) fn expand(text: &str) -> Result<PathBuf, Error> {
-    let Some(rest) = text.strip_prefix('~') else {
-        return Ok(Path::new(text).components().collect());
-    };
-    let (user, tail) = rest.split_once('/').unwrap_or((rest, ""));
-    let home = if user.is_empty() {
-        std::env::home_dir()
-    } else {
-        home_of(user)
-    };
-    let home = home
-        .filter(|home| home.is_absolute())
-        .ok_or_else(|| error::source(format!("the home directory in `{text}` is not known")))?;
-    Ok(home
-        .join(tail.trim_start_matches('/'))
-        .components()
-        .collect())
-}
-
-/// From `/etc/passwd`, else from the system's name services.
-fn home_of(user: &str) -> Option<PathBuf> {
-    let find = |database: Vec<u8>| {
-        database.split(|byte| *byte == b'\n').find_map(|line| {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-            let home = (fields.len() >= 7 && fields[0] == user.as_bytes()).then(|| fields[5])?;
-            Some(PathBuf::from(OsString::from_vec(home.to_vec())))
-        })
-    };
-    fs::read("/etc/passwd").ok().and_then(find).or_else(|| {
-        let output = Command::new("getent")
-            .args(["--", "passwd", user])
-            .output()
-            .ok()?;
-        find(output.stdout)
-    })
-}
-
 /// What a source that cannot be looked at suffers from.
 fn missing(source: &Path, failure: io::Error) -> Error {
     if failure.kind() != io::ErrorKind::NotFound {
         return failure.into();
     }
-    match fs::read_link(source) {
-        Ok(target) => error::source(format!(
+    if let Ok(target) = fs::read_link(source) {
+        return error::source(format!(
             "`{}` is a symlink to `{}`, which does not exist",
             source.display(),
             target.display()
-        )),
-        Err(_) => {
-            let missing = error::source(format!("`{}` does not exist", source.display()));
-            match similar(source) {
-                Some(name) => missing.with_hint(format!("did you mean `{name}`?")),
-                None if source.is_relative() => {
-                    missing.with_hint("local paths are relative to the current directory")
-                }
-                None => missing,
-            }
+        ));
+    }
+    let missing = error::source(format!("`{}` does not exist", source.display()));
+    match similar(source) {
+        Some(name) => missing.with_hint(format!("did you mean `{name}`?")),
+        None if source.is_relative() => {
+            missing.with_hint("local paths are relative to the current directory")
         }
+        None => missing,
     }
 }
 

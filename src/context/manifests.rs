@@ -17,9 +17,9 @@ use crate::buildfile::{self, INSTALLATION, Invalid, Layout};
 use crate::progress::Progress;
 
 use super::destination::normalise;
-use super::error::filling;
 use super::worktrees;
 use crate::error::Error;
+use crate::sources::error::filling;
 
 type Object = Map<String, Value>;
 

@@ -10,7 +10,6 @@
 //! | `root.rs` | where a context lies and whether it stays |
 //! | `destination.rs` | where an entry of `files` may go |
 //! | `local.rs` | local files and directories into the context |
-//! | `fetch/` | files and repositories of other machines |
 //! | `jobs.rs`, `glob.rs` | which staged files are pyATS jobs |
 //! | `select/` | which files of the context COPY and ADD take |
 //! | `manifests.rs`, `worktrees.rs` | manifests of jobs, and git work trees that came with local files |
@@ -19,8 +18,6 @@
 
 mod clones;
 mod destination;
-mod error;
-pub(crate) mod fetch;
 mod glob;
 mod jobs;
 mod local;
@@ -43,18 +40,17 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use serde_json::{Value, json};
 
 use crate::buildfile::{BuildFile, INSTALLATION, Layout, Repository, Snapshot};
+use crate::error::Error;
+use crate::files::{self, make_directory};
 use crate::progress::Progress;
 use crate::secret::{self, Secret};
+use crate::sources::error::{self, filling};
+use crate::sources::{self, Fetched, Sources};
 
 use destination::Workspace;
-use fetch::Fetched;
 use local::Copier;
 
-use crate::error::Error;
 pub use clones::Cloned;
-use error::filling;
-pub use fetch::ssh::Options as SshOptions;
-pub use fetch::{Added, Again, Sources, add_file, add_repository};
 pub use local::copy_plainly;
 pub use root::ContextRoot;
 pub use select::{Selected, Selection, resolve, select, select_all};
@@ -159,7 +155,7 @@ pub fn join_snapshot(buildfile: &mut BuildFile) -> Result<(), Error> {
     let Some(path) = &buildfile.snapshot else {
         return Ok(());
     };
-    let path = local::expand(path).map_err(|error| error::entry("snapshot", error))?;
+    let path = files::expand(path).map_err(|error| error::entry("snapshot", error))?;
     buildfile.join(Snapshot::load(&path)?)
 }
 
@@ -174,7 +170,7 @@ pub fn stage(
     sources: Sources<'_>,
     progress: &Progress,
 ) -> Result<Context, Error> {
-    let fetched = fetch::all(&buildfile.repositories, &buildfile.files, sources, progress)?;
+    let fetched = sources::all(&buildfile.repositories, &buildfile.files, sources, progress)?;
     let layout = buildfile.layout;
     let part = progress.start("stage files");
     let root = fs::canonicalize(root).map_err(filling)?;
@@ -383,7 +379,7 @@ fn repos(buildfile: &BuildFile, fetched: &Fetched) -> BTreeMap<String, Value> {
             let mut facts = fetched.validator(&repository.name)?.clone();
             facts["path"] = Value::String(path.clone());
             if let Value::Object(facts) = &mut facts {
-                facts.remove(fetch::git::FROM);
+                facts.remove(sources::git::FROM);
             }
             Some((path, facts))
         })
@@ -413,12 +409,6 @@ fn repository_requirements(
         }
     }
     found
-}
-
-/// Makes a directory of mode 0755, whatever the umask and the parent's set-group-id bit say.
-fn make_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir(path)?;
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755))
 }
 
 /// Writes a file that is not there yet, with exactly this mode.

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::progress::Progress;
-
-use super::error::on_disk;
-use super::write_file;
 use crate::error::{Error, Kind};
+use crate::files::remove_tree;
+use crate::progress::Progress;
+use crate::sources::error::on_disk;
+
+use super::write_file;
 
 /// Says that `image` and `Dockerfile` beside it are a build's. Its lock says that a build is on.
 const MARKER: &str = ".pyats-image-build";
@@ -220,35 +221,6 @@ fn remove(made: &[PathBuf]) -> io::Result<()> {
     for parent in parents {
         if fs::remove_dir(parent).is_err() {
             break;
-        }
-    }
-    Ok(())
-}
-
-/// Removes whatever is at `path`, also out of directories that its owner may not write to.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    if !metadata.is_dir() {
-        return fs::remove_file(path);
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
-        }
-        other => other,
-    }
-}
-
-fn open_up(directory: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, PermissionsExt::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
         }
     }
     Ok(())

@@ -16,8 +16,9 @@ use crate::buildfile::{BuildFile, FileEntry, Layout, Source};
 use crate::net;
 use crate::progress::{Event, Progress};
 
-use super::{Again, Context, Sources, SshOptions, pip_sees_workspace};
+use super::{Context, pip_sees_workspace};
 use crate::error::{Error, Kind};
+use crate::sources::{Again, Sources, SshOptions};
 use crate::store::Store;
 
 /// A source directory and a context.

@@ -532,7 +532,7 @@ impl<'a> Stack<'a> {
         if caches.is_empty() {
             return Ok(());
         }
-        Ok(rootfs::disarm(self.runner(), &caches)?)
+        rootfs::disarm(self.runner(), &caches)
     }
 
     fn execute(&self, step: &str, task: &Task, command: &Command) -> Result<(), Error> {

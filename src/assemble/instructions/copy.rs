@@ -15,6 +15,7 @@ use crate::dockerfile::{self, Source};
 use crate::error::{Error, Kind, Wrap as _};
 use crate::runner::{Destination, FILES, Item, Placement};
 use crate::secret;
+use crate::sources;
 use crate::step::{Counts, Seen, Task};
 
 impl Instructor<'_> {
@@ -90,8 +91,8 @@ impl Instructor<'_> {
         }
         let folder = self.scratch_folder("fetched")?;
         let (sha256, into) = (copy.sha256.as_deref(), folder.join("file"));
-        let added = context::add_file(url, sha256, &into, self.sources, self.progress);
-        let added = added.map_err(|error| not_fetched(title, error.into()))?;
+        let added = sources::add_file(url, sha256, &into, self.sources, self.progress);
+        let added = added.map_err(|error| not_fetched(title, error))?;
         // A copy, since what is kept in the store is not ours to change.
         let path = folder.join("copy");
         fs::copy(added.path(), &path)?;
@@ -118,7 +119,7 @@ impl Instructor<'_> {
     /// Clones a repository; gives a copy of the directory in it that is wanted.
     fn clone(self, git: &dockerfile::Git, title: &str) -> Result<PathBuf, Error> {
         let folder = self.scratch_folder("cloned")?;
-        let added = context::add_repository(
+        let added = sources::add_repository(
             &git.url,
             git.name.as_deref(),
             // A directory is no repository.
@@ -127,7 +128,7 @@ impl Instructor<'_> {
             self.sources,
             self.progress,
         );
-        let added = added.map_err(|error| not_fetched(title, error.into()))?;
+        let added = added.map_err(|error| not_fetched(title, error))?;
         if let Some(expected) = git.checksum.as_ref().filter(|id| !added.is_at(id)) {
             let message = format!(
                 "`{}` is at the commit `{}`, not at `{expected}`",

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use crate::buildfile::Instructions;
-use crate::context::Sources;
 use crate::dockerfile::{self, Action, Config, Instruction};
 use crate::error::{Error, Kind, Wrap as _};
 use crate::image::Entry;
@@ -19,6 +18,7 @@ use crate::manifest::Layer;
 use crate::progress::Progress;
 use crate::runner::{Mount, Placement};
 use crate::secret::Secret;
+use crate::sources::Sources;
 use crate::step::{Stack, Task};
 
 /// What instructions have said so far: what is so, and what may be shown of it.

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{Build, again, mode};
 use crate::context::destination::Workspace;
-use crate::context::local::expand;
+use crate::files::expand;
 
 fn chmod(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path.as_ref(), PermissionsExt::from_mode(mode)).unwrap();

@@ -10,9 +10,9 @@ use url::Url;
 use super::Problem;
 use super::packet::{self, FLUSH};
 use crate::buildfile::{Location, Repository, SshLocation};
-use crate::context::fetch::{self, Fetch, ssh};
 use crate::net::{self, Trust};
 use crate::secret::Secret;
+use crate::sources::{self, Fetch, ssh};
 
 /// The program on the other side.
 const SERVICE: &str = "git-upload-pack";
@@ -291,7 +291,7 @@ fn credentials(
 ) -> Result<Option<(String, Secret)>, net::NetrcError> {
     match &repository.credentials {
         Some(credentials) => Ok(Some(credentials.clone())),
-        None => fetch::credentials(location),
+        None => sources::credentials(location),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use crate::context::fetch::ssh;
 use crate::net;
 use crate::progress::Cancelled;
 use crate::secret::mask;
+use crate::sources::ssh;
 
 /// A repository could not be cloned.
 #[derive(Debug, thiserror::Error)]

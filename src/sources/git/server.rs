@@ -297,7 +297,7 @@ fn skip_to_pack(answer: &mut impl Read) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::fetch::git::refs::Wanted;
+    use crate::sources::git::refs::Wanted;
 
     const ONE: &str = "1111111111111111111111111111111111111111";
     const TWO: &str = "2222222222222222222222222222222222222222";

@@ -10,7 +10,7 @@ use super::config::{Proxy, Query, Settings};
 use super::words::expand;
 use super::{Error, Options};
 use crate::buildfile::SshLocation;
-use crate::context::local;
+use crate::files;
 use crate::progress::Progress;
 
 const PORT: u16 = 22;
@@ -143,7 +143,7 @@ impl Target {
         let path = |text: &str| {
             let text = expanded(text, &tokens)?;
             // `~user` of somebody whom this machine does not know stays as it is, and is not found.
-            let path = local::expand(&text).unwrap_or_else(|_| PathBuf::from(&text));
+            let path = files::expand(&text).unwrap_or_else(|_| PathBuf::from(&text));
             Ok::<_, Error>(path)
         };
         let named = !settings.identity_files.is_empty();

@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::store::{self, Store, flock, make_folder, open_lock};
 
 use super::Validator;
-use crate::context::root::remove_tree;
+use crate::files::remove_tree;
 
 /// The place of one source, which nobody else changes while this value lives.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use super::Problem;
 use super::packet::Pack;
 use super::packs;
 use super::refs::Refs;
-use crate::context::fetch::Fetch;
 use crate::progress::Progress;
+use crate::sources::Fetch;
 
 /// What the indexer gets at a time. It reserves the last page of what it is given and then writes through a
 /// mapping: with more than a page, a full disk would be a signal and not an error.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::packet;
 use crate::buildfile::BuildFile;
-use crate::context::fetch::{Fetch, ssh};
 use crate::net::{self, Timing};
 use crate::progress::Progress;
+use crate::sources::{Fetch, ssh};
 
 const ID: &str = "1111111111111111111111111111111111111111";
 

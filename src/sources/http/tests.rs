@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Answer, Fetch, Validator};
 use crate::buildfile::{BuildFile, Source};
-use crate::context::fetch::ssh;
 use crate::net::{self, Timing};
 use crate::progress::Progress;
 use crate::registry::tests::server::{Reply, Request, Server};
+use crate::sources::ssh;
 
 const ETAG: &str = "ETag: \"one\"";
 

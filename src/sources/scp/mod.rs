@@ -21,7 +21,7 @@ use super::{Answer, Fetch, Validator, ssh};
 use crate::buildfile::SshLocation;
 use list::{Entry, Kind};
 
-pub(in crate::context) use error::Error;
+pub(in crate::sources) use error::Error;
 
 /// Bytes of a file that are asked for at a time. The library asks for some more ahead; with less, large files
 /// wait for the network.

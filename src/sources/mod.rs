@@ -8,11 +8,12 @@
 //! Neither the result nor the error depends on the order of arrival: a failure ends what comes after it in
 //! the build file, and what comes before it may still fail, and is reported then.
 
-pub(super) mod ftp;
-pub(super) mod git;
-pub(super) mod http;
+pub(crate) mod error;
+pub(crate) mod ftp;
+pub(crate) mod git;
+pub(crate) mod http;
 mod kept;
-pub(super) mod scp;
+pub(crate) mod scp;
 pub(crate) mod ssh;
 
 use std::collections::BTreeMap;
@@ -25,23 +26,25 @@ use serde_json::Value;
 
 use crate::buildfile::{FileEntry, Location, Malformed, Origin, Repository, Source};
 use crate::digest::Digest;
+use crate::error::Error;
+use crate::files::remove_tree;
 use crate::net;
 use crate::progress::{Part, Progress};
 use crate::secret::Secret;
 use crate::store::{self, Scratch, Store};
 
-use super::error::{self, source};
-use super::root::remove_tree;
-use crate::error::Error;
+use error::source;
 use kept::Kept;
+
+pub use ssh::Options as SshOptions;
 
 /// By what a change is seen, such as an `ETag` or the id of a commit. Each kind of source writes its own;
 /// nothing in it is secret.
-pub(super) type Validator = Value;
+pub(crate) type Validator = Value;
 
 /// What came of asking a source.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It is what it was when the known validator was made.
     Unchanged,
     /// It was fetched.
@@ -77,15 +80,15 @@ pub struct Sources<'a> {
 
 /// What every fetch needs. Cheap to clone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fetch<'a> {
+pub(crate) struct Fetch<'a> {
     /// Connects to other machines.
-    pub(super) net: &'a net::Client,
+    pub(crate) net: &'a net::Client,
     /// How ssh decides whom to trust.
-    pub(super) ssh: &'a ssh::Options,
+    pub(crate) ssh: &'a ssh::Options,
     /// Whether to stop; warnings.
-    pub(super) progress: &'a Progress,
+    pub(crate) progress: &'a Progress,
     /// Bytes on their way.
-    pub(super) part: &'a Part,
+    pub(crate) part: &'a Part,
 }
 
 /// Something to fetch.
@@ -97,7 +100,7 @@ enum Wanted<'a> {
 
 /// What was fetched, by the name of its entry. Its folders live as long as this value.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(crate) struct Fetched {
     entries: BTreeMap<String, Entry>,
     scratch: Option<Scratch>,
 }
@@ -113,7 +116,7 @@ struct Entry {
 }
 
 /// Fetches all of these that lie elsewhere.
-pub(super) fn all(
+pub(crate) fn all(
     repositories: &[Repository],
     files: &[FileEntry],
     sources: Sources<'_>,
@@ -429,17 +432,17 @@ impl fmt::Display for Wanted<'_> {
 
 impl Fetched {
     /// The file or directory that the entry `name` fetched.
-    pub(super) fn path(&self, name: &str) -> Option<&Path> {
+    pub(crate) fn path(&self, name: &str) -> Option<&Path> {
         self.entries.get(name).map(|entry| entry.path.as_path())
     }
 
     /// By what a change of the entry `name` is seen; of a repository, what `repos.json` says of it.
-    pub(super) fn validator(&self, name: &str) -> Option<&Validator> {
+    pub(crate) fn validator(&self, name: &str) -> Option<&Validator> {
         self.entries.get(name).map(|entry| &entry.validator)
     }
 
     /// Keeps what was fetched in the store, and removes what is left. Call it when all was copied.
-    pub(super) fn complete(mut self) -> Result<(), store::Error> {
+    pub(crate) fn complete(mut self) -> Result<(), store::Error> {
         for entry in std::mem::take(&mut self.entries).into_values() {
             if entry.fresh {
                 entry.kept.replace(&entry.path, &entry.validator)?;

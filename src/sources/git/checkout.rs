@@ -17,6 +17,7 @@ use git2::{Odb, Oid, Repository, Tree, TreeEntry};
 
 use super::Problem;
 use super::objects::Objects;
+use crate::files::make_directory;
 use crate::progress::Progress;
 
 /// More files and directories than these are an attack: few objects can stand for any number.
@@ -207,12 +208,6 @@ fn is_plain(name: &[u8]) -> bool {
         && !name.contains(&b'/')
         && !name.contains(&0)
         && !name.eq_ignore_ascii_case(b".git")
-}
-
-/// A directory of mode 0755, whatever the umask says.
-fn make_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir(path)?;
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755))
 }
 
 fn short(path: &Path) -> String {

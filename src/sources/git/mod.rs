@@ -35,7 +35,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 
 use crate::buildfile::{self, Origin, Repository, SshLocation};
-use crate::context::local;
+use crate::files;
 
 use super::{Answer, Fetch, Validator};
 use link::Link;
@@ -48,7 +48,7 @@ use error::Problem;
 pub(crate) use error::Error;
 
 /// The commit that steps to an ancestor begin at, in a validator alone.
-pub(in crate::context) const FROM: &str = "from";
+pub(crate) const FROM: &str = "from";
 
 /// Clones `repository` into the directory `into`, without `.git` unless that is wanted. The validator is what `repos.json` says of
 /// the repository: `commit`, `heads`, `tags`, `remotes`.
@@ -162,7 +162,7 @@ impl<'a> Source<'a> {
             Origin::Git(location) => Link::git(location, fetch)?,
             Origin::Ssh(location) => Link::ssh(location, repository.ssh_key.as_ref(), fetch)?,
             Origin::Local(path) => {
-                let path = local::expand(path).map_err(Problem::Staging)?;
+                let path = files::expand(path).map_err(Problem::Staging)?;
                 let (objects, refs) = Objects::open(&path)?;
                 return Ok(Self::Local(objects, refs));
             }

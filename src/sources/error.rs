@@ -1,11 +1,11 @@
-//! The errors of staging that are made in several places.
+//! The errors of fetching and staging that are made in several places.
 
 use std::io;
 
 use crate::error::{Error, Kind};
 
 /// The entry `name` of the build file, such as `files[2]`, cannot be staged.
-pub(super) fn entry(name: &str, error: Error) -> Error {
+pub(crate) fn entry(name: &str, error: Error) -> Error {
     let error = if error.io_kind() == Some(io::ErrorKind::PermissionDenied) {
         error.with_hint("make it readable for the user who builds")
     } else {
@@ -17,12 +17,12 @@ pub(super) fn entry(name: &str, error: Error) -> Error {
 }
 
 /// A file of the tool's own, or a directory of the context, cannot be read or written.
-pub(super) fn filling(error: io::Error) -> Error {
+pub(crate) fn filling(error: io::Error) -> Error {
     on_disk(error.into()).wrap("failed to fill the context")
 }
 
 /// Adds what helps if the context's disk is full.
-pub(super) fn on_disk(error: Error) -> Error {
+pub(crate) fn on_disk(error: Error) -> Error {
     match error.io_kind() {
         Some(io::ErrorKind::StorageFull) => {
             error.with_hint("free space there, or choose another place with `--path`")
@@ -32,17 +32,17 @@ pub(super) fn on_disk(error: Error) -> Error {
 }
 
 /// An entry that cannot be staged.
-pub(super) fn source(message: String) -> Error {
+pub(crate) fn source(message: String) -> Error {
     Error::new(Kind::Sources, message)
 }
 
 /// A destination that is taken.
-pub(super) fn taken(message: String) -> Error {
+pub(crate) fn taken(message: String) -> Error {
     source(message).with_hint("give the entry another name: `- NAME: PATH`")
 }
 
 /// An entry without a key, whose source or destination has no last component.
-pub(super) fn no_name(path: &std::path::Path) -> Error {
+pub(crate) fn no_name(path: &std::path::Path) -> Error {
     let path = path.display();
     source(format!(
         "`{path}` has no name that it could have in the workspace"
