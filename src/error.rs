@@ -47,6 +47,8 @@ struct Inner {
     message: Option<String>,
     hint: Option<String>,
     tail: Vec<String>,
+    /// Whether the request itself is wrong.
+    is_usage: bool,
     /// Whether the message is laid out in lines by us, and printable.
     is_laid_out: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -114,6 +116,7 @@ impl Error {
             message: Some(message.into()),
             hint: None,
             tail: Vec::new(),
+            is_usage: false,
             is_laid_out: false,
             source: None,
         }))
@@ -123,7 +126,13 @@ impl Error {
     #[doc(hidden)]
     #[must_use]
     pub fn options(message: impl Into<String>) -> Self {
-        Self::new(Kind::Options, message)
+        Self::new(Kind::Options, message).usage()
+    }
+
+    /// The request itself is wrong: found before anything was done, and no use to try again.
+    pub(crate) fn usage(mut self) -> Self {
+        self.0.is_usage = true;
+        self
     }
 
     /// Somebody else's error as it is, with its own message and sources.
@@ -136,6 +145,7 @@ impl Error {
             message: None,
             hint: None,
             tail: Vec::new(),
+            is_usage: false,
             is_laid_out: false,
             source: Some(source.into()),
         }))
@@ -214,6 +224,7 @@ impl Error {
             message: Some(message.into()),
             hint: self.0.hint.take(),
             tail: std::mem::take(&mut self.0.tail),
+            is_usage: false,
             is_laid_out: false,
             source: Some(self.into()),
         }))
@@ -273,7 +284,7 @@ impl Error {
     /// Whether the request itself is wrong: the command line, the build file or its snapshot.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self.kind(), Kind::BuildFile | Kind::Options | Kind::NoImage)
+        self.0.is_usage
     }
 
     /// Its message and those of its sources, outermost first, each fit for a terminal: see

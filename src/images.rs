@@ -121,6 +121,7 @@ pub(crate) fn find_in(store: &Store, name: &str, progress: &Progress) -> Result<
             Kind::NoImage,
             format!("there is no image `{name}` in the store"),
         )
+        .usage()
         .with_hint(
             "build it without `--output`, or name an image as `oci:DIR[:TAG]`, `oci-archive:FILE` or `docker-archive:FILE`",
         )
@@ -145,7 +146,7 @@ pub fn tag(name: &str, tags: &[String], store: Option<&Path>) -> Result<Vec<Stri
     let _session = store.session()?;
     let image = of_store(&store, name)?.ok_or_else(|| {
         let message = format!("the store has no image `{name}`, and others cannot be tagged");
-        Error::new(Kind::NoImage, message).with_hint(
+        Error::new(Kind::NoImage, message).usage().with_hint(
             "give a tag or an id that the store has, as `pyats-image-build cache ls` lists them",
         )
     })?;

@@ -44,7 +44,7 @@ const DOCKER_ARCHIVE: &str = "docker-archive:";
 
 impl From<InvalidSource> for Error {
     fn from(error: InvalidSource) -> Self {
-        Self::from_source(Kind::Options, error).with_hint(
+        Self::from_source(Kind::Options, error).usage().with_hint(
             "use a registry reference, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE`",
         )
     }

@@ -76,7 +76,9 @@ pub fn environment(
         let value = expand(value, &lookup).map_err(|source| {
             let hint = source.hint();
             let message = format!("failed to expand `env.{name}`");
-            let error = Error::new(Kind::BuildFile, message).with_source(source);
+            let error = Error::new(Kind::BuildFile, message)
+                .usage()
+                .with_source(source);
             match hint {
                 Some(hint) => error.with_hint(hint),
                 None => error,

@@ -241,7 +241,7 @@ pub struct Invalid(pub Vec<Problem>);
 
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
-        Self::laid_out(Kind::BuildFile, invalid)
+        Self::laid_out(Kind::BuildFile, invalid).usage()
     }
 }
 
@@ -344,7 +344,7 @@ fn encoding(name: &str, bytes: &[u8], valid: usize) -> Error {
 }
 
 fn wrong(message: String) -> Error {
-    Error::new(Kind::BuildFile, message)
+    Error::new(Kind::BuildFile, message).usage()
 }
 
 fn unreadable(what: &str, error: io::Error) -> Error {

@@ -125,9 +125,8 @@ fn prepare(
     };
     if path.to_str().is_none() {
         let message = format!("its path `{}` is not UTF-8", path.display());
-        return Err(
-            Error::options(message).with_hint("give `--path` a directory whose path is UTF-8")
-        );
+        return Err(Error::new(Kind::Options, message)
+            .with_hint("give `--path` a directory whose path is UTF-8"));
     }
     let lock = lock(&path)?;
     Ok((path, lock))
@@ -154,7 +153,7 @@ fn check(path: &Path) -> Result<(), Error> {
 }
 
 fn refused(message: impl Into<String>) -> Error {
-    Error::options(message).with_hint("give `--path` another directory")
+    Error::new(Kind::Options, message).with_hint("give `--path` another directory")
 }
 
 fn failed(path: &Path, error: Error) -> Error {
@@ -196,7 +195,7 @@ fn lock(path: &Path) -> Result<fs::File, Error> {
         if let Some(name) = OURS.iter().find(exists) {
             let message = format!("it holds `{name}`, which no build of this tool has put there");
             let hint = format!("move `{name}` away, or give `--path` another directory");
-            return Err(Error::options(message).with_hint(hint));
+            return Err(Error::new(Kind::Options, message).with_hint(hint));
         }
         write_file(&marker, MARKER_TEXT, 0o644)?;
     }

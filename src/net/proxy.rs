@@ -72,7 +72,7 @@ pub struct InvalidProxy {
 
 impl From<InvalidProxy> for Error {
     fn from(invalid: InvalidProxy) -> Self {
-        Self::from_enum(error::Kind::Options, Some(invalid.hint()), invalid)
+        Self::from_enum(error::Kind::Options, Some(invalid.hint()), invalid).usage()
     }
 }
 

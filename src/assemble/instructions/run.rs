@@ -10,7 +10,7 @@ use super::{Instructor, Prepared, failed, mount};
 use crate::context;
 use crate::digest::Digest;
 use crate::dockerfile::{self, Network, Sharing};
-use crate::error::{Error, Wrap as _};
+use crate::error::{Error, Kind, Wrap as _};
 use crate::mode::Mode;
 use crate::runner::{FILES, Item, Mount, Placement, Tmpfs};
 use crate::step::{self, Counts, Seen, Task};
@@ -117,8 +117,11 @@ impl Instructor<'_> {
             } => {
                 let Some((_, source)) = self.secrets.iter().find(|(known, _)| known == id) else {
                     if *required {
-                        return Err(Error::options(format!("there is no secret `{id}`"))
-                            .with_hint(format!("give it with `--secret id={id},src=FILE`")));
+                        return Err(Error::new(
+                            Kind::Options,
+                            format!("there is no secret `{id}`"),
+                        )
+                        .with_hint(format!("give it with `--secret id={id},src=FILE`")));
                     }
                     if let Some(variable) = env {
                         task.env.push((variable.into(), OsString::new()));

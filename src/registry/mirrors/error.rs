@@ -118,7 +118,7 @@ pub enum PolicyProblem {
 
 impl From<PolicyError> for Error {
     fn from(error: PolicyError) -> Self {
-        Self::from_enum(Kind::Options, error.hint(), error)
+        Self::from_enum(Kind::Options, error.hint(), error).usage()
     }
 }
 
