@@ -96,7 +96,7 @@ pub enum Counts {
     Known(Digest),
     /// What it is called, and not what lies there, as of a secret.
     Name(String),
-    /// The same of a cache, from which [`rootfs::disarm`] takes what could harm others when the task has ended.
+    /// The same of a cache, from which [`crate::rootfs::disarm`] takes what could harm others when the task has ended.
     Cache(String),
     /// The files of a [`Placement`], one by one.
     Items,
