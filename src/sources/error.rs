@@ -3,17 +3,23 @@
 use std::io;
 
 use crate::error::{Error, Kind};
+use crate::net;
 
-/// The entry `name` of the build file, such as `files[2]`, cannot be staged.
+/// The entry `name` of the build file, such as `files[2]`, cannot be fetched.
+pub(super) fn remote_entry(name: &str, error: Error) -> Error {
+    error
+        .or_kind(Kind::Sources)
+        .wrap(format!("failed to stage `{name}`"))
+}
+
+/// The entry `name` cannot be staged, from a path of this machine or into the context.
 pub(crate) fn entry(name: &str, error: Error) -> Error {
     let error = if error.io_kind() == Some(io::ErrorKind::PermissionDenied) {
         error.with_hint("make it readable for the user who builds")
     } else {
         on_disk(error)
     };
-    error
-        .or_kind(Kind::Sources)
-        .wrap(format!("failed to stage `{name}`"))
+    remote_entry(name, error)
 }
 
 /// A file of the tool's own, or a directory of the context, cannot be read or written.
@@ -31,9 +37,33 @@ pub(crate) fn on_disk(error: Error) -> Error {
     }
 }
 
-/// An entry that cannot be staged.
-pub(crate) fn source(message: String) -> Error {
+/// An entry that cannot be fetched or staged.
+pub(crate) fn source(message: impl Into<String>) -> Error {
     Error::new(Kind::Sources, message)
+}
+
+/// The store's disk cannot take what is fetched.
+pub(super) fn no_space(message: String) -> Error {
+    Error::new(Kind::Storage, message)
+        .with_hint("free some space, or put the store elsewhere with `--store DIR`")
+}
+
+impl From<net::Error> for Error {
+    fn from(error: net::Error) -> Self {
+        match error {
+            net::Error::Cancelled(cancelled) => cancelled.into(),
+            error => Self::from_enum(Kind::Sources, error.hint(), error),
+        }
+    }
+}
+
+impl From<net::ConnectError> for Error {
+    fn from(error: net::ConnectError) -> Self {
+        match error {
+            net::ConnectError::Cancelled(cancelled) => cancelled.into(),
+            error => Self::from_enum(Kind::Sources, error.hint(), error),
+        }
+    }
 }
 
 /// A destination that is taken.
@@ -48,4 +78,36 @@ pub(crate) fn no_name(path: &std::path::Path) -> Error {
         "`{path}` has no name that it could have in the workspace"
     ))
     .with_hint("give it a name: `- NAME: PATH`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Cancelled;
+
+    #[test]
+    fn a_full_disk_is_the_stores_or_the_contexts() {
+        let full = || Error::from(io::Error::from(io::ErrorKind::StorageFull));
+        for (error, option) in [
+            (remote_entry("files[0]", full()), "--store"),
+            (entry("files[0]", full()), "--path"),
+            (remote_entry("files[0]", no_space(String::new())), "--store"),
+        ] {
+            assert_eq!(error.kind(), Kind::Storage);
+            assert_eq!(error.to_string(), "failed to stage `files[0]`");
+            assert!(error.hint().is_some_and(|hint| hint.contains(option)));
+        }
+    }
+
+    #[test]
+    fn an_interruption_is_not_wrapped() {
+        for error in [
+            Error::from(net::Error::from(Cancelled)),
+            Error::from(net::ConnectError::from(Cancelled)),
+        ] {
+            let error = remote_entry("files[0]", error);
+            assert_eq!(error.kind(), Kind::Interrupted);
+            assert_eq!(error.messages(), [Cancelled.to_string()]);
+        }
+    }
 }

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::buildfile::{FileEntry, Location, Malformed, Origin, Repository, Source};
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::files::remove_tree;
 use crate::net;
 use crate::progress::{Part, Progress};
@@ -140,7 +140,7 @@ pub(crate) fn all(
     fetched.scratch = Some(scratch);
     for (wanted, result) in side_by_side(&wanted, sources, &into, progress) {
         let name = wanted.name();
-        let entry = result.map_err(|error| error::entry(name, error))?;
+        let entry = result.map_err(|error| error::remote_entry(name, error))?;
         fetched.entries.insert(name.to_owned(), entry);
     }
     Ok(fetched)
@@ -237,14 +237,18 @@ fn malformed(url: &str, malformed: Malformed) -> Error {
 }
 
 /// The credentials of a URL; a password that it leaves out, or all of it, is looked for in `~/.netrc`.
-fn credentials(location: &Location) -> Result<Option<(String, Secret)>, net::NetrcError> {
+fn credentials(location: &Location) -> Result<Option<(String, Secret)>, Error> {
     let own = location.credentials();
     if location.url().password().is_some() {
         return Ok(own);
     }
     let host = location.url().host_str().unwrap_or_default();
     let user = own.as_ref().map(|(user, _)| user.as_str());
-    Ok(net::netrc(host, user)?.or(own))
+    let found = net::netrc(host, user).map_err(|error| {
+        Error::from_source(Kind::Sources, error)
+            .with_hint("correct the file, or name another one in `NETRC`")
+    })?;
+    Ok(found.or(own))
 }
 
 /// Fetches in threads. Gives the results in order, up to the first failure and with it.
@@ -403,15 +407,15 @@ impl Wanted<'_> {
         known: Option<&Validator>,
         fetch: Fetch<'_>,
     ) -> Result<Answer, Error> {
-        Ok(match self {
-            Self::Repository(repository) => git::fetch(repository, into, known, fetch)?,
+        match self {
+            Self::Repository(repository) => git::fetch(repository, into, known, fetch),
             Self::File(entry) => match &entry.source {
-                Source::Http(location) => http::fetch(location, into, known, fetch)?,
-                Source::Ftp(location) => ftp::fetch(location, into, known, fetch)?,
-                Source::Scp(location) => scp::fetch(location, into, known, fetch)?,
+                Source::Http(location) => http::fetch(location, into, known, fetch),
+                Source::Ftp(location) => ftp::fetch(location, into, known, fetch),
+                Source::Scp(location) => scp::fetch(location, into, known, fetch),
                 Source::Local(_) => unreachable!("it is on this machine"),
             },
-        })
+        }
     }
 
     /// Whether it is a repository of this machine, for which no network is needed.

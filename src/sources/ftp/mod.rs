@@ -16,9 +16,10 @@ use fs_err as fs;
 use suppaftp::FtpError;
 
 use crate::buildfile::Location;
-use crate::net::{self, ConnectError, Retry};
-use crate::progress::Cancelled;
+use crate::error::Error;
+use crate::net::{self, Retry};
 
+use super::error::source;
 use super::{Answer, Fetch, Validator};
 use session::{Facts, Session, Transfer};
 
@@ -32,95 +33,22 @@ const BUFFER: usize = 256 << 10;
 /// Characters of a server's own words that are shown.
 const MAX_WORDS: usize = 200;
 
-/// Nothing was fetched.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to fetch `{location}`")]
-pub struct Error {
-    /// From where.
-    pub location: Location,
-    /// Why.
-    pub source: Fault,
-}
-
-/// Why nothing was fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// No connection came about.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// There can be no TLS.
-    #[error(transparent)]
-    Setup(#[from] net::Error),
-    /// The path cannot be sent.
-    #[error("the path is not one line of UTF-8 text")]
-    Path,
-    /// The server does not know the user, or the password is wrong.
-    #[error("the login was refused: `{said}`")]
-    Login {
-        /// The server's words.
-        said: String,
-        /// The URL has no user.
-        anonymous: bool,
-    },
-    /// `AUTH TLS` was refused.
-    #[error("the server offers no TLS: `{said}`")]
-    NoTls {
-        /// The server's words.
-        said: String,
-    },
-    /// The TLS handshake failed.
-    #[error("no encrypted connection: {0}")]
-    Tls(net::Fault),
-    /// No such file, or none that may be read.
-    #[error("the server does not give the file: `{said}`")]
-    Missing {
-        /// The server's words.
-        said: String,
-    },
-    /// The path is one of a directory.
-    #[error("it is a directory")]
-    Directory,
-    /// Anything else that the server refuses.
-    #[error("the server refused: `{said}`")]
+/// Why an attempt failed, as far as the next step depends on it.
+enum Fault {
+    /// The server refused.
     Refused {
-        /// Of the reply.
         code: u32,
-        /// The server's words.
         said: String,
     },
     /// The other side is no ftp server.
-    #[error("the server's answer is not one of ftp")]
     NotFtp,
     /// Not a single byte came in a while.
-    #[error("the server fell silent")]
     Stalled,
-    /// The connection ended too early.
-    #[error("the connection was cut")]
-    Cut(#[source] io::Error),
-    /// The transfer ended early.
-    #[error("the server sent {sent} bytes, and said that the file has {size}")]
-    Short {
-        /// Bytes.
-        sent: u64,
-        /// As the server said.
-        size: u64,
-    },
-    /// The transfer does not end where it should.
-    #[error("the server sent more than the {size} bytes that it said the file has")]
-    Long {
-        /// As the server said.
-        size: u64,
-    },
-    /// The transfer does not end.
-    #[error("the server sent more than {} GiB, and did not say how large the file is", MAX_SIZE >> 30)]
-    Endless,
-    /// The file cannot be written; names the path.
-    #[error(transparent)]
-    Write(io::Error),
-    /// The build was told to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
+    /// The connection or the transfer ended too early.
+    Cut(Error),
+    /// There is no encrypted connection.
+    Tls(net::Fault),
+    Other(Error),
 }
 
 /// Fetches the file at `location` into `into`.
@@ -138,10 +66,6 @@ pub(super) fn fetch(
         received: 0,
         facts: None,
     };
-    let failed = |fault: Fault| Error {
-        location: location.clone(),
-        source: fault.presentable(location),
-    };
     let mut retry = Retry::new(fetch.net.timing());
     loop {
         let before = download.received;
@@ -155,10 +79,10 @@ pub(super) fn fetch(
         }
         let pause = fault.may_pass(gained).then(|| retry.pause(ATTEMPTS, None));
         let Some(pause) = pause.flatten() else {
-            return Err(failed(fault));
+            let error = fault.into_error(location);
+            return Err(error.wrap(format!("failed to fetch `{location}`")));
         };
-        let paused = fetch.net.pause(pause, fetch.progress);
-        paused.map_err(|cancelled| failed(cancelled.into()))?;
+        fetch.net.pause(pause, fetch.progress)?;
     }
 }
 
@@ -198,10 +122,10 @@ impl Download<'_> {
             }
         }
         match facts.size {
-            Some(size) if size != self.received => Err(Fault::Short {
-                sent: self.received,
-                size,
-            }),
+            Some(size) if size != self.received => Err(Fault::Cut(source(format!(
+                "the server sent {} bytes, and said that the file has {size}",
+                self.received
+            )))),
             _ => Ok(Answer::Fetched(facts.validator())),
         }
     }
@@ -210,10 +134,10 @@ impl Download<'_> {
     fn receive(&mut self, transfer: &mut Transfer, size: Option<u64>) -> Result<(), Fault> {
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => create(self.into).map_err(Fault::Write)?,
+            None => create(self.into)?,
         };
-        file.set_len(self.received).map_err(Fault::Write)?;
-        io::Seek::seek(&mut file, io::SeekFrom::Start(self.received)).map_err(Fault::Write)?;
+        file.set_len(self.received)?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(self.received))?;
         let file = self.file.insert(file);
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -233,11 +157,22 @@ impl Download<'_> {
             };
             let sent = self.received + length as u64;
             match size {
-                Some(size) if sent > size => return Err(Fault::Long { size }),
-                None if sent > MAX_SIZE => return Err(Fault::Endless),
+                Some(size) if sent > size => {
+                    return Err(source(format!(
+                        "the server sent more than the {size} bytes that it said the file has"
+                    ))
+                    .into());
+                }
+                None if sent > MAX_SIZE => {
+                    return Err(source(format!(
+                        "the server sent more than {} GiB, and did not say how large the file is",
+                        MAX_SIZE >> 30
+                    ))
+                    .into());
+                }
                 _ => {}
             }
-            file.write_all(&buffer[..length]).map_err(Fault::Write)?;
+            file.write_all(&buffer[..length])?;
             self.received = sent;
             self.fetch.part.advance(sent);
         }
@@ -254,57 +189,45 @@ fn create(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
-impl From<Error> for crate::error::Error {
-    fn from(error: Error) -> Self {
-        Self::from_enum(None, error.hint(), error)
-    }
-}
-
-impl Error {
-    /// What the user can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match &self.source {
-            Fault::Tls(fault @ net::Fault::Handshake(_)) => {
-                fault.hint(&net::host(self.location.url()))
-            }
-            source => source.hint(),
-        }
-    }
+/// A refusal in the server's own words: cut, and without the password, which a server may repeat.
+fn refused(what: &str, said: &str, location: &Location) -> Error {
+    let password = location.credentials().map(|(_, password)| password);
+    let said = match password.filter(|password| !password.reveal().is_empty()) {
+        Some(password) => said.replace(password.reveal(), "***"),
+        None => said.to_owned(),
+    };
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words: String = words.chars().take(MAX_WORDS).collect();
+    source(format!("{what}: `{words}`"))
 }
 
 impl Fault {
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Connect(error) => return error.hint(),
-            Self::Setup(error) => return error.hint(),
-            Self::Path => {
-                "write it as the server shows it, with special characters percent-encoded"
+    fn into_error(self, location: &Location) -> Error {
+        match self {
+            Self::Refused { said, .. } => refused("the server refused", &said, location),
+            Self::NotFtp => source("the server's answer is not one of ftp"),
+            Self::Stalled => source("the server fell silent"),
+            Self::Tls(fault) => {
+                let error = source(format!("no encrypted connection: {fault}"));
+                match fault {
+                    net::Fault::Certificate(_) => error.with_hint(
+                        "name the certificate of its authority, or its own, with `--ca-cert FILE`",
+                    ),
+                    net::Fault::Handshake(_) => {
+                        let hint = fault.hint(&net::host(location.url()));
+                        error.with_hint(hint.unwrap_or_default())
+                    }
+                    _ => error,
+                }
             }
-            Self::Login {
-                anonymous: true, ..
-            } => "a URL may hold a login: `ftp://user:password@host/path`",
-            Self::Login { .. } => {
-                "check user and password; special characters in a URL are percent-encoded"
-            }
-            Self::NoTls { .. } => "`ftp://` fetches without encryption, if that is good enough",
-            Self::Tls(net::Fault::Certificate(_)) => {
-                "name the certificate of its authority, or its own, with `--ca-cert FILE`"
-            }
-            Self::Missing { .. } => "the path is absolute, as the server shows it to this user",
-            Self::Directory => "name one file of it: ftp fetches single files only",
-            Self::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
-                "free space there, or choose another place with `--store`"
-            }
-            _ => return None,
-        };
-        Some(hint.to_owned())
+            Self::Cut(error) | Self::Other(error) => error,
+        }
     }
 
     /// Whether another attempt may help, after one that brought `gained` bytes.
     fn may_pass(&self, gained: u64) -> bool {
         match self {
-            Self::Cut(_) | Self::Short { .. } => true,
+            Self::Cut(_) => true,
             Self::Refused { code, .. } => (400..500).contains(code),
             // It took long enough already.
             Self::Stalled => gained > 0,
@@ -318,26 +241,9 @@ impl Fault {
             Some(error) => Self::Tls(net::Fault::from(error)),
             None => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Stalled,
-                _ => Self::Cut(error),
+                _ => Self::Cut(source("the connection was cut").with_source(error)),
             },
         }
-    }
-
-    /// The same with the server's words cut, and without the password, which a server may repeat.
-    fn presentable(mut self, location: &Location) -> Self {
-        if let Self::Login { said, .. }
-        | Self::NoTls { said }
-        | Self::Missing { said }
-        | Self::Refused { said, .. } = &mut self
-        {
-            let password = location.credentials().map(|(_, password)| password);
-            if let Some(password) = password.filter(|password| !password.reveal().is_empty()) {
-                *said = said.replace(password.reveal(), "***");
-            }
-            let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-            *said = words.chars().take(MAX_WORDS).collect();
-        }
-        self
     }
 }
 
@@ -352,5 +258,11 @@ impl From<FtpError> for Fault {
             FtpError::SecureError(text) => Self::Tls(net::Fault::Other(text)),
             _ => Self::NotFtp,
         }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
     }
 }

@@ -23,7 +23,8 @@ use crate::buildfile::Location;
 use crate::net::{self, ConnectError, Connection};
 use crate::progress::Progress;
 
-use super::Fault;
+use super::super::error::source;
+use super::{Fault, refused};
 
 /// An encrypted connection; the crate exports it by no name.
 type TlsStream = <RustlsConnector as TlsConnector>::Stream;
@@ -34,7 +35,8 @@ const IMPLICIT_PORT: u16 = 990;
 const ANONYMOUS: (&str, &str) = ("anonymous", "anonymous@");
 
 /// A login.
-pub(super) struct Session {
+pub(super) struct Session<'a> {
+    location: &'a Location,
     stream: RustlsFtpStream,
     wires: Wires,
     path: String,
@@ -61,34 +63,38 @@ impl Facts {
     }
 }
 
-impl Session {
+impl<'a> Session<'a> {
     /// Connects and logs in.
     pub(super) fn open(
-        location: &Location,
+        location: &'a Location,
         net: &net::Client,
         progress: &Progress,
     ) -> Result<Self, Fault> {
         let url = location.url();
-        let path = percent_decode_str(url.path()).decode_utf8();
-        let path = path.map_err(|_| Fault::Path)?.into_owned();
-        if path.contains(char::is_control) {
-            return Err(Fault::Path);
-        }
+        let path = percent_decode_str(url.path()).decode_utf8().ok();
+        let path = path.filter(|path| !path.contains(char::is_control));
+        let path = path.ok_or_else(|| {
+            source("the path is not one line of UTF-8 text").with_hint(
+                "write it as the server shows it, with special characters percent-encoded",
+            )
+        })?;
         let host = url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = url.port().unwrap_or(21);
 
         let wires = Wires::default();
-        let control = wires.keep(net.connect("ftp", host, port, progress)?)?;
+        let control = net.connect("ftp", host, port, progress)?;
+        let control = wires.keep(control).map_err(Fault::io)?;
         // A name may have several machines. Behind a proxy, their addresses are not known here.
         let proxy = net.options().proxies.find("ftp", host, port);
         let data_host = proxy.map(|_| host.to_owned());
         let stream = if url.scheme() == "ftps" {
-            secure(control, host, port, net)?
+            secure(control, location, host, port, net)?
         } else {
             RustlsFtpStream::connect_with_stream(control)?
         };
         let mut session = Self {
+            location,
             stream: stream.passive_stream_builder(data_connections(
                 data_host,
                 net,
@@ -96,26 +102,33 @@ impl Session {
                 wires.clone(),
             )),
             wires,
-            path,
+            path: path.into_owned(),
         };
         session.stream.set_passive_nat_workaround(true);
-        session.login(location)?;
+        session.login()?;
         session.stream.transfer_type(FileType::Binary)?;
         Ok(session)
     }
 
-    fn login(&mut self, location: &Location) -> Result<(), Fault> {
-        let login = location.credentials();
+    fn login(&mut self) -> Result<(), Fault> {
+        let login = self.location.credentials();
         let (user, password) = login
             .as_ref()
             .map_or(ANONYMOUS, |(user, password)| (user, password.reveal()));
         self.stream
             .login(user, password)
             .map_err(|error| match error.into() {
-                Fault::Refused { code, said } if code >= 500 || code == 430 => Fault::Login {
-                    said,
-                    anonymous: login.is_none(),
-                },
+                Fault::Refused { code, said } if code >= 500 || code == 430 => refused(
+                    "the login was refused",
+                    &said,
+                    self.location,
+                )
+                .with_hint(if login.is_none() {
+                    "a URL may hold a login: `ftp://user:password@host/path`"
+                } else {
+                    "check user and password; special characters in a URL are percent-encoded"
+                })
+                .into(),
                 fault => fault,
             })
     }
@@ -151,7 +164,7 @@ impl Session {
                     let begins = if start == 0 { 0 } else { offset };
                     return Ok((Transfer { stream, wires }, begins));
                 }
-                Err(Fault::Refused { code: 550, said }) => return Err(self.unavailable(said)),
+                Err(Fault::Refused { code: 550, said }) => return Err(self.unavailable(&said)),
                 Err(fault @ Fault::Refused { code: 500.., .. }) => refused = fault,
                 Err(fault) => return Err(fault),
             }
@@ -160,15 +173,18 @@ impl Session {
     }
 
     /// Tells a directory from a file that is not there.
-    fn unavailable(&mut self, said: String) -> Fault {
-        match self.stream.cwd(&self.path) {
-            Ok(()) => Fault::Directory,
-            Err(_) => Fault::Missing { said },
-        }
+    fn unavailable(&mut self, said: &str) -> Fault {
+        let error = match self.stream.cwd(&self.path) {
+            Ok(()) => source("it is a directory")
+                .with_hint("name one file of it: ftp fetches single files only"),
+            Err(_) => refused("the server does not give the file", said, self.location)
+                .with_hint("the path is absolute, as the server shows it to this user"),
+        };
+        error.into()
     }
 }
 
-impl Drop for Session {
+impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.wires.cut();
     }
@@ -210,6 +226,7 @@ fn answered<T>(answer: FtpResult<T>) -> Result<Option<T>, Fault> {
 /// Makes the control connection an encrypted one.
 fn secure(
     control: TcpStream,
+    location: &Location,
     host: &str,
     port: u16,
     net: &net::Client,
@@ -221,7 +238,11 @@ fn secure(
         return stream
             .into_secure(inner, host)
             .map_err(|error| match error.into() {
-                Fault::Refused { code: 500.., said } => Fault::NoTls { said },
+                Fault::Refused { code: 500.., said } => {
+                    refused("the server offers no TLS", &said, location)
+                        .with_hint("`ftp://` fetches without encryption, if that is good enough")
+                        .into()
+                }
                 fault => fault,
             });
     }
@@ -285,8 +306,8 @@ impl Wires {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, connection: Connection) -> Result<TcpStream, Fault> {
-        let stream = connection.stream.try_clone().map_err(Fault::io)?;
+    fn keep(&self, connection: Connection) -> io::Result<TcpStream> {
+        let stream = connection.stream.try_clone()?;
         self.lock().push(connection);
         Ok(stream)
     }
@@ -316,7 +337,7 @@ fn data_connections(
     move |address| {
         let host = host.clone().unwrap_or_else(|| address.ip().to_string());
         let stream = match net.connect("ftp", &host, address.port(), &progress) {
-            Ok(connection) => wires.keep(connection).map_err(io::Error::other),
+            Ok(connection) => wires.keep(connection),
             Err(ConnectError::Unreachable { source, .. }) => Err(source),
             Err(other) => Err(io::Error::other(other)),
         };

@@ -15,10 +15,12 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use git2::{Odb, Oid, Repository, Tree, TreeEntry};
 
-use super::Problem;
+use super::error::too_large;
 use super::objects::Objects;
+use crate::error::Error;
 use crate::files::make_directory;
 use crate::progress::Progress;
+use crate::sources::error::source;
 
 /// More files and directories than these are an attack: few objects can stand for any number.
 const MOST_ENTRIES: u64 = 2_000_000;
@@ -51,7 +53,7 @@ pub(super) fn check_out(
     id: Oid,
     into: &Path,
     progress: &Progress,
-) -> Result<LeftOut, Problem> {
+) -> Result<LeftOut, Error> {
     let repository = objects.repository();
     let mut checkout = Checkout {
         repository,
@@ -63,10 +65,10 @@ pub(super) fn check_out(
     };
     let size = checkout.measure(id, 0)?;
     if size.entries > MOST_ENTRIES {
-        return Err(Problem::TooLarge("it has more than two million files"));
+        return Err(too_large("it has more than two million files"));
     }
     if size.bytes > MOST_BYTES {
-        return Err(Problem::TooLarge("its files have more than 64 GiB"));
+        return Err(too_large("its files have more than 64 GiB"));
     }
     checkout.directory(&repository.find_tree(id)?, into, &PathBuf::new())?;
     Ok(checkout.left_out)
@@ -99,12 +101,12 @@ enum Kind {
 
 impl Checkout<'_> {
     /// Looks at each tree once, however often it stands for something.
-    fn measure(&mut self, id: Oid, depth: usize) -> Result<Size, Problem> {
+    fn measure(&mut self, id: Oid, depth: usize) -> Result<Size, Error> {
         if let Some(size) = self.measured.get(&id) {
             return Ok(*size);
         }
         if depth > DEEPEST {
-            return Err(Problem::TooLarge("its directories are nested too deep"));
+            return Err(too_large("its directories are nested too deep"));
         }
         self.progress.check()?;
         let mut sum = Size::default();
@@ -126,13 +128,13 @@ impl Checkout<'_> {
     }
 
     /// `inside` is the path in the repository.
-    fn directory(&mut self, tree: &Tree<'_>, to: &Path, inside: &Path) -> Result<(), Problem> {
+    fn directory(&mut self, tree: &Tree<'_>, to: &Path, inside: &Path) -> Result<(), Error> {
         make_directory(to)?;
         for entry in tree {
             self.progress.check()?;
             let name = OsStr::from_bytes(entry.name_bytes());
             let inside = inside.join(name);
-            let bad = || Problem::Path(short(&inside));
+            let bad = || bad_path(&inside);
             if !is_plain(entry.name_bytes()) {
                 return Err(bad());
             }
@@ -146,19 +148,19 @@ impl Checkout<'_> {
                 Kind::Link => self.link(entry.id(), &to, &inside),
                 Kind::Submodule => {
                     self.left_out.submodules.push(short(&inside));
-                    make_directory(&to).map_err(Problem::Io)
+                    make_directory(&to).map_err(Error::from)
                 }
             };
             // Two entries of one name, of which the first may be a link.
-            made.map_err(|problem| match problem {
-                Problem::Io(error) if error.kind() == io::ErrorKind::AlreadyExists => bad(),
-                problem => problem,
+            made.map_err(|error| match error.io_kind() {
+                Some(io::ErrorKind::AlreadyExists) => bad(),
+                _ => error,
             })?;
         }
         Ok(())
     }
 
-    fn file(&mut self, id: Oid, to: &Path, inside: &Path, mode: u32) -> Result<(), Problem> {
+    fn file(&mut self, id: Oid, to: &Path, inside: &Path, mode: u32) -> Result<(), Error> {
         let size = self.database.read_header(id)?.0;
         if size <= LARGEST_POINTER && self.database.read(id)?.data().starts_with(POINTER) {
             self.left_out.pointers.push(short(inside));
@@ -173,8 +175,8 @@ impl Checkout<'_> {
         Ok(())
     }
 
-    fn link(&self, id: Oid, to: &Path, inside: &Path) -> Result<(), Problem> {
-        let bad = || Problem::Path(short(inside));
+    fn link(&self, id: Oid, to: &Path, inside: &Path) -> Result<(), Error> {
+        let bad = || bad_path(inside);
         if self.database.read_header(id)?.0 > LONGEST_TARGET {
             return Err(bad());
         }
@@ -208,6 +210,14 @@ fn is_plain(name: &[u8]) -> bool {
         && !name.contains(&b'/')
         && !name.contains(&0)
         && !name.eq_ignore_ascii_case(b".git")
+}
+
+/// A name that would lead out of the destination, or into git's own files.
+fn bad_path(path: &Path) -> Error {
+    let path = short(path);
+    source(format!(
+        "it holds the path `{path}`, which cannot be checked out"
+    ))
 }
 
 fn short(path: &Path) -> String {

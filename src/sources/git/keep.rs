@@ -10,8 +10,8 @@ use std::path::Path;
 use fs_err as fs;
 use git2::{Commit, Index, ObjectType, Odb, Oid, Repository, Tree};
 
-use super::Problem;
 use super::objects::{LARGE, Objects};
+use crate::error::Error;
 use crate::progress::Progress;
 
 /// Makes `.git` in the directory `into`, whose files are those of `commit`. `reference` is what its name stands
@@ -23,7 +23,7 @@ pub(super) fn write(
     origin: &str,
     into: &Path,
     progress: &Progress,
-) -> Result<(), Problem> {
+) -> Result<(), Error> {
     let folder = into.join(".git");
     for name in ["objects", "refs/heads", "refs/tags"] {
         fs::create_dir_all(folder.join(name))?;
@@ -74,7 +74,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Whether the object is new.
-    fn object(&mut self, id: Oid) -> Result<bool, Problem> {
+    fn object(&mut self, id: Oid) -> Result<bool, Error> {
         self.progress.check()?;
         let is_new = self.known.insert(id);
         if is_new {
@@ -91,7 +91,7 @@ impl Writer<'_> {
     }
 
     /// An annotated tag, and those that it is for.
-    fn tag(&mut self, objects: &Repository, id: Oid) -> Result<(), Problem> {
+    fn tag(&mut self, objects: &Repository, id: Oid) -> Result<(), Error> {
         let mut next = Some(id);
         while let Some(id) = next {
             next = match objects.find_tag(id) {
@@ -102,7 +102,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn tree(&mut self, objects: &Repository, tree: &Tree<'_>) -> Result<(), Problem> {
+    fn tree(&mut self, objects: &Repository, tree: &Tree<'_>) -> Result<(), Error> {
         if !self.object(tree.id())? {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl Writer<'_> {
 }
 
 /// Gives all of it modes that no umask changes.
-fn settle(path: &Path) -> Result<(), Problem> {
+fn settle(path: &Path) -> Result<(), Error> {
     let is_directory = fs::symlink_metadata(path)?.is_dir();
     if is_directory {
         for entry in fs::read_dir(path)? {

@@ -8,10 +8,13 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, 
 use url::Url;
 
 use super::Problem;
+use super::error::{CHECK_URL, not_git};
 use super::packet::{self, FLUSH};
 use crate::buildfile::{Location, Repository, SshLocation};
+use crate::error::Error;
 use crate::net::{self, Trust};
 use crate::secret::Secret;
+use crate::sources::error::source;
 use crate::sources::{self, Fetch, ssh};
 
 /// The program on the other side.
@@ -66,7 +69,7 @@ impl<'a> Link<'a> {
         location: &Location,
         repository: &Repository,
         fetch: Fetch<'a>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Error> {
         Ok(Self::Http(Box::new(Http {
             url: location.public(),
             trust: if repository.no_verify {
@@ -111,7 +114,7 @@ impl<'a> Link<'a> {
         location: &SshLocation,
         key: Option<&Secret>,
         fetch: Fetch<'a>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Error> {
         let session = ssh::connect(location, key, fetch)?;
         let failed = |error| session.failure(error, fetch);
         let mut channel = session.ssh.channel_session().map_err(failed)?;
@@ -171,14 +174,14 @@ impl<'a> Link<'a> {
 }
 
 impl Http<'_> {
-    fn greeting(&mut self) -> Result<net::Response, Problem> {
+    fn greeting(&mut self) -> Result<net::Response, Error> {
         let mut url = self.below("info/refs");
         url.query_pairs_mut().append_pair("service", SERVICE);
         let response = self.send(Method::GET, url, Vec::new(), "advertisement")?;
         // A repository that has moved is asked where it is now; credentials stay at home.
         let at = response.url();
         let Some(path) = at.path().strip_suffix("/info/refs") else {
-            return Err(Problem::NotGit("it leads to another page"));
+            return Err(not_git("it leads to another page"));
         };
         if at.origin() != self.url.origin() {
             self.credentials = None;
@@ -190,7 +193,7 @@ impl Http<'_> {
         Ok(response)
     }
 
-    fn ask(&self, request: Vec<u8>) -> Result<net::Response, Problem> {
+    fn ask(&self, request: Vec<u8>) -> Result<net::Response, Error> {
         self.send(Method::POST, self.below(SERVICE), request, "result")
     }
 
@@ -207,7 +210,7 @@ impl Http<'_> {
         url: Url,
         body: Vec<u8>,
         kind: &str,
-    ) -> Result<net::Response, Problem> {
+    ) -> Result<net::Response, Error> {
         let expected = format!("application/x-{SERVICE}-{kind}");
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_OF_GIT));
@@ -234,19 +237,34 @@ impl Http<'_> {
             credentials: self.credentials.clone(),
         };
         let response = self.fetch.net.request(request, self.fetch.progress)?;
-        match (response.status().as_u16(), &self.credentials) {
-            (200, _) => {}
-            (401, None) => return Err(Problem::AuthenticationRequired),
-            (401, Some(_)) => return Err(Problem::Denied),
-            (403, _) => return Err(Problem::Forbidden),
-            (404 | 410, _) => return Err(Problem::NotFound),
-            (status, _) => return Err(Problem::Status(status)),
+        let status = response.status().as_u16();
+        let other = format!("the server answers with status {status}");
+        let refusal = match (status, &self.credentials) {
+            (200, _) => None,
+            (401, None) => Some((
+                "authentication required",
+                "set `credentials`, or use an ssh URL and `ssh_key`, for a private repository",
+            )),
+            (401, Some(_)) => Some((
+                "the server does not accept the credentials",
+                "check `credentials`; many servers want a token for a password",
+            )),
+            (403, _) => Some((
+                "the server forbids access",
+                "check `credentials`, and whether they may read the repository",
+            )),
+            (404 | 410, _) => Some((
+                "the server has no such repository",
+                "check the URL; a private repository needs `credentials` or `ssh_key`",
+            )),
+            _ => Some((&*other, CHECK_URL)),
+        };
+        if let Some((message, hint)) = refusal {
+            return Err(source(message).with_hint(hint));
         }
         let kind = response.headers().get(CONTENT_TYPE);
         if kind.is_none_or(|kind| kind.as_bytes() != expected.as_bytes()) {
-            return Err(Problem::NotGit(
-                "it answers with something else than git's packets",
-            ));
+            return Err(not_git("it answers with something else than git's packets"));
         }
         Ok(response)
     }
@@ -288,7 +306,7 @@ impl Write for Stream {
 fn credentials(
     location: &Location,
     repository: &Repository,
-) -> Result<Option<(String, Secret)>, net::NetrcError> {
+) -> Result<Option<(String, Secret)>, Error> {
     match &repository.credentials {
         Some(credentials) => Ok(Some(credentials.clone())),
         None => sources::credentials(location),

@@ -35,6 +35,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 
 use crate::buildfile::{self, Origin, Repository, SshLocation};
+use crate::error::{Error, Wrap as _};
 use crate::files;
 
 use super::{Answer, Fetch, Validator};
@@ -44,8 +45,6 @@ use refs::{Refs, Wanted, full_id};
 use server::{Depth, Server};
 
 use error::Problem;
-
-pub(crate) use error::Error;
 
 /// The commit that steps to an ancestor begin at, in a validator alone.
 pub(crate) const FROM: &str = "from";
@@ -58,10 +57,9 @@ pub(super) fn fetch(
     known: Option<&Validator>,
     fetch: Fetch<'_>,
 ) -> Result<Answer, Error> {
-    clone(repository, into, known, fetch).map_err(|source| Error {
-        origin: repository.origin.to_string(),
-        source,
-    })
+    clone(repository, into, known, fetch)
+        .map_err(Problem::into_error)
+        .wrap(|| format!("failed to clone `{}`", repository.origin))
 }
 
 fn clone(
@@ -162,7 +160,7 @@ impl<'a> Source<'a> {
             Origin::Git(location) => Link::git(location, fetch)?,
             Origin::Ssh(location) => Link::ssh(location, repository.ssh_key.as_ref(), fetch)?,
             Origin::Local(path) => {
-                let path = files::expand(path).map_err(Problem::Staging)?;
+                let path = files::expand(path)?;
                 let (objects, refs) = Objects::open(&path)?;
                 return Ok(Self::Local(objects, refs));
             }

@@ -11,11 +11,14 @@ use git2::{Commit, ErrorCode, Indexer, ObjectType, Odb, Oid, Repository};
 use tempfile::TempDir;
 
 use super::Problem;
+use super::error::{too_large, unreadable};
 use super::packet::Pack;
 use super::packs;
 use super::refs::Refs;
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::sources::Fetch;
+use crate::sources::error::source;
 
 /// What the indexer gets at a time. It reserves the last page of what it is given and then writes through a
 /// mapping: with more than a page, a full disk would be a signal and not an error.
@@ -36,11 +39,14 @@ pub(super) struct Objects {
 
 impl Objects {
     /// Those of the repository at `path`; also its names.
-    pub(super) fn open(path: &Path) -> Result<(Self, Refs), Problem> {
-        let shown = || path.display().to_string();
+    pub(super) fn open(path: &Path) -> Result<(Self, Refs), Error> {
+        let shown = path.display();
         let repository = Repository::open(path).map_err(|error| match error.code() {
-            ErrorCode::NotFound => Problem::NotRepository(shown()),
-            ErrorCode::Owner => Problem::Foreign(shown()),
+            ErrorCode::NotFound => source(format!("`{shown}` is not a git repository"))
+                .with_hint("local paths are relative to the current directory"),
+            ErrorCode::Owner => source(format!("`{shown}` belongs to another user")).with_hint(
+                format!("if you trust it: git config --global --add safe.directory '{shown}'"),
+            ),
             _ => error.into(),
         })?;
         let refs = names(&repository)?;
@@ -77,8 +83,7 @@ impl Objects {
         indexer.commit()?;
         let objects = Odb::new()?;
         let path = directory.path().to_str();
-        let path =
-            path.ok_or_else(|| Problem::Objects("its folder has no plain name".to_owned()))?;
+        let path = path.ok_or_else(|| unreadable("its folder has no plain name"))?;
         objects.add_disk_alternate(path)?;
         Ok(Self {
             repository: Repository::from_odb(objects)?,
@@ -98,7 +103,7 @@ impl Objects {
         size: usize,
         to: &mut impl Write,
         progress: &Progress,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Error> {
         let objects = self.repository.odb()?;
         if size > LARGE {
             let packs = match &self.directory {
@@ -113,7 +118,7 @@ impl Objects {
             }
         }
         if size > LARGEST_DELTA {
-            return Err(Problem::TooLarge(
+            return Err(too_large(
                 "a file of more than 512 MiB is stored as a difference to another one",
             ));
         }
@@ -121,13 +126,13 @@ impl Objects {
     }
 
     /// The commit `id`, or the one that the tag `id` is for; `None` if it is not there.
-    pub(super) fn commit(&self, id: Oid) -> Result<Option<Commit<'_>>, Problem> {
+    pub(super) fn commit(&self, id: Oid) -> Result<Option<Commit<'_>>, Error> {
         let object = match self.repository.find_object(id, None) {
             Ok(object) => object,
             Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let not_commit = || Problem::NotCommit(id.to_string());
+        let not_commit = || source(format!("`{id}` is not a commit"));
         let object = object.peel(ObjectType::Commit).map_err(|_| not_commit())?;
         object.into_commit().map(Some).map_err(|_| not_commit())
     }
@@ -137,7 +142,7 @@ impl Objects {
         &self,
         commit: &Commit<'_>,
         steps: &str,
-    ) -> Result<Option<Commit<'_>>, Problem> {
+    ) -> Result<Option<Commit<'_>>, Error> {
         let name = format!("{}{steps}", commit.id());
         match self.repository.revparse_single(&name) {
             Ok(found) => self.commit(found.id()),
@@ -147,7 +152,7 @@ impl Objects {
     }
 
     /// The commit whose id begins with `start`; `None` if there is none.
-    pub(super) fn abbreviated(&self, start: &str) -> Result<Option<Commit<'_>>, Problem> {
+    pub(super) fn abbreviated(&self, start: &str) -> Result<Option<Commit<'_>>, Error> {
         let objects = self.repository.odb()?;
         let mut found = Vec::new();
         objects.foreach(|id| {
@@ -162,7 +167,10 @@ impl Objects {
             .into_iter()
             .filter_map(|id| self.repository.find_commit(id).ok());
         match (commits.next(), commits.next()) {
-            (_, Some(_)) => Err(Problem::Ambiguous(start.to_owned())),
+            (_, Some(_)) => {
+                let error = source(format!("more than one commit begins with `{start}`"));
+                Err(error.with_hint("write more of the id in `commit_id`"))
+            }
             (commit, None) => Ok(commit),
         }
     }
@@ -174,23 +182,19 @@ fn copy(
     size: usize,
     to: &mut impl Write,
     progress: &Progress,
-) -> Result<(), Problem> {
+) -> Result<(), Error> {
     let mut left = size as u64;
     while left > 0 {
         progress.check()?;
         match io::copy(&mut from.by_ref().take(left.min(LARGE as u64)), to)? {
-            0 => {
-                return Err(Problem::Objects(
-                    "a file is shorter than it says".to_owned(),
-                ));
-            }
+            0 => return Err(unreadable("a file is shorter than it says")),
             copied => left -= copied,
         }
     }
     Ok(())
 }
 
-fn names(repository: &Repository) -> Result<Refs, Problem> {
+fn names(repository: &Repository) -> Result<Refs, Error> {
     let mut refs = Refs::default();
     for reference in repository.references()? {
         let reference = reference?;
@@ -218,7 +222,7 @@ fn names(repository: &Repository) -> Result<Refs, Problem> {
     Ok(refs)
 }
 
-fn rejected(error: std::io::Error) -> Problem {
+fn rejected(error: std::io::Error) -> Error {
     match error.downcast::<git2::Error>() {
         Ok(error) => error.into(),
         Err(error) => error.into(),

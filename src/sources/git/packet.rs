@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use super::Problem;
+use super::error::{not_git, too_large};
 
 /// Ends a list, or says goodbye.
 pub(super) const FLUSH: &[u8] = b"0000";
@@ -35,7 +36,7 @@ pub(super) fn read(reader: &mut impl Read) -> Result<Packet, Problem> {
                 None => Ok(Packet::Data(data)),
             }
         }
-        _ => Err(Problem::NotGit("its answer is not made of git's packets")),
+        _ => Err(not_git("its answer is not made of git's packets").into()),
     }
 }
 
@@ -44,7 +45,7 @@ pub(super) fn read_list(reader: &mut impl Read) -> Result<Vec<String>, Problem> 
     let mut lines = Vec::new();
     while let Packet::Data(data) = read(reader)? {
         if lines.len() == MOST_LINES {
-            return Err(Problem::TooLarge("it has more than a million names"));
+            return Err(too_large("it has more than a million names").into());
         }
         lines.push(text(&data));
     }
@@ -97,9 +98,7 @@ impl<R: Read> Pack<R> {
                 Some(2) => {}
                 Some(3) => return Err(Problem::refused(&data[1..])),
                 _ => {
-                    return Err(Problem::NotGit(
-                        "its pack comes in packets of no known kind",
-                    ));
+                    return Err(not_git("its pack comes in packets of no known kind").into());
                 }
             }
         }
@@ -148,7 +147,8 @@ mod tests {
             (b"0009ab", "closed too early"),
             (b"0010ERR go away ", "the server refuses: go away"),
         ] {
-            let error = read(&mut &bytes[..]).expect_err("it is wrong").to_string();
+            let error = read(&mut &bytes[..]).expect_err("it is wrong");
+            let error = error.into_error().to_string();
             assert!(error.contains(words), "{error}");
         }
     }
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(bytes, b"PACK");
         let error = Pack::new(&b"000a\x03kaput0000"[..], true).next();
         assert_eq!(
-            error.expect_err("it says so").to_string(),
+            error.expect_err("it says so").into_error().to_string(),
             "the server refuses: kaput"
         );
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{Oid, Reference};
 
-use super::Problem;
+use crate::error::Error;
+use crate::sources::error::source;
 
 /// Where names of branches and of tags begin.
 const HEADS: &str = "refs/heads/";
@@ -89,16 +90,15 @@ impl Refs {
     /// What `name` stands for, as for `git checkout` in a fresh clone: a full id, a complete name
     /// (`HEAD`, `refs/…`), the default branch, `heads/…` or `tags/…`, a tag, a branch, `origin/…`, and
     /// an abbreviated id, in this order; with `branch_first`, branches come before tags. No name means `HEAD`.
-    pub(super) fn resolve(
-        &self,
-        name: Option<&str>,
-        branch_first: bool,
-    ) -> Result<Wanted, Problem> {
+    pub(super) fn resolve(&self, name: Option<&str>, branch_first: bool) -> Result<Wanted, Error> {
         if self.names.is_empty() {
-            return Err(Problem::Empty);
+            return Err(source("the repository is empty"));
         }
         let Some(name) = name else {
-            return self.named("HEAD").ok_or(Problem::NoHead);
+            return self.named("HEAD").ok_or_else(|| {
+                source("the repository has no default branch")
+                    .with_hint("name a branch, a tag or an id in `commit_id`")
+            });
         };
         if let Some(id) = full_id(name) {
             return Ok(Wanted::Id(id));
@@ -141,7 +141,7 @@ impl Refs {
     }
 
     /// The error for a name that is not known.
-    pub(super) fn no_commit(&self, name: &str) -> Problem {
+    pub(super) fn no_commit(&self, name: &str) -> Error {
         let limit = (name.chars().count() / 3).min(3);
         let short = self.names.keys().filter_map(|full| {
             let short = full.strip_prefix(HEADS).or(full.strip_prefix(TAGS));
@@ -151,9 +151,12 @@ impl Refs {
             .map(|other| (strsim::osa_distance(name, &other), other))
             .filter(|(distance, _)| *distance <= limit)
             .min();
-        Problem::NoCommit {
-            name: name.to_owned(),
-            similar: nearest.map(|(_, name)| name),
+        let error = source(format!("it has no commit, tag or branch `{name}`"));
+        match nearest {
+            Some((_, similar)) => error.with_hint(format!("did you mean `{similar}`?")),
+            None => {
+                error.with_hint("check `commit_id`: it is an id, a tag or a branch, and was pushed")
+            }
         }
     }
 
@@ -301,20 +304,15 @@ mod tests {
                 .expect_err("it is not there");
             assert!(error.to_string().contains(words), "{error}");
         }
-        let Problem::NoCommit { similar, .. } = refs().no_commit("mian") else {
-            panic!("another error");
-        };
-        assert_eq!(similar.as_deref(), Some("main"));
-        assert!(matches!(
-            Refs::default().resolve(None, false),
-            Err(Problem::Empty)
-        ));
+        let error = refs().no_commit("mian");
+        assert_eq!(error.hint(), Some("did you mean `main`?"));
+        let error = Refs::default().resolve(None, false);
+        let error = error.expect_err("there is nothing");
+        assert_eq!(error.to_string(), "the repository is empty");
         let mut headless = Refs::default();
         headless.insert("refs/heads/x", id('1'));
-        assert!(matches!(
-            headless.resolve(None, false),
-            Err(Problem::NoHead)
-        ));
+        let error = headless.resolve(None, false).expect_err("no `HEAD`");
+        assert_eq!(error.to_string(), "the repository has no default branch");
     }
 
     #[test]

@@ -9,9 +9,12 @@ use std::io::Read;
 use git2::Oid;
 
 use super::Problem;
+use super::error::{not_git, too_large};
 use super::link::{Answer, Link};
 use super::packet::{self, DELIMITER, FLUSH, MOST_LINES, Pack, Packet};
 use super::refs::Refs;
+use crate::error::Error;
+use crate::sources::error::source;
 
 /// Who asks, for the server's statistics.
 pub(super) const AGENT: &str = concat!("pyats-image-build/", env!("CARGO_PKG_VERSION"));
@@ -52,7 +55,11 @@ impl<'a> Server<'a> {
             .value("object-format")
             .filter(|name| *name != "sha1")
         {
-            return Err(Problem::Format(format.chars().take(20).collect()));
+            let format: String = format.chars().take(20).collect();
+            return Err(source(format!(
+                "it has objects of the format `{format}`, and only `sha1` can be read"
+            ))
+            .into());
         }
         if greeting.is_version_2 {
             let lines = packet::read_list(&mut link.ask(names_request(&greeting, name))?)?;
@@ -195,7 +202,7 @@ fn greet(reader: &mut impl Read, refs: &mut Refs) -> Result<Greeting, Problem> {
         };
         lines += 1;
         if lines > MOST_LINES {
-            return Err(Problem::TooLarge("it has more than a million names"));
+            return Err(too_large("it has more than a million names").into());
         }
         if count == 0 && (line.starts_with("# service=") || line == "version 1") {
             continue;
@@ -223,7 +230,7 @@ fn greet(reader: &mut impl Read, refs: &mut Refs) -> Result<Greeting, Problem> {
 }
 
 /// Adds a name as the old version lists it: `ID NAME`, and what a tag is for as `ID NAME^{}`.
-fn add_old_name(line: &str, refs: &mut Refs) -> Result<(), Problem> {
+fn add_old_name(line: &str, refs: &mut Refs) -> Result<(), Error> {
     let split = line.split_once(' ').and_then(|(id, name)| {
         // "shallow ID" says where a history ends.
         let id = if id == "shallow" {
@@ -233,7 +240,7 @@ fn add_old_name(line: &str, refs: &mut Refs) -> Result<(), Problem> {
         };
         Some((id, name))
     });
-    let (id, name) = split.ok_or(Problem::NotGit("its list of names is none"))?;
+    let (id, name) = split.ok_or_else(|| not_git("the server sent a malformed ref list"))?;
     match name.strip_suffix("^{}") {
         Some(tag) => refs.peel(tag, id),
         None => refs.insert(name, id),
@@ -289,7 +296,7 @@ fn skip_to_pack(answer: &mut impl Read) -> Result<(), Problem> {
         match packet::read(answer)? {
             Packet::Data(data) if packet::text(&data) == "packfile" => return Ok(()),
             Packet::Data(_) | Packet::Delimiter => {}
-            Packet::Flush => return Err(Problem::NotGit("its answer holds no pack")),
+            Packet::Flush => return Err(not_git("its answer holds no pack").into()),
         }
     }
 }
@@ -387,7 +394,10 @@ mod tests {
         for line in ["hello", "12 refs/heads/x", ""] {
             let bytes = stream(&[line, "flush"]);
             let error = greet(&mut &bytes[..], &mut Refs::default()).expect_err("no list");
-            assert!(matches!(error, Problem::NotGit(_)), "{error}");
+            assert_eq!(
+                error.into_error().to_string(),
+                "there is no git server: the server sent a malformed ref list"
+            );
         }
     }
 }

@@ -61,7 +61,7 @@ fn clone(address: SocketAddr, stall: Duration, progress: &Progress) -> String {
     let into = directory.path().join("x");
     let error = super::fetch(&buildfile.repositories[0], &into, None, fetch).unwrap_err();
     assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
-    format!("{error}: {}", error.source)
+    error.messages().join(": ")
 }
 
 fn patient(address: SocketAddr) -> String {

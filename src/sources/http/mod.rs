@@ -4,8 +4,6 @@
 //! the same (RFC 9110, section 13.1.5); otherwise it begins anew. `#sha256=…` behind the URL names the
 //! digest of the right file.
 
-mod error;
-
 #[cfg(test)]
 mod tests;
 
@@ -22,14 +20,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::buildfile::Location;
+use crate::error::{Error, Wrap as _};
 use crate::net::{self, Coding, Decoder, Retry};
 use crate::secret::Secret;
 
+use super::error::{no_space, source};
 use super::{Answer, Fetch, Validator};
-
-use error::Problem;
-
-pub(crate) use error::Error;
 
 /// No file is larger; a body without an end stops here.
 const LARGEST: u64 = 64 << 30;
@@ -43,11 +39,16 @@ pub(super) fn fetch(
     known: Option<&Validator>,
     fetch: Fetch<'_>,
 ) -> Result<Answer, Error> {
-    let failed = |source| Error {
-        location: location.clone(),
-        source,
-    };
-    let expected = digest_of(location).map_err(failed)?;
+    download(location, into, known, fetch).wrap(|| format!("failed to download `{location}`"))
+}
+
+fn download(
+    location: &Location,
+    into: &Path,
+    known: Option<&Validator>,
+    fetch: Fetch<'_>,
+) -> Result<Answer, Error> {
+    let expected = digest_of(location)?;
     let known_digest = known.and_then(|known| known["sha256"].as_str());
     if expected.is_some() && expected.as_deref() == known_digest {
         return Ok(Answer::Unchanged);
@@ -57,21 +58,23 @@ pub(super) fn fetch(
         let known = known.filter(|_| expected.is_none());
         download.run(known, expected.as_deref())
     });
-    download.map_err(|problem| {
+    download.inspect_err(|_| {
         // It may not have been made, and whoever gave the path removes what else lies there.
         let _ = fs::remove_file(into);
-        failed(problem)
     })
 }
 
 /// The digest in the URL, in small letters.
-fn digest_of(location: &Location) -> Result<Option<String>, Problem> {
+fn digest_of(location: &Location) -> Result<Option<String>, Error> {
     let fragment = location.url().fragment().unwrap_or_default();
     let Some(digest) = fragment.strip_prefix("sha256=") else {
         return Ok(None);
     };
     if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(Problem::Fragment);
+        return Err(
+            source("`#sha256=` is not followed by 64 hexadecimal digits")
+                .with_hint("write the file's digest behind it, as `sha256sum` prints it"),
+        );
     }
     Ok(Some(digest.to_ascii_lowercase()))
 }
@@ -117,6 +120,35 @@ impl Write for Sink {
     }
 }
 
+/// An attempt that failed.
+struct Failure {
+    error: Error,
+    /// How often it is worth trying, all in all.
+    attempts: u32,
+    /// How long the server wants to be left alone.
+    retry_after: Option<Duration>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            attempts: 1,
+            retry_after: None,
+        }
+    }
+}
+
+impl From<net::Error> for Failure {
+    fn from(error: net::Error) -> Self {
+        Self {
+            attempts: error.attempts(),
+            error: error.into(),
+            retry_after: None,
+        }
+    }
+}
+
 /// What the server says of the state of a file.
 #[derive(Default)]
 struct Marks {
@@ -125,7 +157,7 @@ struct Marks {
 }
 
 impl<'a> Download<'a> {
-    fn start(location: &'a Location, path: &'a Path, fetch: Fetch<'a>) -> Result<Self, Problem> {
+    fn start(location: &'a Location, path: &'a Path, fetch: Fetch<'a>) -> Result<Self, Error> {
         let file = create(path)?;
         Ok(Self {
             location,
@@ -140,14 +172,14 @@ impl<'a> Download<'a> {
         })
     }
 
-    fn run(mut self, known: Option<&Validator>, expected: Option<&str>) -> Result<Answer, Problem> {
+    fn run(mut self, known: Option<&Validator>, expected: Option<&str>) -> Result<Answer, Error> {
         let Fetch { net, progress, .. } = self.fetch;
         let mut retry = Retry::new(net.timing());
         let mut furthest = 0;
         let unchanged = loop {
-            let problem = match self.attempt(known) {
+            let failure = match self.attempt(known) {
                 Ok(unchanged) => break unchanged,
-                Err(problem) => problem,
+                Err(failure) => failure,
             };
             // Only new ground counts as progress: a server that knows no ranges and cuts each time would
             // be asked for ever otherwise.
@@ -155,10 +187,10 @@ impl<'a> Download<'a> {
                 furthest = self.received;
                 retry.progressed();
             }
-            let Some(pause) = retry.pause(problem.attempts(), problem.retry_after()) else {
-                return Err(problem);
+            let Some(pause) = retry.pause(failure.attempts, failure.retry_after) else {
+                return Err(failure.error);
             };
-            net.pause(pause, progress).map_err(net::Error::from)?;
+            net.pause(pause, progress)?;
         };
         if unchanged {
             fs::remove_file(self.path)?;
@@ -168,7 +200,7 @@ impl<'a> Download<'a> {
     }
 
     /// One request, for what is missing yet. Says whether there is nothing new.
-    fn attempt(&mut self, known: Option<&Validator>) -> Result<bool, Problem> {
+    fn attempt(&mut self, known: Option<&Validator>) -> Result<bool, Failure> {
         let resumes = self.received > 0 && self.into.is_identity() && self.marks.tag().is_some();
         let mut request = net::Request::get(self.location.public());
         request.credentials.clone_from(&self.credentials);
@@ -211,7 +243,7 @@ impl<'a> Download<'a> {
     }
 
     /// The bytes at hand are of no use; the next attempt begins anew.
-    fn broken(&mut self, response: &net::Response, reason: String) -> Problem {
+    fn broken(&mut self, response: &net::Response, reason: String) -> Failure {
         self.received = 0;
         let host = net::host(response.url());
         net::Error::Broken { host, reason }.into()
@@ -236,13 +268,16 @@ impl<'a> Download<'a> {
     }
 
     /// The answer is the whole file.
-    fn restart(&mut self, response: &net::Response) -> Result<(), Problem> {
+    fn restart(&mut self, response: &net::Response) -> Result<(), Error> {
         let coding = if self.is_coding_of_file(response) {
             Coding::Identity
         } else {
             Coding::of(response.headers()).map_err(|encoding| {
                 let host = net::host(response.url());
-                Problem::Encoded { host, encoding }
+                source(format!(
+                    "`{host}` sends it compressed as `{encoding}`, though it was asked not to"
+                ))
+                .with_hint("turn that off at the server; `gzip` and `deflate` are decoded")
             })?
         };
         fs::remove_file(self.path)?;
@@ -257,17 +292,19 @@ impl<'a> Download<'a> {
     }
 
     /// Refuses what cannot be taken, before a byte of it is.
-    fn check(&self, response: &net::Response) -> Result<(), Problem> {
+    fn check(&self, response: &net::Response) -> Result<(), Error> {
         let Some(length) = response.content_length() else {
             return Ok(());
         };
         if self.received.saturating_add(length) > LARGEST {
-            return Err(Problem::TooLarge);
+            return Err(too_large());
         }
         let disk = rustix::fs::statvfs(self.path).map_err(io::Error::from)?;
         let available = disk.f_bavail.saturating_mul(disk.f_frsize);
         if length > available {
-            return Err(Problem::NoSpace { length, available });
+            return Err(no_space(format!(
+                "it has {length} bytes, and there is space for {available}"
+            )));
         }
         Ok(())
     }
@@ -297,10 +334,10 @@ impl<'a> Download<'a> {
         ending.is_some_and(|ending| endings.contains(&ending))
     }
 
-    fn take(&mut self, chunk: &[u8]) -> Result<(), Problem> {
+    fn take(&mut self, chunk: &[u8]) -> Result<(), Error> {
         let received = self.received + chunk.len() as u64;
         if received.max(self.into.written()) > LARGEST {
-            return Err(Problem::TooLarge);
+            return Err(too_large());
         }
         self.into.push(chunk)?;
         self.received = received;
@@ -311,13 +348,15 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    fn complete(self, expected: Option<&str>) -> Result<Answer, Problem> {
+    fn complete(self, expected: Option<&str>) -> Result<Answer, Error> {
         let length = self.into.written();
         let Sink { file, hash } = self.into.finish()?;
         let found = hex::encode(hash.finalize());
         if let Some(expected) = expected.filter(|expected| *expected != found) {
-            let expected = expected.to_owned();
-            return Err(Problem::Damaged { expected, found });
+            let message = format!("its digest is `sha256:{found}`, and not `sha256:{expected}`");
+            return Err(source(message).with_hint(
+                "the file changed, or something on the way changes it: look at it, and correct `#sha256=`",
+            ));
         }
         file.set_permissions(PermissionsExt::from_mode(0o644))?;
         self.fetch.part.advance(self.received);
@@ -329,19 +368,32 @@ impl<'a> Download<'a> {
         })))
     }
 
-    fn refused(&self, response: net::Response) -> Problem {
+    fn refused(&self, response: net::Response) -> Failure {
         let (host, status) = (net::host(response.url()), response.status());
         let strayed = response.url().origin() != self.location.url().origin();
         let retry_after = net::retry_after(response.headers());
-        match response.words() {
-            Ok(said) => Problem::Refused {
-                host,
-                status,
-                said,
-                retry_after,
-                strayed: strayed && self.credentials.is_some(),
-            },
-            Err(error) => error.into(),
+        let said = match response.words() {
+            Ok(said) if said.is_empty() => said,
+            Ok(said) => format!(": {said}"),
+            Err(error) => return error.into(),
+        };
+        let error = source(format!("`{host}` answered {status}{said}"));
+        let error = match status.as_u16() {
+            401 | 403 if strayed && self.credentials.is_some() => error.with_hint(format!(
+                "a redirect leads to `{host}`, and credentials go to no other server than theirs: write the URL that it leads to"
+            )),
+            401 | 403 => error.with_hint(
+                "give a name and a password in the URL (`https://%ENV{NAME}:%ENV{PASSWORD}@host/…`) or in `~/.netrc`",
+            ),
+            404 | 410 => error.with_hint("check the path in the URL"),
+            429 => error.with_hint("the server limits how often it may be asked: wait, and try again"),
+            500.. => error.with_hint("the server is in trouble: try again later"),
+            _ => error,
+        };
+        Failure {
+            error,
+            attempts: if net::is_passing(status) { 5 } else { 1 },
+            retry_after,
         }
     }
 }
@@ -369,6 +421,10 @@ impl Marks {
             (header::IF_RANGE, self.tag()),
         ])
     }
+}
+
+fn too_large() -> Error {
+    source(format!("it has more than {} GiB", LARGEST >> 30))
 }
 
 fn create(path: &Path) -> io::Result<fs::File> {

@@ -9,8 +9,10 @@ use serde_json::json;
 use ssh2::{ErrorCode, FileStat};
 
 use super::super::Validator;
-use super::{Error, Remote};
+use super::super::error::source;
+use super::Remote;
 use crate::digest::Hashing;
+use crate::error::Error;
 
 /// Entries that a directory may have, all in all: a server could list without end.
 pub(super) const ENTRIES: usize = 1_000_000;
@@ -127,10 +129,11 @@ impl Remote<'_> {
         let mut names = self.names(path, depth, ENTRIES - entries.len())?;
         names.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         if let Some(twice) = names.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            return Err(Error::Twice {
-                path: self.place(path),
-                name: twice[0].name.to_string_lossy().into_owned(),
-            });
+            return Err(source(format!(
+                "the server lists `{}` in `{}` twice",
+                twice[0].name.to_string_lossy(),
+                self.place(path)
+            )));
         }
         for mut entry in names {
             path.push(&entry.name);
@@ -165,15 +168,17 @@ impl Remote<'_> {
                 continue;
             }
             if name.is_empty() || name.as_bytes().iter().any(|byte| matches!(byte, 0 | b'/')) {
-                return Err(Error::Name {
-                    path: self.place(path),
-                    name: name.to_string_lossy().into_owned(),
-                });
+                return Err(source(format!(
+                    "the server lists `{}` in `{}`, which is no name of a file",
+                    name.to_string_lossy(),
+                    self.place(path)
+                )));
             }
             if names.len() == limit || depth > DEPTH {
-                return Err(Error::TooMany {
-                    path: self.location.to_string(),
-                });
+                return Err(source(format!(
+                    "`{}` has more than {ENTRIES} entries, or directories more than {DEPTH} deep",
+                    self.location
+                )));
             }
             // Some servers list names alone.
             let stat = match stat.perm {

@@ -5,7 +5,6 @@
 //! changed, and what the server lists is checked there, once: past it, every name is a plain one, no name
 //! comes twice, and so whatever is created lies below a directory that this program has just made.
 
-mod error;
 mod list;
 
 use std::ffi::OsString;
@@ -17,11 +16,11 @@ use fs_err as fs;
 use fs_err::os::unix::fs::{OpenOptionsExt as _, symlink};
 use ssh2::{ErrorCode, Sftp};
 
+use super::error::source;
 use super::{Answer, Fetch, Validator, ssh};
 use crate::buildfile::SshLocation;
+use crate::error::Error;
 use list::{Entry, Kind};
-
-pub(in crate::sources) use error::Error;
 
 /// Bytes of a file that are asked for at a time. The library asks for some more ahead; with less, large files
 /// wait for the network.
@@ -45,16 +44,12 @@ pub(super) fn fetch(
     fetch: Fetch<'_>,
 ) -> Result<Answer, Error> {
     let session = ssh::connect(location, None, fetch)?;
-    let sftp = session
-        .ssh
-        .sftp()
-        .map_err(|source| match session.failure(source, fetch) {
-            ssh::Error::Session { source, .. } => Error::NoSftp {
-                location: location.to_string(),
-                source,
-            },
-            other => other.into(),
-        })?;
+    let sftp = session.ssh.sftp().map_err(|error| {
+        let message = format!("the server of `{location}` offers no SFTP");
+        session
+            .failure_of(&message, error, fetch)
+            .with_hint("turn it on there: `Subsystem sftp internal-sftp` in `sshd_config`")
+    })?;
     let mut remote = Remote {
         session: &session,
         sftp: &sftp,
@@ -109,9 +104,11 @@ impl Remote<'_> {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => {
                 Ok(Path::new(".").join(rest.trim_start_matches('/')))
             }
-            Some(_) => Err(Error::Home {
-                path: self.location.to_string(),
-            }),
+            Some(_) => Err(source(format!(
+                "`{}` begins with the home directory of a user, which SFTP does not know",
+                self.location
+            ))
+            .with_hint("write the path from the root, or from `~/`")),
         }
     }
 
@@ -160,7 +157,7 @@ impl Remote<'_> {
             .create_new(true)
             .mode(0o600)
             .open(into)?;
-        let mut source = self
+        let mut remote = self
             .sftp
             .open(from)
             .map_err(|error| self.failure(from, error))?;
@@ -169,13 +166,17 @@ impl Remote<'_> {
         while left > 0 {
             self.fetch.progress.check()?;
             let wanted = buffer.len().min(usize::try_from(left).unwrap_or(BUFFER));
-            let length = match source.read(&mut buffer[..wanted]) {
+            let length = match remote.read(&mut buffer[..wanted]) {
                 Ok(0) => {
-                    return Err(Error::Short {
-                        path: self.place(from),
-                        size: entry.size,
-                        got: entry.size - left,
-                    });
+                    let message = format!(
+                        "`{}` ended after {} of {} bytes",
+                        self.place(from),
+                        entry.size - left,
+                        entry.size
+                    );
+                    return Err(
+                        source(message).with_hint("it changed while it was fetched: try again")
+                    );
                 }
                 Ok(length) => length,
                 Err(_) => return Err(self.broken(from)),
@@ -209,22 +210,21 @@ impl Remote<'_> {
     }
 
     fn special(&self, path: &Path, kind: &'static str) -> Error {
-        Error::Special {
-            path: self.place(path),
-            kind,
-        }
+        let path = self.place(path);
+        source(format!("`{path}` is a {kind}, which cannot be fetched"))
+            .with_hint("name the files beside it one by one")
     }
 
     fn failure(&self, path: &Path, error: ssh2::Error) -> Error {
-        let path = self.place(path);
+        let place = self.place(path);
         match error.code() {
-            NO_SUCH_FILE => Error::Missing { path },
-            PERMISSION_DENIED => Error::Denied { path },
-            ErrorCode::SFTP(_) => Error::Remote {
-                path,
-                source: error,
-            },
-            ErrorCode::Session(_) => self.session.failure(error, self.fetch).into(),
+            NO_SUCH_FILE => source(format!("`{place}` does not exist"))
+                .with_hint("write the absolute path behind the host: `scp://host/path/to/file`"),
+            PERMISSION_DENIED => source(format!(
+                "`{place}` may not be read by the user of the login"
+            )),
+            ErrorCode::SFTP(_) => self.unreadable(path, error),
+            ErrorCode::Session(_) => self.session.failure(error, self.fetch),
         }
     }
 
@@ -232,11 +232,15 @@ impl Remote<'_> {
     fn broken(&self, path: &Path) -> Error {
         match ssh2::Error::last_session_error(&self.session.ssh) {
             Some(error) if error.code() != REFUSED => self.failure(path, error),
-            _ => Error::Remote {
-                path: self.place(path),
-                source: ssh2::Error::new(REFUSED, "the server refuses to read on"),
-            },
+            _ => {
+                let error = ssh2::Error::new(REFUSED, "the server refuses to read on");
+                self.unreadable(path, error)
+            }
         }
+    }
+
+    fn unreadable(&self, path: &Path, error: ssh2::Error) -> Error {
+        ssh::failed(&format!("`{}` cannot be read", self.place(path)), error)
     }
 }
 

@@ -9,8 +9,9 @@ use std::str::FromStr as _;
 use fs_err as fs;
 use rustix::process::geteuid;
 
-use super::Error;
+use super::super::error::source;
 use super::words::{glob, matches, matches_list, words};
+use crate::error::Error;
 use crate::progress::Progress;
 
 /// Files that include each other deeper than this are taken for a loop, as OpenSSH does.
@@ -125,7 +126,7 @@ impl Reader<'_> {
         if origin.private {
             check_owner(path)?;
         }
-        let text = fs::read(path).map_err(Error::Io)?;
+        let text = fs::read(path)?;
         let text = String::from_utf8_lossy(&text);
         self.text(&text, path, origin, enclosing, depth)
     }
@@ -143,10 +144,12 @@ impl Reader<'_> {
             let Some((keyword, rest)) = split(line) else {
                 continue;
             };
-            let malformed = |problem: &str| Error::Config {
-                path: path.to_owned(),
-                line: index + 1,
-                problem: problem.to_owned(),
+            let malformed = |problem: &str| {
+                source(format!(
+                    "`{}`, line {}: {problem}",
+                    path.display(),
+                    index + 1
+                ))
             };
             // The command is the rest of its line, whatever is in it.
             if keyword == "proxycommand" {
@@ -309,14 +312,18 @@ fn split(line: &str) -> Option<(String, &str)> {
 /// Holds that nobody else could have written the file.
 fn check_owner(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path).map_err(Error::Io)?;
+    let metadata = fs::metadata(path)?;
     let ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
     if ours && metadata.mode() & 0o022 == 0 {
         Ok(())
     } else {
-        Err(Error::ConfigOpen {
-            path: path.to_owned(),
-        })
+        let path = path.display();
+        Err(source(format!(
+            "`{path}` can be written by other users, or belongs to one"
+        ))
+        .with_hint(format!(
+            "own it, and take the right from others: `chmod go-w {path}`"
+        )))
     }
 }
 

@@ -18,11 +18,8 @@ const WIDTH: usize = 70;
 
 /// Why a text is no key that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeyProblem {
-    /// It is not a key in a format that OpenSSH or OpenSSL write.
+pub(super) enum KeyProblem {
     NotAKey,
-    /// It is locked.
     Passphrase,
     /// It looks like one, and is broken or of an unknown kind.
     Unusable,

@@ -8,9 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use fs_err as fs;
 use ssh2::{ErrorCode, KeyboardInteractivePrompt, Prompt, PublicKey};
 
-use super::Error;
+use super::super::error::source;
 use super::key::{self, KeyProblem};
 use super::target::Target;
+use crate::error::Error;
 use crate::secret::Secret;
 
 /// What libssh2 says when the server refuses a login; it has no name in the crate.
@@ -61,11 +62,18 @@ pub(super) fn log_in(
     if done {
         return Ok(());
     }
-    Err(Error::Login {
-        login: target.login(),
-        tried: login.tried,
-        ended: login.ended,
-    })
+    let tried = if login.tried.is_empty() {
+        "there is no key to try".to_owned()
+    } else {
+        format!("tried {}", login.tried.join(", "))
+    };
+    let message = format!("`{}` is refused; {tried}", target.login());
+    Err(source(message).with_hint(if login.ended {
+        "servers end a connection after some tries: name the key of this host with `IdentityFile` in \
+         `~/.ssh/config`"
+    } else {
+        "set up a login without a password: `ssh-copy-id`, or a key in the agent by `ssh-add`"
+    }))
 }
 
 struct Login<'a> {
@@ -78,9 +86,9 @@ struct Login<'a> {
 
 impl Login<'_> {
     fn given_key(&mut self, text: &Secret) -> Result<bool, Error> {
-        let unusable = |problem| Error::Key {
-            login: self.target.login(),
-            problem,
+        let login = self.target.login();
+        let unusable = |problem: KeyProblem| {
+            source(format!("the private key for `{login}` {problem}")).with_hint(problem.hint())
         };
         let key = key::parse(text.reveal()).map_err(unusable)?;
         match self.by_key(&key) {

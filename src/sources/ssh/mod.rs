@@ -13,7 +13,6 @@
 //! | `words.rs` | quotes, patterns and tokens of ssh's files |
 
 pub(crate) mod config;
-mod error;
 mod key;
 pub(crate) mod known_hosts;
 mod login;
@@ -27,15 +26,15 @@ use std::path::PathBuf;
 use ssh2::{ErrorCode, MethodType};
 
 use crate::buildfile::SshLocation;
+use crate::error::{Error, Wrap as _};
 use crate::secret::Secret;
 
 use super::Fetch;
+use super::error::source;
 use known_hosts::{HostKey, Verdict};
 use login::Given;
 use target::{Address, Target, Way};
 use way::{Jump, ProxyCommand, Stream};
-
-pub(super) use error::Error;
 
 /// How ssh decides whom to trust.
 #[derive(Debug, Clone, Default)]
@@ -72,19 +71,19 @@ pub(super) fn connect(
 }
 
 impl Session {
-    /// What the session's failure is: `error`, or that the build was told to stop. Unless the server itself
-    /// said no to a request, nothing can be had from it any more, and it is not waited for.
+    /// What the session's failure is: `error`, or that the build was told to stop.
     pub(super) fn failure(&self, error: ssh2::Error, fetch: Fetch<'_>) -> Error {
+        let message = format!("the session with `{}` failed", self.place);
+        self.failure_of(&message, error, fetch)
+    }
+
+    /// The same with a message of its own. Unless the server itself said no to a request, nothing can be had
+    /// from it any more, and it is not waited for.
+    pub(super) fn failure_of(&self, message: &str, error: ssh2::Error, fetch: Fetch<'_>) -> Error {
         if matches!(error.code(), ErrorCode::Session(_)) {
             self.abandon();
         }
-        match fetch.progress.check() {
-            Err(cancelled) => Error::Cancelled(cancelled),
-            Ok(()) => Error::Session {
-                host: self.place.clone(),
-                source: error,
-            },
-        }
+        failed(message, error).or_cancelled(fetch.progress)
     }
 
     /// Ends the session at once: closing it in good manners would wait for an answer.
@@ -103,19 +102,38 @@ fn open(
     path: &[String],
     fetch: Fetch<'_>,
 ) -> Result<Session, Error> {
-    let mut target = Target::resolve(address, fetch.ssh, fetch.progress)?;
+    // A failure of a jump host itself names it. One on the way to it names another host already.
+    let named = |error: Error| match path {
+        [] => error,
+        _ => error.wrap(format!("the jump host `{}` cannot be used", address.host)),
+    };
+    let mut target = Target::resolve(address, fetch.ssh, fetch.progress).map_err(named)?;
     if path.contains(&target.login()) {
-        return Err(Error::Loop {
-            login: target.login(),
-        });
+        let message = format!("the way to `{}` leads through itself", target.login());
+        return Err(source(message)
+            .with_hint("set `ProxyJump none` for the jump host in the ssh configuration"));
     }
     match jumps {
         Some([]) | None => {}
         Some(jumps) => target.way = Way::Jumps(jumps.to_vec()),
     }
-    let (socket, stream) = reach(&target, path, fetch)?;
+    let reached = match &target.way {
+        Way::Direct => direct(&target, fetch).map_err(named)?,
+        Way::Command(command) => by_command(command, &target, fetch).map_err(named)?,
+        Way::Jumps(jumps) => jump(jumps, &target, path, fetch)?,
+    };
+    begin(&target, reached, given, fetch).map_err(named)
+}
+
+/// Agrees with the host at the end of a stream upon a session, and logs in.
+fn begin(
+    target: &Target,
+    (socket, stream): (OwnedFd, Stream),
+    given: Given<'_>,
+    fetch: Fetch<'_>,
+) -> Result<Session, Error> {
     let mut session = Session {
-        ssh: ssh2::Session::new().map_err(|source| handshake(&target, source, None))?,
+        ssh: ssh2::Session::new().map_err(|error| handshake(target, error, None))?,
         socket: socket.try_clone()?,
         place: target.place(),
         stream,
@@ -125,35 +143,34 @@ fn open(
         .ssh
         .set_timeout(u32::try_from(stall).unwrap_or(u32::MAX));
     session.ssh.set_tcp_stream(socket);
-    greet(&mut session, &target, fetch)?;
-    let result = login::log_in(&session.ssh, &target, given);
+    greet(&mut session, target, fetch)?;
+    let result = login::log_in(&session.ssh, target, given);
     fetch.progress.check()?;
     result.map(|()| session)
 }
 
-/// The stream to the target, and what it lives by.
-fn reach(target: &Target, path: &[String], fetch: Fetch<'_>) -> Result<(OwnedFd, Stream), Error> {
-    match &target.way {
-        Way::Direct => {
-            let (host, port) = (&target.host, target.port);
-            let connection = fetch.net.connect("ssh", host, port, fetch.progress)?;
-            // Small requests are not held back until the last one is acknowledged.
-            connection.stream.set_nodelay(true)?;
-            Ok((
-                connection.stream.try_clone()?.into(),
-                Stream::Direct(connection),
-            ))
-        }
-        Way::Command(command) => {
-            let (socket, command) = ProxyCommand::start(command, fetch.progress)
-                .map_err(way::failed(target.place()))?;
-            Ok((socket, Stream::Command(command)))
-        }
-        Way::Jumps(jumps) => {
-            let (socket, jump) = jump(jumps, target, path, fetch)?;
-            Ok((socket, Stream::Jump(jump)))
-        }
-    }
+/// A connection to the target, and what it lives by.
+fn direct(target: &Target, fetch: Fetch<'_>) -> Result<(OwnedFd, Stream), Error> {
+    let (host, port) = (&target.host, target.port);
+    let connection = fetch.net.connect("ssh", host, port, fetch.progress)?;
+    // Small requests are not held back until the last one is acknowledged.
+    connection.stream.set_nodelay(true)?;
+    let socket = connection.stream.try_clone()?.into();
+    Ok((socket, Stream::Direct(connection)))
+}
+
+/// The two ends of a command that leads to the target.
+fn by_command(
+    command: &str,
+    target: &Target,
+    fetch: Fetch<'_>,
+) -> Result<(OwnedFd, Stream), Error> {
+    let started = ProxyCommand::start(command, fetch.progress);
+    let (socket, command) = started.wrap(|| {
+        let place = target.place();
+        format!("the `ProxyCommand` for `{place}` cannot be started")
+    })?;
+    Ok((socket, Stream::Command(command)))
 }
 
 /// A channel through the last of `jumps`, which is reached through those before it.
@@ -162,33 +179,22 @@ fn jump(
     target: &Target,
     path: &[String],
     fetch: Fetch<'_>,
-) -> Result<(OwnedFd, Jump), Error> {
+) -> Result<(OwnedFd, Stream), Error> {
     let Some((last, before)) = jumps.split_last() else {
         unreachable!("the list is split from a text, and so has an entry");
     };
     let path = [path, &[target.login()]].concat();
-    let hop = open(last, Some(before), Given::default(), &path, fetch);
-    let hop = hop.map_err(|error| match error {
-        Error::Cancelled(_) | Error::Loop { .. } | Error::Jump { .. } | Error::Forward { .. } => {
-            error
-        }
-        error => Error::Jump {
-            login: last.host.clone(),
-            source: Box::new(error),
-        },
-    })?;
+    let hop = open(last, Some(before), Given::default(), &path, fetch)?;
     let channel = hop
         .ssh
         .channel_direct_tcpip(&target.host, target.port, None);
-    let channel = channel.map_err(|source| match hop.failure(source, fetch) {
-        Error::Session { host, source } => Error::Forward {
-            jump: host,
-            host: target.place(),
-            source,
-        },
-        other => other,
+    let channel = channel.map_err(|error| {
+        let (jump, host) = (&hop.place, target.place());
+        let message = format!("the jump host `{jump}` cannot reach `{host}`");
+        hop.failure_of(&message, error, fetch)
     })?;
-    Ok(Jump::start(hop, channel, fetch.progress)?)
+    let (socket, jump) = Jump::start(hop, channel, fetch.progress)?;
+    Ok((socket, Stream::Jump(jump)))
 }
 
 /// Agrees with the server upon algorithms, and holds that it is who it should be.
@@ -201,65 +207,76 @@ fn greet(session: &mut Session, target: &Target, fetch: Fetch<'_>) -> Result<(),
         session.ssh.method_pref(MethodType::HostKey, &preferred)?;
         session.ssh.handshake()
     });
-    if let Err(source) = shaken {
+    if let Err(error) = shaken {
         fetch.progress.check()?;
-        return Err(handshake(target, source, session.stream.said()));
+        return Err(handshake(target, error, session.stream.said()));
     }
     let Some(key) = HostKey::of(&session.ssh) else {
-        let source = ssh2::Error::new(ErrorCode::Session(-10), "it has no key that can be read");
-        return Err(handshake(target, source, None));
+        let error = ssh2::Error::new(ErrorCode::Session(-10), "it has no key that can be read");
+        return Err(handshake(target, error, None));
     };
     let host = known_hosts::name(host, port);
     match known_hosts::judge(&known, &key) {
         Verdict::Trusted => Ok(()),
-        Verdict::Changed(line) => Err(Error::ChangedKey {
-            host,
-            kind: key.kind,
-            fingerprint: key.fingerprint,
-            file: line.file.clone(),
-            line: line.line,
-        }),
-        Verdict::Revoked(line) => Err(Error::RevokedKey {
-            host,
-            fingerprint: key.fingerprint,
-            file: line.file.clone(),
-            line: line.line,
-        }),
-        Verdict::Unknown => meet(target, host, key, fetch),
+        Verdict::Changed(line) => {
+            let file = line.file.display();
+            let message = format!(
+                "`{host}` has another key than `{file}` names in line {}: the {} key `{}`",
+                line.line, key.kind, key.fingerprint
+            );
+            Err(source(message).with_hint(format!(
+                "if the machine was set up anew, remove that line of `{file}`; if not, somebody else answers \
+                 in its place"
+            )))
+        }
+        Verdict::Revoked(line) => Err(source(format!(
+            "`{host}` has a key that `{}` revokes in line {}: `{}`",
+            line.file.display(),
+            line.line,
+            key.fingerprint
+        ))),
+        Verdict::Unknown => meet(target, &host, &key, fetch),
     }
 }
 
 /// A host that nobody knows.
-fn meet(target: &Target, host: String, key: HostKey, fetch: Fetch<'_>) -> Result<(), Error> {
+fn meet(target: &Target, host: &str, key: &HostKey, fetch: Fetch<'_>) -> Result<(), Error> {
     let file = target.known_hosts.first().cloned().unwrap_or_default();
+    let shown = file.display();
+    let HostKey {
+        kind, fingerprint, ..
+    } = key;
     if !target.accept_new {
-        return Err(Error::UnknownHost {
-            host,
-            place: (target.host.clone(), target.port),
-            kind: key.kind,
-            fingerprint: key.fingerprint,
-            file,
-        });
+        let message = format!("`{host}` is not a known host: its {kind} key is `{fingerprint}`");
+        return Err(source(message).with_hint(format!(
+            "if that is its key, give `--accept-new-host-keys` once, or add what `ssh-keyscan -p {} {}` \
+             prints to `{shown}`",
+            target.port, target.host
+        )));
     }
     fetch.progress.note(format!(
-        "`{host}` is known from now on, by its {} key `{}`, in `{}`",
-        key.kind,
-        key.fingerprint,
-        file.display()
+        "`{host}` is known from now on, by its {kind} key `{fingerprint}`, in `{shown}`"
     ));
-    known_hosts::remember(&file, &host, &key).map_err(|source| Error::Remember {
-        host,
-        file,
-        source,
-    })
+    known_hosts::remember(&file, host, key)
+        .wrap(|| format!("the key of `{host}` cannot be added to `{shown}`"))
 }
 
-fn handshake(target: &Target, source: ssh2::Error, command_said: Option<String>) -> Error {
-    Error::Handshake {
-        host: target.place(),
-        source,
-        command_said,
-    }
+/// A session that does not begin; `said` is what the `ProxyCommand` wrote to its standard error.
+fn handshake(target: &Target, error: ssh2::Error, said: Option<String>) -> Error {
+    let said = said.map_or_else(String::new, |said| {
+        format!("; the `ProxyCommand` said: {said}")
+    });
+    let place = target.place();
+    let message = format!(
+        "`{place}` does not begin a session: {}{said}",
+        error.message()
+    );
+    source(message).with_source(error)
+}
+
+/// A failure in the library's words.
+pub(super) fn failed(message: &str, error: ssh2::Error) -> Error {
+    source(format!("{message}: {}", error.message())).with_source(error)
 }
 
 #[cfg(test)]
@@ -268,6 +285,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::error::Kind;
     use crate::net::{self, Timing};
     use crate::progress::Progress;
 
@@ -309,12 +327,16 @@ mod tests {
     #[test]
     fn a_silent_server_is_not_waited_for_for_ever() {
         let error = connect_to_silence(Duration::from_secs(1), None);
-        assert!(matches!(error, Error::Handshake { .. }), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("` does not begin a session: "),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_build_that_is_told_to_stop_stops() {
         let error = connect_to_silence(Duration::from_secs(60), Some(Duration::from_millis(100)));
-        assert!(matches!(error, Error::Cancelled(_)), "{error}");
+        assert_eq!(error.kind(), Kind::Interrupted, "{error}");
     }
 }

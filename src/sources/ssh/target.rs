@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use rustix::process::geteuid;
 
+use super::super::error::source;
+use super::Options;
 use super::config::{Proxy, Query, Settings};
 use super::words::expand;
-use super::{Error, Options};
 use crate::buildfile::SshLocation;
+use crate::error::Error;
 use crate::files;
 use crate::progress::Progress;
 
@@ -112,7 +114,9 @@ impl Target {
         check_host(&address.host)?;
         let home = std::env::home_dir()
             .filter(|home| home.is_absolute())
-            .ok_or(Error::NoHome)?;
+            .ok_or_else(|| {
+                source("the home directory, and so `~/.ssh`, is not known").with_hint("set `HOME`")
+            })?;
         let local_user = local_user();
         let query = Query {
             host: &address.host,
@@ -215,11 +219,7 @@ impl Way {
                 Ok(Self::Command(expanded(command, tokens)?))
             }
             Some(Proxy::Jump(jumps)) if !jumps.eq_ignore_ascii_case("none") => {
-                let parse = |jump: &str| {
-                    Address::parse(jump).ok_or_else(|| Error::Name {
-                        name: jump.to_owned(),
-                    })
-                };
+                let parse = |jump: &str| Address::parse(jump).ok_or_else(|| unusable_name(jump));
                 Ok(Self::Jumps(
                     jumps.split(',').map(parse).collect::<Result<_, _>>()?,
                 ))
@@ -256,9 +256,10 @@ fn known_hosts(
 }
 
 fn expanded(text: &str, tokens: &[(char, &str)]) -> Result<String, Error> {
-    expand(text, tokens).map_err(|token| Error::Token {
-        token,
-        value: text.to_owned(),
+    expand(text, tokens).map_err(|token| {
+        source(format!(
+            "`%{token}` in `{text}` of the ssh configuration has no meaning"
+        ))
     })
 }
 
@@ -295,9 +296,11 @@ fn check(name: &str, valid: bool) -> Result<(), Error> {
     if valid && !name.starts_with('-') {
         return Ok(());
     }
-    Err(Error::Name {
-        name: name.to_owned(),
-    })
+    Err(unusable_name(name))
+}
+
+fn unusable_name(name: &str) -> Error {
+    source(format!("`{name}` cannot be the name of a host or user"))
 }
 
 #[cfg(test)]

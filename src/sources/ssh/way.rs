@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use ssh2::{BlockDirections, Channel};
 
-use super::{Error, Session};
+use super::Session;
 use crate::net::Connection;
 use crate::progress::Progress;
 use crate::secret::mask;
@@ -278,9 +278,4 @@ fn not_now(error: io::Error) -> io::Result<bool> {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
         _ => Err(error),
     }
-}
-
-/// The errors of [`ProxyCommand::start`] with their place.
-pub(super) fn failed(host: String) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Command { host, source }
 }
